@@ -1,0 +1,80 @@
+"""Checkpoint files: reading them without unpickling code, loading them strictly, writing them whole."""
+
+import argparse
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+# A fairseq checkpoint keeps its configuration as argparse.Namespace where it was started with flags.
+SAFE_GLOBALS = [argparse.Namespace]
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """The dict in a torch file; tensors, plain values and `SAFE_GLOBALS` are read, all else is refused."""
+    if not path.is_file():
+        raise ValueError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} holds more than weights and plain values, and is not read: {reason}") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no torch file: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, a checkpoint is a dict")
+    return content
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and model.safetensors, as `write_folder` leaves them."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}: a model's folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        return json.loads((folder / CONFIG_FILE).read_text()), load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # safetensors and json have exceptions of their own
+        raise ValueError(f"{folder} can't be read: {error}") from error
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(dict(config), indent=2) + "\n"))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:
+    """Every parameter from `weights` and nothing over; else a ValueError that names the keys."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    problems += [f"{name} holds NaN or infinity" for name in weights if not torch.isfinite(weights[name]).all().item()]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(f"{where} does not fit the model: {'; '.join(problems[:10])}{more}")
+    module.load_state_dict(dict(weights))

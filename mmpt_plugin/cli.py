@@ -1,0 +1,204 @@
+"""The `mmpt` command."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+EPILOG = """\
+a first run, on the embedded data set:
+  mmpt generate toy_kitchen --out data/toy_kitchen
+  mmpt extract data/toy_kitchen/videos --encoder s3d --out data/toy_kitchen/features
+  mmpt shard --videos data/toy_kitchen/train.txt --features data/toy_kitchen/features \\
+      --captions data/toy_kitchen/captions --tokenizer data/toy_kitchen/tokenizer --out data/toy_kitchen/shards/train
+  mmpt train videoclip/toy_kitchen
+  mmpt evaluate videoclip/zeroshot checkpoint=runs/demo/checkpoint_last.pt
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on stderr where the user's input is wrong."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status: int | None = arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return status or 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="mmpt",
+        description="Pre-train VideoCLIP on narrated video, and search, classify and segment video by text.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="what is registered, by kind, and the YAML there is")
+    command.set_defaults(run=run_list)
+
+    command = commands.add_parser("generate", help="write the embedded data set: videos, captions, annotations")
+    command.add_argument("name", choices=["toy_kitchen"])
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--train", type=int, default=240, metavar="N", help="training videos (default 240)")
+    command.add_argument("--test", type=int, default=80, metavar="N", help="held-out videos (default 80)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--workers", type=int, help="processes (default: all cores)")
+    command.set_defaults(run=run_generate)
+
+    command = commands.add_parser("extract", help="videos -> one feature row a second, an .npy file a video")
+    command.add_argument("videos", nargs="+", type=Path, help="video files, or one folder of them")
+    command.add_argument(
+        "--encoder",
+        required=True,
+        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'",
+    )
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    command.add_argument("--allow-missing", action="store_true", help="videos that can't be decoded are no failure")
+    command.set_defaults(run=run_extract)
+
+    command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
+    command.add_argument("--videos", type=Path, required=True, help="a file of video ids, one a line")
+    command.add_argument("--features", type=Path, required=True, help="a folder of {video_id}.npy")
+    command.add_argument("--captions", type=Path, required=True, help="a folder of {video_id}.vtt, .srt or .jsonl")
+    command.add_argument("--tokenizer", required=True, help="a BERT tokenizer, by hub name or folder")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--allow-missing", action="store_true", help="videos without features or captions are counted")
+    command.set_defaults(run=run_shard)
+
+    command = commands.add_parser("train", help="run a project with fairseq's trainer")
+    add_project(command)
+    command.add_argument("--dry-run", action="store_true", help="print the fairseq-train command that does the same")
+    command.set_defaults(run=run_train)
+
+    command = commands.add_parser("evaluate", help="measure a checkpoint, beside chance and an untrained model")
+    add_project(command)
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
+    command.set_defaults(run=run_evaluate)
+
+    command = commands.add_parser("report", help="a run's training curve, and a page of queries with what was found")
+    command.add_argument("folder", type=Path, help="a run's folder, with metrics.json and train.log")
+    command.add_argument("--videos", type=Path, required=True, help="the folder of video files")
+    command.set_defaults(run=run_report)
+
+    command = commands.add_parser("doctor", help="what this machine can run, and what to install for what it can't")
+    command.set_defaults(run=run_doctor)
+    return top
+
+
+def add_project(command: argparse.ArgumentParser) -> None:
+    command.add_argument("project", help="a YAML file, or a name such as videoclip/pretrain (see mmpt list)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="optimization.lr=[1e-4], task=msrvtt, ...")
+
+
+def run_list(arguments: argparse.Namespace) -> None:
+    import mmpt_plugin
+    from mmpt_plugin import config
+
+    for kind in mmpt_plugin.registry.REGISTRIES:
+        print(f"{kind.kind + 's':12} {', '.join(sorted(kind))}")
+    for group in ("tasks", "projects", "slurm"):
+        print(f"{group + '/':12} {', '.join(config.available(group))}")
+
+
+def run_generate(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.datasets.toy_kitchen import generate
+
+    generate(
+        arguments.out,
+        num_train=arguments.train,
+        num_test=arguments.test,
+        seed=arguments.seed,
+        num_workers=arguments.workers,
+    )
+
+
+def run_extract(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.features.extract import extract
+
+    encoder = yaml.safe_load(arguments.encoder)
+    report = extract(
+        arguments.videos,
+        arguments.out,
+        encoder=encoder if isinstance(encoder, dict) else {"_name": encoder},
+        num_workers=arguments.workers,
+        allow_missing=arguments.allow_missing,
+    )
+    print(report)
+
+
+def run_shard(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.clips.prepare import make_shards
+
+    report = make_shards(
+        arguments.videos.read_text().split(),
+        features=arguments.features,
+        captions=arguments.captions,
+        tokenizer=arguments.tokenizer,
+        out=arguments.out,
+        allow_missing=arguments.allow_missing,
+    )
+    print(report)
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.config import load_project, plain
+
+    project = plain(load_project(arguments.project, arguments.overrides))
+    from mmpt_plugin.fairseq_bridge.train import command_line, train
+
+    if arguments.dry_run:
+        print(command_line(project))
+    else:
+        train(project)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmpt_plugin.config import load_project, plain
+    from mmpt_plugin.report import metrics_table
+    from mmpt_plugin.tasks.evaluate import evaluate
+
+    result = evaluate(plain(load_project(arguments.project, arguments.overrides)))
+    Console().print(metrics_table(result))
+    if arguments.json:
+        from mmpt_plugin.checkpoint import write_whole
+
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.report import QueryResult, write_curve, write_page
+
+    result: dict[str, Any] = json.loads((arguments.folder / "metrics.json").read_text())
+    write_curve(arguments.folder / "train.log", arguments.folder / "curve.png")
+    write_page(
+        arguments.folder / "index.html",
+        title="Unseen videos, found by text",
+        queries=[QueryResult.from_json(example) for example in result["examples"]],
+        videos=arguments.videos,
+        result=result,
+    )
+    print(f"wrote {arguments.folder / 'curve.png'} and {arguments.folder / 'index.html'}")
+
+
+def run_doctor(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.doctor import examine
+
+    for line in examine():
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

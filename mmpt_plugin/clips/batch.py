@@ -1,0 +1,97 @@
+"""What a model is given: clip pairs, padded, with masks.
+
+B pairs, T seconds of video, L text tokens, F feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
+
+    video: Float[Tensor, "B T F"]
+    """A feature row a second, zeros where the mask is False."""
+    video_mask: Bool[Tensor, "B T"]
+    text: Int[Tensor, "B L"]
+    """[CLS] w1..wn [SEP] [PAD].."""
+    text_mask: Bool[Tensor, "B L"]
+    video_ids: Int[Tensor, " B"]
+    """Which video of the data set each pair came from."""
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Any]:
+        """Name -> tensor, for trainers that move mappings between devices."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def pad_text(
+    starts: Int[np.ndarray, " B"],
+    lengths: Int[np.ndarray, " B"],
+    tokens: Int[np.ndarray, " N"],
+    *,
+    cls_id: int,
+    sep_id: int,
+    pad_id: int,
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and the mask of what is no padding."""
+    place = np.arange(int(lengths.max()) + 2)
+    source = starts[:, None] + place - 1  # (B, L)
+    ids = tokens[np.clip(source, 0, max(len(tokens) - 1, 0))] if len(tokens) else np.zeros_like(source)
+    end = lengths[:, None] + 1
+    ids = np.where(place < end, ids, np.where(place == end, sep_id, pad_id))
+    ids[:, 0] = cls_id
+    return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(place <= end)
+
+
+def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"]:
+    """True for the first `lengths[i]` places of row i."""
+    return torch.from_numpy(np.arange(size) < lengths[:, None])
+
+
+class Cluster(NamedTuple):
+    """Videos whose clips stand against each other in one batch, and all that their drawing depends on.
+
+    A cluster carries its own seed and epoch, so that what a loader's worker makes of it depends on neither the
+    worker's age, nor its number, nor the number of processes.
+    """
+
+    seed: int
+    epoch: int
+    number: int
+    videos: tuple[int, ...]
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, self.number])
+
+
+def concatenate(batches: Sequence[Batch], *, pad_id: int) -> Batch:
+    """One batch of several, padded to the longest."""
+    if len(batches) == 1:
+        return batches[0]
+
+    def rows(name: str, fill: float | bool | int) -> Tensor:
+        tensors = [getattr(batch, name) for batch in batches]
+        width = max(tensor.shape[1] for tensor in tensors)
+        padded = [torch.cat([t, t.new_full((len(t), width - t.shape[1], *t.shape[2:]), fill)], dim=1) for t in tensors]
+        return torch.cat(padded)
+
+    return Batch(
+        video=rows("video", 0.0),
+        video_mask=rows("video_mask", False),
+        text=rows("text", pad_id),
+        text_mask=rows("text_mask", False),
+        video_ids=torch.cat([batch.video_ids for batch in batches]),
+    )

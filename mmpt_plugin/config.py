@@ -1,0 +1,90 @@
+"""Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides, checked for unknown keys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt_plugin.registry import unknown
+
+PACKAGE = Path(__file__).parent
+
+
+def root() -> Path:
+    """The folder of `tasks/`, `projects/` and `slurm/`: the repository's, or their copies in the installed package."""
+    checkout = PACKAGE.parent
+    return checkout if (checkout / "projects" / "base.yaml").is_file() else PACKAGE / "yaml"
+
+
+def available(group: str) -> list[str]:
+    """The names in one of the YAML folders, `videoclip/pretrain` for projects/videoclip/pretrain.yaml."""
+    folder = root() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A project's YAML with everything it names, overrides applied and interpolations resolved.
+
+    `project` is a file's path (of a user's own project too) or a name such as `videoclip/pretrain`;
+    `task=NAME` or `task=some/path.yaml` among the overrides picks another task.
+    """
+    folder, name = locate(project)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(root()), version_base="1.3"):
+            config = compose(name, overrides=[*search_path(folder), *map(override_grammar, overrides)])
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(one_line(project, error)) from error
+    return config
+
+
+def locate(project: str) -> tuple[Path, str]:
+    """The folder to compose in, and the project's name in it."""
+    path = Path(project)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        path = path.resolve()
+        if root() in path.parents:
+            return root(), str(path.relative_to(root()).with_suffix(""))
+        return path.parent, path.stem
+    name = project.removesuffix(".yaml").removeprefix("projects/")
+    if name in available("projects"):
+        return root(), f"projects/{name}"
+    raise ValueError(unknown("project", project, available("projects"), guess=name))
+
+
+def search_path(folder: Path) -> list[str]:
+    """A user's own project may still name what stands in the package's folders."""
+    return [] if folder == root() else [f"hydra.searchpath=[file://{folder}]"]
+
+
+def override_grammar(override: str) -> str:
+    """Our overrides in Hydra's grammar.
+
+    `task=msrvtt` picks the file tasks/msrvtt.yaml. Any other key may be new to the YAML, which knows neither
+    fairseq's options nor a component's: whether it exists is checked against those, after composing.
+    """
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ValueError(f"override '{override}' is no key=value")
+    if key == "task":
+        if value not in available("tasks"):
+            raise ValueError(unknown("task YAML", value, available("tasks")))
+        return f"tasks@task={value}"
+    return override if key[0] in "+~" or "@" in key else f"++{override}"
+
+
+def one_line(project: str, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"project '{project}': {' '.join(lines[:2])}"
+
+
+def plain(config: Any) -> Any:
+    """Dicts, lists and values instead of OmegaConf's containers."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

@@ -1,0 +1,74 @@
+"""The contrastive loss of VideoCLIP: both directions, over the pairs of all GPUs."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmpt_plugin.distributed import all_gather, rank
+from mmpt_plugin.registry import register_criterion
+
+
+@dataclass(kw_only=True)
+class NCEConfig:
+    """Defaults are the paper's: plain dot products."""
+
+    temperature: float = 1.0
+    learn_temperature: bool = False
+    l2_normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
+
+
+@register_criterion("nce", dataclass=NCEConfig)
+class NCE(nn.Module):
+    """Pick the right text for each video, and the right video for each text (VideoCLIP, section 3.2).
+
+    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean of the
+    ranks' losses, which is what data-parallel training descends, is the loss of one process holding all N.
+    """
+
+    def __init__(self, config: NCEConfig) -> None:
+        super().__init__()
+        self.config = config
+        scale = torch.tensor(-math.log(config.temperature))
+        self.log_scale: Tensor
+        if config.learn_temperature:
+            self.log_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("log_scale", scale, persistent=False)
+
+    def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+        """The two cross entropies summed, each a mean over this rank's pairs, in nats."""
+        loss, _ = self.with_metrics(video, text)
+        return loss
+
+    def with_metrics(
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
+        video, text = video.float(), text.float()
+        if self.config.l2_normalize:
+            video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
+        target = torch.arange(len(video), device=video.device) + rank() * len(video)
+        scale = self.log_scale.exp()
+        text_to_video = scale * text @ all_gather(video).T  # (B, N)
+        video_to_text = scale * video @ all_gather(text).T
+        loss = F.cross_entropy(text_to_video, target) + F.cross_entropy(video_to_text, target)
+        with torch.no_grad():
+            metrics = {
+                "t2v_recall@1": strict_recall_at_1(text_to_video, target),
+                "v2t_recall@1": strict_recall_at_1(video_to_text, target),
+            }
+        return loss, metrics
+
+
+def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> float:
+    """The share of rows whose target beats every other score; a tie is a miss."""
+    right = scores.gather(1, target[:, None])
+    return float(((scores >= right).sum(dim=1) == 1).float().mean())

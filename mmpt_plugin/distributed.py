@@ -1,0 +1,46 @@
+"""Rank, world size, and a gather that carries gradients; all of them no-ops in one process."""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_gather(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
+    """The rows of all ranks, in the order of ranks; every rank must hold equally many.
+
+    Gradients flow back to the rank that made a row, summed over the ranks that used it.
+    """
+    if world_size() == 1:
+        return tensor
+    gathered: Tensor = _AllGather.apply(tensor)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _AllGather(torch.autograd.Function):
+    """Forward: all_gather. Backward: the sum over ranks of the gradients of this rank's rows.
+
+    An all_reduce rather than a reduce_scatter: gloo has no reduce_scatter, and B x D is small.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        rows = [torch.empty_like(tensor) for _ in range(world_size())]
+        dist.all_gather(rows, tensor.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]

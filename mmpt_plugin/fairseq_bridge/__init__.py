@@ -1,0 +1,28 @@
+"""The only code that imports fairseq: every registered component, seen by fairseq under the same name.
+
+Import this package where fairseq is installed, and call `install()`; `mmpt_plugin` does so by itself when
+fairseq imports it as a user directory.
+"""
+
+import argparse
+from functools import cache
+
+import torch
+
+from mmpt_plugin import registry
+from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
+from mmpt_plugin.fairseq_bridge.model import mirror_model
+from mmpt_plugin.fairseq_bridge.task import mirror_task
+
+__all__ = ["install"]
+
+
+@cache
+def install() -> None:
+    """Mirror the models, criterions and tasks there are, and all that come, into fairseq's registries."""
+    # torch >= 2.6 refuses what fairseq's checkpoints hold beside tensors: the flags of `fairseq-train`.
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    registry.models.subscribe(mirror_model)
+    registry.criterions.subscribe(mirror_criterion)
+    registry.tasks.subscribe(mirror_task)
+    registry.load_entry_points()

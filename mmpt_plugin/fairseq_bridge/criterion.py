@@ -1,0 +1,56 @@
+"""A registered criterion as fairseq's trainer wants it."""
+
+from typing import Any
+
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.logging import metrics
+from torch import Tensor
+
+from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.registry import Entry
+
+
+class FairseqCriterionAdapter(FairseqCriterion):
+    """Calls a core criterion on the embeddings of a batch; logs its loss and, where it gives some, its metrics."""
+
+    entry: Entry
+
+    def __init__(self, config: Any, task: Any) -> None:
+        super().__init__(task)
+        self.criterion = self.entry.build(core_config(self.entry, config))
+
+    @classmethod
+    def build_criterion(cls, config: Any, task: Any) -> "FairseqCriterionAdapter":
+        return cls(config, task)
+
+    def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
+        """The loss is a mean over pairs already, so that the sample size, which divides it, is 1."""
+        video, text = model(**sample)
+        if hasattr(self.criterion, "with_metrics"):
+            loss, values = self.criterion.with_metrics(video, text)
+        else:
+            loss, values = self.criterion(video, text), {}
+        pairs = len(video)
+        log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
+        # fairseq's own names for throughput: a sentence is a pair, a token a second of video or a word piece.
+        log["nsentences"] = pairs
+        log["ntokens"] = int(sample["video_mask"].sum() + sample["text_mask"].sum())
+        return loss, 1, log
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Plain floats: a NumPy value would not come back from a checkpoint read with weights_only."""
+        steps = sum(log.get("steps", 0) for log in logging_outputs)
+        for name in logging_outputs[0].keys() - {"steps", "pairs", "nsentences", "ntokens"}:
+            mean = sum(float(log.get(name, 0.0)) for log in logging_outputs) / max(steps, 1)
+            metrics.log_scalar(name, mean, weight=steps, round=4, priority=10)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True
+
+
+def mirror_criterion(entry: Entry) -> None:
+    adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqCriterionAdapter,), {"entry": entry})
+    config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
+    register_criterion(entry.name, dataclass=config)(adapter)

@@ -1,0 +1,39 @@
+"""A registered model as fairseq's trainer wants it."""
+
+from typing import Any
+
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor
+
+from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.registry import Entry
+
+
+class FairseqModelAdapter(BaseFairseqModel):
+    """Holds a core model as `.model`, so its weights stand under `model.` in a checkpoint."""
+
+    entry: Entry
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.num_updates = 0
+
+    @classmethod
+    def build_model(cls, config: Any, task: Any) -> "FairseqModelAdapter":
+        return cls(cls.entry.build(core_config(cls.entry, config)))
+
+    def forward(self, **sample: Tensor) -> Any:
+        """`sample` holds the tensors of a Batch: trainers move and halve mappings, not Batches."""
+        return self.model(Batch(**sample))
+
+    def set_num_updates(self, num_updates: int) -> None:
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+
+
+def mirror_model(entry: Entry) -> None:
+    adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqModelAdapter,), {"entry": entry})
+    config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
+    register_model(entry.name, dataclass=config)(adapter)

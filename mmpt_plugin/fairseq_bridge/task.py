@@ -1,0 +1,107 @@
+"""A registered task as fairseq's trainer wants it: it plans each epoch's batches with the weights of that moment."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.tasks import FairseqTask, register_task
+from jaxtyping import Int
+from omegaconf import II
+
+from mmpt_plugin.distributed import rank
+from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
+from mmpt_plugin.registry import Entry
+from mmpt_plugin.samplers.saved import read_clusters, write_clusters
+from mmpt_plugin.tasks.pretraining import embed_videos
+
+logger = logging.getLogger(__name__)
+
+# What the task must know of fairseq's other groups.
+FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
+    ("seed", int, II("common.seed")),
+    ("max_epoch", int, II("optimization.max_epoch")),
+    ("num_workers", int, II("dataset.num_workers")),
+    ("save_dir", str, II("checkpoint.save_dir")),
+    ("train_subset", str, II("dataset.train_subset")),
+)
+
+
+class FairseqTaskAdapter(FairseqTask):
+    entry: Entry
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.task = self.entry.build(core_config(self.entry, config))
+        self.model: Any = None
+        self.samplers: dict[int, Any] = {}
+        self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
+
+    def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
+        self.model = super().build_model(config, from_checkpoint)
+        return self.model
+
+    def load_dataset(self, split: str, **kwargs: Any) -> None:
+        if split in self.datasets:
+            return
+        dataset = self.task.dataset(split)
+        width = getattr(self.model.model.config, "feature_dim", dataset.feature_dim)
+        if width != dataset.feature_dim:
+            raise ValueError(
+                f"split '{split}' has features of width {dataset.feature_dim}, model.feature_dim is {width}"
+            )
+        self.datasets[split] = ClusterDataset(dataset)
+        self.samplers[id(self.datasets[split])] = self.task.sampler(dataset, split=split, seed=self.cfg.seed)
+
+    def get_batch_iterator(self, dataset: ClusterDataset, **kwargs: Any) -> Any:
+        """fairseq asks before every epoch, once the weights are those that the epoch starts from."""
+        epoch, num_shards = kwargs.get("epoch", 1), kwargs.get("num_shards", 1)
+        clusters = self._clusters(dataset, epoch)
+        dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards)
+        iterator = super().get_batch_iterator(dataset, **kwargs)
+        # The sampler's order is random already, and the same for any number of processes.
+        iterator.disable_shuffling = True
+        iterator.shuffle = False
+        # The loader serves this epoch only; workers kept alive would hold up the next one's for seconds.
+        iterator.persistent_workers = False
+        return iterator
+
+    def _clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
+        """The epoch's clusters, worked out once; fairseq asks for one epoch past the last, which gets the last's."""
+        planned_epoch, clusters = self.planned.get(id(dataset), (0, None))
+        if clusters is not None and (planned_epoch == epoch or 0 < self.cfg.max_epoch < epoch):
+            return clusters
+        training = dataset is self.datasets.get(self.cfg.train_subset)
+        run = {"epoch": epoch, "seed": self.cfg.seed, "num_videos": len(dataset.dataset)}
+        path = Path(self.cfg.save_dir) / "clusters.safetensors"
+        saved = read_clusters(path, run, num_updates=self.model.num_updates) if training else None
+        clusters = saved if saved is not None else self._new_clusters(dataset, epoch)
+        self.planned[id(dataset)] = (epoch, clusters)
+        if training and saved is None and rank() == 0:
+            write_clusters(path, clusters, run, num_updates=self.model.num_updates)
+        return clusters
+
+    def _new_clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
+        device = next(self.model.parameters()).device
+
+        def embed() -> np.ndarray:
+            return embed_videos(
+                self.model.model,
+                dataset.dataset,
+                seed=self.cfg.seed,
+                epoch=epoch,
+                device=device,
+                num_workers=self.cfg.num_workers,
+            )
+
+        with torch.random.fork_rng():
+            clusters: np.ndarray = self.samplers[id(dataset)].clusters(epoch, embed)
+        return clusters
+
+
+def mirror_task(entry: Entry) -> None:
+    adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqTaskAdapter,), {"entry": entry})
+    config = fairseq_dataclass(entry, f"{adapter.__name__}Config", FROM_OTHER_GROUPS)
+    register_task(entry.name, dataclass=config)(adapter)

@@ -1,0 +1,227 @@
+"""S3D with feature gating (Xie et al., ECCV 2018), the frozen encoder of VideoCLIP, with HowTo100M's key names.
+
+B clips, T frames, H x W pixels. Trained by Miech et al. (CVPR 2020), whose weight file fits strictly.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from mmpt_plugin.checkpoint import load_strictly, read_torch_file
+from mmpt_plugin.registry import register_encoder
+
+logger = logging.getLogger(__name__)
+
+Video = Float[Tensor, "B C T H W"]
+
+# Channels of each inception block's branches: 1x1 | 1x1, separable 3 | 1x1, separable 3 | pool, 1x1
+BLOCKS = {
+    "3b": (192, (64, 96, 128, 16, 32, 32)),
+    "3c": (256, (128, 128, 192, 32, 96, 64)),
+    "4b": (480, (192, 96, 208, 16, 48, 64)),
+    "4c": (512, (160, 112, 224, 24, 64, 64)),
+    "4d": (512, (128, 128, 256, 24, 64, 64)),
+    "4e": (512, (112, 144, 288, 32, 64, 64)),
+    "4f": (528, (256, 160, 320, 32, 128, 128)),
+    "5b": (832, (256, 160, 320, 32, 128, 128)),
+    "5c": (832, (384, 192, 384, 48, 128, 128)),
+}
+
+
+@dataclass(kw_only=True)
+class S3DEncoderConfig:
+    weights: str | None = None
+    """s3d_howto100m.pth; without it the weights are random, from `seed`."""
+    seed: int = 0
+    size: int = 224
+    fps: int = 30
+    normalize: bool = True
+    """L2 normalisation of each row, as VideoCLIP's released features have it."""
+
+    def __post_init__(self) -> None:
+        if self.size % 2 or self.fps % 2:
+            raise ValueError(f"encoder.size and encoder.fps must be even, got {self.size} and {self.fps}")
+
+
+@register_encoder("s3d", dataclass=S3DEncoderConfig)
+class S3DEncoder:
+    """A second of frames -> the 512-d video embedding of S3D."""
+
+    feature_dim = 512
+
+    def __init__(self, config: S3DEncoderConfig) -> None:
+        self.config = config
+        self.fps, self.size = config.fps, config.size
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = load_s3d(config).eval().to(self.device)
+        self.fingerprint = json.dumps({"encoder": "s3d", **asdict(config), "weights": weights_digest(config.weights)})
+
+    @torch.inference_mode()
+    def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
+        video = frames.to(self.device).permute(0, 4, 1, 2, 3).float().div_(255)
+        rows = self.model.encode_video(video)
+        return F.normalize(rows, dim=1) if self.config.normalize else rows
+
+
+def load_s3d(config: S3DEncoderConfig) -> "S3D":
+    if config.weights is None:
+        logger.warning("S3D has no weight file: its features come from random weights, seed %d", config.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return S3D()
+    path = Path(config.weights)
+    weights = read_torch_file(path)
+    model = S3D(vocab_size=len(weights.get("text_module.word_embd.weight", range(66250))))
+    load_strictly(model, weights, where=str(path))
+    return model
+
+
+def weights_digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class S3D(nn.Module):
+    """Fully convolutional: any even T, H and W."""
+
+    def __init__(self, *, vocab_size: int = 66250) -> None:
+        super().__init__()
+        self.conv1 = STConv(24, 64, (2, 4, 4), padding=(1, 2, 2))
+        self.conv_2b = STConv(64, 64, (1, 1, 1))
+        self.conv_2c = STConv(64, 192, (3, 3, 3), padding=(1, 1, 1), separable=True)
+        self.gating = Gating(192)
+        for name, (channels, branches) in BLOCKS.items():
+            setattr(self, f"mixed_{name}", Inception(channels, *branches))
+        self.fc = nn.Linear(1024, 512)
+        self.text_module = SentenceEmbedding(vocab_size)
+
+    def encode_video(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 512"]:
+        """RGB in [0, 1] -> the embedding that shares a space with `text_module`'s."""
+        embedding: Tensor = self.fc(self.mixed_5c_features(video))
+        return embedding
+
+    def mixed_5c_features(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 1024"]:
+        """The last convolutional layer, averaged over time and space."""
+        x = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
+        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = self.gating(self.conv_2c(self.conv_2b(x)))
+        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = self.mixed_3c(self.mixed_3b(x))
+        x = max_pool(x, (3, 3, 3), (2, 2, 2))
+        for name in ("4b", "4c", "4d", "4e", "4f"):
+            x = getattr(self, f"mixed_{name}")(x)
+        x = max_pool(x, (2, 2, 2), (2, 2, 2))
+        x = self.mixed_5c(self.mixed_5b(x))
+        return x.mean(dim=(2, 3, 4))
+
+
+def space_to_depth(video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 24 t h w"]:
+    """Blocks of 2 x 2 x 2 become channels: index ((t * 2 + h) * 2 + w) * 3 + c."""
+    size, channels, frames, height, width = video.shape
+    blocks = video.reshape(size, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
+    return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(size, 24, frames // 2, height // 2, width // 2)
+
+
+def max_pool(x: Video, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Video:
+    """Pooling as TensorFlow pads it: max(kernel - stride, 0) zeros an axis, the smaller half in front."""
+    padding: list[int] = []
+    for k, s in zip(reversed(kernel), reversed(stride), strict=True):
+        total = max(k - s, 0)
+        padding += [total // 2, total - total // 2]
+    return F.max_pool3d(F.pad(x, padding), kernel, stride, ceil_mode=True)
+
+
+class STConv(nn.Module):
+    """A convolution, or a spatial and then a temporal one; batch norm and ReLU after each."""
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        kernel: tuple[int, int, int],
+        *,
+        padding: tuple[int, int, int] = (0, 0, 0),
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.separable = separable
+        if separable:
+            self.conv1 = conv(channels, out_channels, (1, *kernel[1:]), (0, *padding[1:]))
+            self.conv2 = conv(out_channels, out_channels, (kernel[0], 1, 1), (padding[0], 0, 0))
+            self.bn2 = nn.BatchNorm3d(out_channels)
+        else:
+            # The first layer has stride 2 in the paper; space_to_depth has halved its input already.
+            self.conv1 = conv(channels, out_channels, kernel, padding)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x: Video) -> Video:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(x))) if self.separable else x
+
+
+def conv(channels: int, out: int, kernel: tuple[int, int, int], padding: tuple[int, int, int]) -> nn.Conv3d:
+    layer = nn.Conv3d(channels, out, kernel, padding=padding, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+    return layer
+
+
+class Gating(nn.Module):
+    """Each channel scaled by a sigmoid of all channels' means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, x: Video) -> Video:
+        gate = torch.sigmoid(self.fc(x.mean(dim=(2, 3, 4))))
+        return x * gate[:, :, None, None, None]
+
+
+class Inception(nn.Module):
+    """Four branches, gated and concatenated."""
+
+    def __init__(self, channels: int, b0: int, b1a: int, b1b: int, b2a: int, b2b: int, b3: int) -> None:
+        super().__init__()
+        one, three, pad = (1, 1, 1), (3, 3, 3), (1, 1, 1)
+        self.conv_b0 = STConv(channels, b0, one)
+        self.conv_b1_a = STConv(channels, b1a, one)
+        self.conv_b1_b = STConv(b1a, b1b, three, padding=pad, separable=True)
+        self.conv_b2_a = STConv(channels, b2a, one)
+        self.conv_b2_b = STConv(b2a, b2b, three, padding=pad, separable=True)
+        self.conv_b3_b = STConv(channels, b3, one)
+        self.gating_b0, self.gating_b1 = Gating(b0), Gating(b1b)
+        self.gating_b2, self.gating_b3 = Gating(b2b), Gating(b3)
+
+    def forward(self, x: Video) -> Video:
+        branches = (
+            self.gating_b0(self.conv_b0(x)),
+            self.gating_b1(self.conv_b1_b(self.conv_b1_a(x))),
+            self.gating_b2(self.conv_b2_b(self.conv_b2_a(x))),
+            self.gating_b3(self.conv_b3_b(F.max_pool3d(x, 3, stride=1, padding=1))),
+        )
+        return torch.cat(branches, dim=1)
+
+
+class SentenceEmbedding(nn.Module):
+    """Word embeddings, a layer, the maximum over words (padding takes part), a layer."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.word_embd = nn.Embedding(vocab_size, 300)
+        self.fc1 = nn.Linear(300, 2048)
+        self.fc2 = nn.Linear(2048, 512)
+
+    def forward(self, ids: Tensor) -> Float[Tensor, "B 512"]:
+        """`ids` (B, 16): position in the word list plus one, 0 for padding."""
+        words = F.relu(self.fc1(self.word_embd(ids)))
+        embedding: Tensor = self.fc2(words.amax(dim=1))
+        return embedding

@@ -1,0 +1,77 @@
+"""The two towers of VideoCLIP, on transformers' BERT: one over video features, one over words.
+
+B clips, T video seconds, L text tokens, F feature width, D hidden width. Parameter names are those of the
+released checkpoints.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+
+class VideoEncoder(nn.Module):
+    """Frozen features, a one-hidden-layer MLP, then BERT layers over `[CLS] seconds [SEP]` (VideoCLIP, section 3.1)."""
+
+    def __init__(
+        self, bert: BertConfig, *, feature_dim: int, max_video_len: int, cls_token_id: int, sep_token_id: int
+    ) -> None:
+        super().__init__()
+        self.max_video_len = max_video_len
+        self.videomlp = VideoMLP(feature_dim, bert.hidden_size)
+        self.bert = BertModel(bert, add_pooling_layer=False)
+        self.register_buffer("special_ids", torch.tensor([cls_token_id, sep_token_id]), persistent=False)
+
+    def forward(self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T+2 D"]:
+        """The last hidden states: [CLS], every second, [SEP]."""
+        size, steps = mask.shape
+        if steps > self.max_video_len:
+            raise ValueError(f"a clip of {steps} s is longer than the model's max_video_len {self.max_video_len}")
+        special = self.bert.embeddings.word_embeddings(self.special_ids)  # (2, D)
+        seconds = self.videomlp(features.to(special.dtype))
+        ends = special.expand(size, 2, -1)
+        tokens = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)  # (B, T+2, D)
+        positions = torch.arange(steps + 2, device=mask.device)
+        positions[-1] = self.max_video_len + 1  # [SEP] stands where it stood after a clip of full length
+        visible = F.pad(mask, (1, 1), value=True)
+        output = self.bert(inputs_embeds=tokens, attention_mask=visible, position_ids=positions[None])
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def pool(self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """The mean over the valid seconds and [SEP]; a clip with no valid second is its [SEP]."""
+        return masked_mean(states[:, 1:], F.pad(mask, (0, 1), value=True))
+
+
+class VideoMLP(nn.Module):
+    """Feature width to hidden width: linear, GELU, LayerNorm, linear."""
+
+    def __init__(self, feature_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(feature_dim, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size)
+        self.linear2 = nn.Linear(hidden_size, hidden_size)
+        for linear in (self.linear1, self.linear2):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, features: Float[Tensor, "B T F"]) -> Float[Tensor, "B T D"]:
+        states: Tensor = self.linear2(self.LayerNorm(F.gelu(self.linear1(features))))
+        return states
+
+
+class TextEncoder(BertModel):
+    """BERT over `[CLS] words [SEP]`, pooled by the mean over words and [SEP] (VideoCLIP, section 3.1)."""
+
+    def __init__(self, bert: BertConfig) -> None:
+        super().__init__(bert, add_pooling_layer=False)
+
+    def encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        states = self(input_ids=ids, attention_mask=mask).last_hidden_state
+        return masked_mean(states[:, 1:], mask[:, 1:])
+
+
+def masked_mean(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+    weight = mask.to(states.dtype)
+    return torch.einsum("bsd,bs->bd", states, weight) / weight.sum(dim=1, keepdim=True)

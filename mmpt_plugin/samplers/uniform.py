@@ -1,0 +1,46 @@
+"""Every video once an epoch, in random company."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmpt_plugin.registry import register_sampler
+
+Embed = Callable[[], Float[np.ndarray, "V D"]]
+
+
+@dataclass(kw_only=True)
+class UniformConfig:
+    videos_per_batch: int = 32
+
+    def __post_init__(self) -> None:
+        if self.videos_per_batch < 1:
+            raise ValueError(f"sampler.videos_per_batch must be at least 1, got {self.videos_per_batch}")
+
+
+@register_sampler("uniform", dataclass=UniformConfig)
+class Uniform:
+    """Random clusters of videos_per_batch videos.
+
+    All clusters are full: where the number of videos is no multiple of videos_per_batch, the last cluster is
+    filled up with videos of the first.
+    """
+
+    def __init__(self, config: UniformConfig, *, num_videos: int, seed: int) -> None:
+        require_videos(num_videos, config.videos_per_batch, "videos_per_batch")
+        self.config = config
+        self.num_videos = num_videos
+        self.seed = seed
+
+    def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
+        """Video indices, a row a cluster; the same for equal seed and epoch. `embed` is not called."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_videos)
+        size = self.config.videos_per_batch
+        return np.resize(order, -(-self.num_videos // size) * size).reshape(-1, size)
+
+
+def require_videos(num_videos: int, needed: int, key: str) -> None:
+    if num_videos < needed:
+        raise ValueError(f"sampler.{key} is {needed}, but the split has only {num_videos} videos")

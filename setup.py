@@ -1,0 +1,42 @@
+"""Metadata, extras, and where the YAML folders go: into the package, never beside it in site-packages."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+YAML = {f"mmpt_plugin.yaml.{folder}": folder for folder in ("tasks", "projects", "slurm")}
+
+setup(
+    name="mmpt_plugin",
+    version="0.1.0",
+    description="VideoCLIP and its family as a fairseq user directory and a plain PyTorch library",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11,<3.13",
+    packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *YAML],
+    package_dir=YAML,
+    package_data=dict.fromkeys(YAML, ["**/*.yaml", "*.yaml"]),
+    entry_points={"console_scripts": ["mmpt=mmpt_plugin.cli:main"]},
+    install_requires=[
+        "torch>=2.6,<2.14",
+        "numpy>=2.0,<2.5",
+        "transformers>=4.57,<5.24",
+        "safetensors>=0.4,<1",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "jaxtyping>=0.3,<0.4",
+        "rich>=13,<16",
+    ],
+    extras_require={
+        # What fairseq itself needs. fairseq is installed without its dependencies: requirements/fairseq.txt.
+        "fairseq": ["bitarray>=2,<4", "regex", "scikit-learn>=1.3,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
+        "index": ["faiss-cpu>=1.9,<1.16"],
+        "index-gpu": ["faiss-gpu-cu12>=1.9,<1.16"],
+        "video": ["av>=14,<19", "pillow>=10,<14"],
+        "report": ["matplotlib>=3.8,<4", "pillow>=10,<14"],
+        "slurm": ["submitit>=1.5.2,<1.6"],
+        "serve": [],
+        "dev": ["pytest>=8,<10", "beartype>=0.19,<0.24", "ruff>=0.9,<0.18", "mypy>=1.14,<3", "types-PyYAML", "build"],
+    },
+)

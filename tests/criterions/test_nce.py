@@ -1,0 +1,91 @@
+"""The contrastive loss, worked by hand, against recordings, and across processes."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mmpt_plugin.criterions import NCE, NCEConfig
+
+CASES = torch.load(Path(__file__).parents[1] / "golden" / "videoclip_cases.pt", weights_only=True)
+
+
+def test_indistinct_pairs_cost_chance_level():
+    """With equal similarities each direction is a uniform guess among B."""
+    loss = NCE(NCEConfig())(torch.zeros(4, 8), torch.zeros(4, 8))
+    assert loss.item() == pytest.approx(2 * math.log(4))
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_loss_equals_the_recordings(case):
+    losses = CASES["losses"]
+    loss = NCE(NCEConfig())(losses[f"pv{case}"].float(), losses[f"pt{case}"].float())
+    assert loss.item() == pytest.approx(losses[f"MMContraLoss{case}"].item(), rel=1e-5)
+
+
+def test_a_tie_is_no_hit():
+    _, metrics = NCE(NCEConfig()).with_metrics(torch.ones(3, 2), torch.ones(3, 2))
+    assert metrics == {"t2v_recall@1": 0.0, "v2t_recall@1": 0.0}
+
+
+def test_recall_counts_each_direction():
+    """Scores text x video: [[2, 0], [3, 1]]. Text 0 finds its video, video 1 its text; the others do not."""
+    video, text = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [3.0, 1.0]])
+    _, metrics = NCE(NCEConfig()).with_metrics(video, text)
+    assert metrics == {"t2v_recall@1": 0.5, "v2t_recall@1": 0.5}
+
+
+def test_temperature_and_normalisation_are_options():
+    video, text = torch.randn(5, 3), torch.randn(5, 3)
+    normal = [torch.nn.functional.normalize(x, dim=1) for x in (video, text)]
+    scores = normal[1] @ normal[0].T / 0.07
+    target = torch.arange(5)
+    expected = torch.nn.functional.cross_entropy(scores, target) + torch.nn.functional.cross_entropy(scores.T, target)
+    loss = NCE(NCEConfig(temperature=0.07, l2_normalize=True))(video, text)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_learned_temperature_gets_a_gradient():
+    criterion = NCE(NCEConfig(learn_temperature=True, temperature=0.5))
+    criterion(torch.randn(4, 3), torch.randn(4, 3)).backward()
+    (parameter,) = criterion.parameters()
+    assert parameter.grad is not None
+    assert parameter.item() == pytest.approx(math.log(2))
+
+
+def test_a_negative_temperature_is_refused():
+    with pytest.raises(ValueError, match=r"criterion.temperature must be positive, got -1"):
+        NCEConfig(temperature=-1.0)
+
+
+def one_rank(rank: int, world_size: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    video, text, weight = torch.load(f"{folder}/pairs.pt", weights_only=True)
+    weight.requires_grad_(True)
+    rows = slice(rank * 3, rank * 3 + 3)
+    loss = NCE(NCEConfig())(video[rows] @ weight, text[rows])
+    loss.backward()
+    dist.all_reduce(weight.grad)
+    dist.all_reduce(loss := loss.detach())
+    if rank == 0:
+        torch.save((loss / world_size, weight.grad / world_size), f"{folder}/result.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
+    torch.manual_seed(0)
+    video, text, weight = torch.randn(6, 4), torch.randn(6, 5), torch.randn(4, 5)
+    torch.save((video, text, weight), tmp_path / "pairs.pt")
+    mp.spawn(one_rank, args=(2, str(tmp_path)), nprocs=2)
+    loss, gradient = torch.load(tmp_path / "result.pt", weights_only=True)
+    weight.requires_grad_(True)
+    whole = NCE(NCEConfig())(video @ weight, text)
+    whole.backward()
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+    torch.testing.assert_close(gradient, weight.grad, rtol=1e-5, atol=1e-6)
