@@ -179,16 +179,15 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.report import QueryResult, write_curve, write_page
+    from mmpt_plugin.report import write_curve, write_page
 
     result: dict[str, Any] = json.loads((arguments.folder / "metrics.json").read_text())
     write_curve(arguments.folder / "train.log", arguments.folder / "curve.png")
     write_page(
         arguments.folder / "index.html",
         title="Unseen videos, found by text",
-        queries=[QueryResult.from_json(example) for example in result["examples"]],
-        videos=arguments.videos,
         result=result,
+        videos=arguments.videos,
     )
     print(f"wrote {arguments.folder / 'curve.png'} and {arguments.folder / 'index.html'}")
 

@@ -2,10 +2,13 @@
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T", bound=type)
 
@@ -25,17 +28,20 @@ class Entry:
         if config is None:
             config = {}
         if not is_dataclass(config):
-            config = self.parse(dict(config))
+            config = self.parse(config)
         return self.cls(config, *args, **kwargs)
 
-    def parse(self, values: dict[str, Any]) -> Any:
-        """The typed config of a mapping; `_name` is dropped, an unknown key is a ValueError naming its neighbours."""
+    def parse(self, values: Mapping[str, Any]) -> Any:
+        """The typed config of a mapping, `_name` dropped; ValueError for an unknown, missing or mistyped key."""
+        values = {str(key): value for key, value in values.items() if key != "_name"}
         known = [field.name for field in fields(self.config)]
-        values = {key: value for key, value in values.items() if key != "_name"}
         for key in values:
             if key not in known:
                 raise ValueError(unknown("key", f"{self.name}.{key}", known, guess=key))
-        return self.config(**values)
+        try:
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.config), values))
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{self.name}.{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
 class Registry:

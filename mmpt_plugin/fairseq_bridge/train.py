@@ -3,7 +3,6 @@
 import shlex
 import socket
 from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mmpt_plugin.registry import unknown
 
 USER_DIR = Path(__file__).parents[1]
 OURS = {"model": registry.models, "criterion": registry.criterions, "task": registry.tasks}
+PARTS = {"dataset": registry.datasets, "sampler": registry.samplers}
 CPU = {
     "common": {"cpu": True},
     # Of fairseq's data-parallel wrappers only the legacy one runs without device ids.
@@ -76,70 +76,62 @@ def free_port() -> int:
 
 def fairseq_config(project: dict[str, Any]) -> DictConfig:
     """fairseq's whole configuration from a project; a key that nobody knows is a ValueError."""
-    install()
-    values = {**project, "task": dict(project.get("task") or {})}
-    if "sampler" in values:
-        values["task"]["sampler"] = values.pop("sampler")
-    values = {group: component(group, section) for group, section in values.items()}
     config = OmegaConf.structured(FairseqConfig())
     OmegaConf.set_struct(config, True)
-    groups = [field.name for field in fields(FairseqConfig)]
-    for group, section in values.items():
-        if group not in groups:
-            raise ValueError(unknown("section", group, [*groups, "sampler"]))
+    for group, section in sections(project).items():
         try:
             config = OmegaConf.merge(config, {group: section})
         except OmegaConfBaseException as error:
-            keys = list(config[group]) if OmegaConf.is_config(config[group]) else []
-            bad = [key for key in section if key not in keys] if isinstance(section, dict) else []
-            reason = unknown("key", f"{group}.{bad[0]}", keys, guess=bad[0]) if bad else str(error).splitlines()[0]
-            raise ValueError(reason) from error
-    if not torch.cuda.is_available():
-        config = OmegaConf.merge(config, CPU)
-    config.common.user_dir = str(USER_DIR)
+            raise ValueError(f"section '{group}': {str(error).splitlines()[0]}") from error
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     OmegaConf.set_struct(config, True)
     return config
 
 
-def component(group: str, section: Any) -> Any:
-    """A section that names a component, checked against the component's own config; others as they are."""
-    if group in OURS:
-        if not isinstance(section, dict) or "_name" not in section:
-            raise ValueError(f"section '{group}' has no _name. Possible: {sorted(OURS[group])}")
-        OURS[group][section["_name"]].parse(section)
-        return {key: flow(value) if isinstance(value, dict) else value for key, value in section.items()}
-    if group in REGISTRIES and isinstance(section, dict):
-        dataclass = REGISTRIES[group]["dataclass_registry"].get(section.get("_name"))
-        if dataclass is None:
-            raise ValueError(unknown(group, str(section.get("_name")), list(REGISTRIES[group]["registry"])))
-        known = [field.name for field in fields(dataclass)]
-        for key in section:
-            if key not in known:
-                raise ValueError(unknown("key", f"{group}.{key}", known, guess=key))
-    return section
+def sections(project: dict[str, Any]) -> dict[str, Any]:
+    """fairseq's groups with what the project says of each, the sampler inside the task, and the CPU's necessities."""
+    install()
+    groups = {group: dict(section or {}) for group, section in project.items()}
+    if "sampler" in groups:
+        groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
+    groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
+    if not torch.cuda.is_available():
+        for group, values in CPU.items():
+            groups[group] = groups.get(group, {}) | values
+    for group, section in groups.items():
+        check_keys(group, section)
+    return {
+        group: {key: flow(value) if isinstance(value, dict) else value for key, value in section.items()}
+        for group, section in groups.items()
+    }
 
 
-def command_line(project: dict[str, Any]) -> str:
-    """The `fairseq-train --user-dir` command that trains as `train(project)` does."""
-    config = fairseq_config(project)
-    words = ["fairseq-train", "--user-dir", str(USER_DIR)]
-    if config.common.bf16:
-        raise ValueError("fairseq-train takes --bf16 for TPUs only: run this project with mmpt train, or without bf16")
-    for field in fields(FairseqConfig):
-        section = config.get(field.name)
-        if section is None:
-            continue
-        if is_dataclass(field.type):
-            words += flags(section, field.type)
-        elif isinstance(section, DictConfig):
-            option = "arch" if field.name == "model" else field.name.replace("_", "-")
-            words += [
-                f"--{option}",
-                section._name,
-                *flags(section, component_dataclass(field.name, section._name)),
-            ]
-    return shlex.join(words)
+def check_keys(group: str, section: dict[str, Any]) -> None:
+    """ValueError for a group, a component or a key that does not exist; the message names the nearest one."""
+    plain_groups = {field.name: field.type for field in fields(FairseqConfig) if is_dataclass(field.type)}
+    if group in plain_groups:
+        known = [field.name for field in fields(plain_groups[group])]
+    elif group in OURS:
+        OURS[group][component_name(group, section, sorted(OURS[group]))].parse(section)
+        for key, parts in PARTS.items():
+            if group == "task" and key in section:
+                parts[component_name(key, section[key], sorted(parts))].parse(section[key])
+        return
+    elif group in REGISTRIES:
+        name = component_name(group, section, sorted(REGISTRIES[group]["registry"]))
+        known = [field.name for field in fields(component_dataclass(group, name))]
+    else:
+        raise ValueError(unknown("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))
+    for key in section:
+        if key not in known:
+            raise ValueError(unknown("key", f"{group}.{key}", known, guess=key))
+
+
+def component_name(group: str, section: dict[str, Any], possible: list[str]) -> str:
+    name = section.get("_name")
+    if name not in possible:
+        raise ValueError(unknown(group, str(name), possible))
+    return str(name)
 
 
 def component_dataclass(group: str, name: str) -> Any:
@@ -151,16 +143,35 @@ def component_dataclass(group: str, name: str) -> Any:
     return ours[group][name] if group in ours else REGISTRIES[group]["dataclass_registry"][name]
 
 
-def flags(section: DictConfig, dataclass: Any) -> list[str]:
-    """`--name value` for what differs from the defaults; a switch has no value."""
+def command_line(project: dict[str, Any]) -> str:
+    """The `fairseq-train --user-dir` command that trains as `train(project)` does."""
+    fairseq_config(project)
+    groups = sections(project)
+    if groups["common"].get("bf16"):
+        raise ValueError("fairseq-train takes --bf16 for TPUs only: run this project with mmpt train, or without bf16")
+    words = ["fairseq-train"]
+    for group, section in groups.items():
+        if "_name" in section:
+            option = "arch" if group == "model" else group.replace("_", "-")
+            words += [f"--{option}", section["_name"]]
+            dataclass = component_dataclass(group, section["_name"])
+        else:
+            dataclass = next(field.type for field in fields(FairseqConfig) if field.name == group)
+        words += flags(section, dataclass)
+    return shlex.join(words)
+
+
+def flags(section: dict[str, Any], dataclass: Any) -> list[str]:
+    """`--name value` for what differs from fairseq's default; a switch has no value."""
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(dataclass)
+    }
     words = []
-    for field in fields(dataclass):
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        default = default.value if isinstance(default, Enum) else default
-        value = section.get(field.name)
-        if field.name in ("_name", "user_dir") or value is None or value == default:
+    for key, value in section.items():
+        if key == "_name" or value is None or value == defaults[key]:
             continue
-        words.append(f"--{field.name.replace('_', '-')}")
+        words.append(f"--{key.replace('_', '-')}")
         if not isinstance(value, bool):
             words.append(str(value))
     return words

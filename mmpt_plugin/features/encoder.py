@@ -1,11 +1,12 @@
 """What a frozen video encoder is: frames of whole seconds in, one row a second out."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """S seconds, `fps` frames each, of size x size pixels."""
 

@@ -103,8 +103,8 @@ def test_captions_after_the_end_of_the_video_take_its_last_seconds():
     begin, stop = overlapped_video_clips(
         np.full(50, 400.0), np.full(50, 410.0), np.full(50, 60), lengths=LENGTHS, rng=np.random.default_rng(0)
     )
-    assert (stop == 60).all()
-    assert (begin >= 60 - 32).all()
+    assert set(stop) <= {59, 60}  # 59 where every second was added on the left of the last one
+    assert (begin >= 59 - 32).all()
 
 
 def test_aligned_clips_take_the_seconds_of_their_text():

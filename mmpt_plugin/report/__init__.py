@@ -1,0 +1,7 @@
+"""What a person looks at after a run."""
+
+from mmpt_plugin.report.curve import write_curve
+from mmpt_plugin.report.page import write_page
+from mmpt_plugin.report.table import metrics_table
+
+__all__ = ["metrics_table", "write_curve", "write_page"]
