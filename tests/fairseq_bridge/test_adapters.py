@@ -1,0 +1,149 @@
+"""What the bridge works around, piece by piece; each test fails where its workaround is taken out."""
+
+import argparse
+import dataclasses
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+pytestmark = pytest.mark.fairseq
+pytest.importorskip("fairseq")
+
+from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
+
+from mmpt_plugin import registry  # noqa: E402
+from mmpt_plugin.fairseq_bridge import install  # noqa: E402
+from mmpt_plugin.fairseq_bridge.train import component_dataclass, fairseq_config  # noqa: E402
+from tests.conftest import TINY_MODEL  # noqa: E402
+
+install()
+
+
+@pytest.fixture
+def task(kitchen, tmp_path):
+    from fairseq import tasks
+
+    config = fairseq_config(
+        {
+            "task": {
+                "_name": "video_text_pretraining",
+                "dataset": {
+                    "_name": "overlapped_clips",
+                    "splits": {"train": str(kitchen.shards)},
+                    "pairs_per_video": 2,
+                },
+            },
+            "sampler": {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
+            "model": {"_name": "videoclip", **TINY_MODEL},
+            "criterion": {"_name": "nce"},
+            "optimization": {"max_epoch": 3},
+            "checkpoint": {"save_dir": str(tmp_path)},
+        }
+    )
+    made = tasks.setup_task(config.task)
+    made.build_model(config.model)
+    made.load_dataset("train")
+    return made
+
+
+def batches(task, epoch, **options):
+    """As fairseq's trainer does at the start of an epoch."""
+    iterator = task.get_batch_iterator(task.dataset("train"), epoch=epoch, seed=1, max_sentences=1, **options)
+    return list(iterator.next_epoch_itr(shuffle=True))
+
+
+def videos(batch):
+    return list(dict.fromkeys(batch["video_ids"].tolist()))
+
+
+def planned(task):
+    return [list(dict.fromkeys(cluster.videos)) for cluster in task.dataset("train").clusters]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_each_epoch_trains_on_its_own_clusters(task, num_workers):
+    """With loader workers too: an iterator kept from epoch 1 would serve epoch 1's clusters for ever."""
+    seen = []
+    for epoch in (1, 2, 3):
+        arrived = [videos(batch) for batch in batches(task, epoch, num_workers=num_workers)]
+        assert arrived == planned(task)
+        seen.append(arrived)
+    assert seen[0] != seen[1] != seen[2]
+
+
+def test_the_last_batch_of_an_epoch_is_not_dropped(task):
+    """12 videos in clusters of 3; fairseq's batch_by_size with batches of one and a multiple of 8 would drop one."""
+    assert len(batches(task, 1, required_batch_size_multiple=8)) == 4
+
+
+def test_every_rank_gets_equally_many_full_batches(task):
+    """4 clusters on 3 ranks: two rounds of three, the missing two filled from the epoch's beginning."""
+    ranks = [batches(task, 1, num_shards=3, shard_id=rank) for rank in range(3)]
+    assert [len(rank) for rank in ranks] == [2, 2, 2]
+    assert videos(ranks[1][1]) == videos(ranks[0][0])
+    assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, clips drawn anew
+
+
+def test_no_clusters_are_made_past_the_last_epoch(task, monkeypatch):
+    """fairseq asks for the batches of one epoch more than it trains."""
+    batches(task, 3)
+    monkeypatch.setattr(task, "_new_clusters", lambda *_: pytest.fail("indexed again"))
+    task.get_batch_iterator(task.dataset("train"), epoch=4, seed=1, max_sentences=1)
+
+
+def test_clusters_depend_on_the_weights(task):
+    before = [videos(batch) for batch in batches(task, 2)]
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    task.planned.clear()
+    assert [videos(batch) for batch in batches(task, 2)] != before
+
+
+def test_checkpoints_of_fairseq_train_hold_a_namespace_that_torch_is_told_to_allow(tmp_path):
+    torch.save({"args": argparse.Namespace(lr=1)}, tmp_path / "flags.pt")
+    assert torch.load(tmp_path / "flags.pt", weights_only=True)["args"].lr == 1
+
+
+def test_features_of_another_width_are_refused(task, kitchen):
+    task.datasets.clear()
+    task.model.model.config.feature_dim = 1024
+    with pytest.raises(ValueError, match=r"split 'train' has features of width 512, model.feature_dim is 1024"):
+        task.load_dataset("train")
+
+
+def test_no_two_components_of_one_command_share_a_flag():
+    """fairseq keeps one of two flags of a name, silently."""
+    install()
+    fairseqs = {
+        member.name
+        for group in dataclasses.fields(FairseqConfig)
+        if dataclasses.is_dataclass(group.type)
+        and group.name in ("common", "dataset", "optimization", "checkpoint", "distributed_training", "ema", "bmuf")
+        for member in dataclasses.fields(group.type)
+    } - {"_name"}
+    shared = {"seed", "max_epoch", "num_workers", "save_dir", "train_subset"}  # read from fairseq, on purpose
+    for model in registry.models:
+        for criterion in registry.criterions:
+            for task_name in registry.tasks:
+                seen = set(fairseqs)
+                for group, name in (("model", model), ("criterion", criterion), ("task", task_name)):
+                    names = {f.name for f in dataclasses.fields(component_dataclass(group, name))} - {"_name"} - shared
+                    assert not names & seen, f"{group} {name}: {names & seen}"
+                    seen |= names
+
+
+def test_fairseqs_own_options_are_reachable_by_their_names():
+    config = fairseq_config({"ema": {"store_ema": True}, "optimization": {"update_freq": [4]}})
+    assert config.ema.store_ema is True
+    assert OmegaConf.to_container(config.optimization.update_freq) == [4]
+
+
+def test_a_cpu_gets_what_fairseq_needs_there():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    config = fairseq_config({"distributed_training": {"ddp_backend": "pytorch_ddp"}})
+    assert config.common.cpu
+    assert config.distributed_training.ddp_backend == "legacy_ddp"
+    assert config.distributed_training.distributed_backend == "gloo"
