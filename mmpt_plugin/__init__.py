@@ -5,7 +5,7 @@ import sys
 from mmpt_plugin import criterions, datasets, models, registry, samplers, tasks
 from mmpt_plugin.models import VideoCLIP
 
-if "fairseq" in sys.modules:
+if sys.modules.get("fairseq") is not None:
     from mmpt_plugin.fairseq_bridge import install
 
     install()

@@ -23,7 +23,7 @@ a first run, on the embedded data set:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on stderr where the user's input is wrong."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int | None = arguments.run(arguments)
@@ -31,6 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
         return 2
     return status or 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand on either side of the options, which argparse alone does not allow."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:

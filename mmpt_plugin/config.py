@@ -37,7 +37,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
     folder, name = locate(project)
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(root()), version_base="1.3"):
+        with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(name, overrides=[*search_path(folder), *map(override_grammar, overrides)])
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -61,7 +61,7 @@ def locate(project: str) -> tuple[Path, str]:
 
 def search_path(folder: Path) -> list[str]:
     """A user's own project may still name what stands in the package's folders."""
-    return [] if folder == root() else [f"hydra.searchpath=[file://{folder}]"]
+    return [] if folder == root() else [f"hydra.searchpath=[file://{root()}]"]
 
 
 def override_grammar(override: str) -> str:

@@ -32,8 +32,11 @@ class Entry:
         return self.cls(config, *args, **kwargs)
 
     def parse(self, values: Mapping[str, Any]) -> Any:
-        """The typed config of a mapping, `_name` dropped; ValueError for an unknown, missing or mistyped key."""
-        values = {str(key): value for key, value in values.items() if key != "_name"}
+        """The typed config of a mapping; ValueError for an unknown, missing or mistyped key.
+
+        `_name` is dropped, and so is a key that is null: a YAML that builds on another unsets it that way.
+        """
+        values = {str(key): value for key, value in values.items() if key != "_name" and value is not None}
         known = [field.name for field in fields(self.config)]
         for key in values:
             if key not in known:

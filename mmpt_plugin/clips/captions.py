@@ -1,18 +1,24 @@
 """Captions: subtitle files read and checked, their text as word pieces. The tokenizer's home."""
 
+import hashlib
 import html
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase  # type: ignore[attr-defined]
 
-TIME = r"(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3})"
-TIMING = re.compile(rf"{TIME}\s+-->\s+{TIME}(?:\s.*)?$")
-TAG = re.compile(r"<[^>]*>")
 SUFFIXES = (".vtt", ".srt", ".jsonl")
+
+TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]\d)[.,](\d{3})"
+TIMES = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s.*)?")
+MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+NO_CUE = ("WEBVTT", "NOTE", "STYLE", "REGION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +31,45 @@ class Caption:
 
 
 def read_captions(path: Path) -> list[Caption]:
-    """The captions of a WebVTT or SubRip file, or of lines `{"start": ..., "end": ..., "text": ...}`."""
+    """The captions of a WebVTT or SubRip file, or of lines `{"start": ..., "end": ..., "text": ...}`, all in UTF-8.
+
+    Text loses its markup and line breaks. What can't be understood is a ValueError with its line, never skipped.
+    """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"captions {path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}")
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"captions {path} can't be read: {error}") from error
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"captions {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise ValueError(f"captions {path} can't be read: {error.strerror}") from error
     if path.suffix == ".jsonl":
-        return [from_json(line, f"{path}:{n}") for n, line in enumerate(content.splitlines(), 1) if line.strip()]
-    if path.suffix == ".vtt" and not content.startswith("WEBVTT"):
+        return [from_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if path.suffix == ".srt":
+        return list(cues([line.strip() for line in lines], path))
+    if re.match(r"WEBVTT(\s|$)", lines[0]) is None:
         raise ValueError(f"captions {path}: no WebVTT, its first line is not WEBVTT")
-    return list(cues(content))
+    return list(cues(lines, path, no_cue=NO_CUE))
 
 
-def cues(content: str) -> Iterable[Caption]:
-    """The cues of WebVTT or SubRip: in each block, the lines after the timing; blocks without one are notes."""
-    for block in re.split(r"\n\s*\n", content.replace("\r\n", "\n").replace("\r", "\n")):
-        lines = block.strip().split("\n")
-        timing = next((i for i, line in enumerate(lines[:2]) if TIMING.match(line.strip())), None)
-        if timing is None:
+def cues(lines: Sequence[str], path: Path, *, no_cue: Sequence[str] = ()) -> Iterator[Caption]:
+    """One caption for each block of lines, but for those whose first word is in `no_cue`.
+
+    Empty lines divide blocks. A line of blanks does not in WebVTT: the captions that YouTube makes contain such lines.
+    """
+    for empty, numbered in groupby(enumerate(lines, 1), key=lambda line: not line[1]):
+        if empty:
             continue
-        match = TIMING.match(lines[timing].strip())
-        assert match is not None
-        text = " ".join(html.unescape(TAG.sub("", line)).strip() for line in lines[timing + 1 :])
-        yield Caption(seconds(match.groups()[:4]), seconds(match.groups()[4:]), text.strip())
+        numbers, block = zip(*numbered, strict=True)
+        arrows = [i for i, line in enumerate(block) if "-->" in line]
+        if not arrows and block[0].split(maxsplit=1)[:1] in [[word] for word in no_cue]:
+            continue
+        times = TIMES.fullmatch(block[arrows[0]].strip()) if arrows in ([0], [1]) else None
+        if times is None:
+            where = numbers[arrows[-1] if arrows else 0]
+            raise ValueError(f"captions {path}:{where}: no cue, that is times like 00:01.500 --> 00:03.000, then text")
+        text = html.unescape(MARKUP.sub("", " ".join(block[arrows[0] + 1 :])))
+        yield Caption(seconds(times.groups()[:4]), seconds(times.groups()[4:]), " ".join(text.split()))
 
 
 def seconds(parts: Sequence[str | None]) -> float:
@@ -60,44 +80,88 @@ def seconds(parts: Sequence[str | None]) -> float:
 def from_json(line: str, where: str) -> Caption:
     try:
         record = json.loads(line)
-        return Caption(float(record["start"]), float(record["end"]), str(record["text"]))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        start, end, text = (record[key] for key in ("start", "end", "text"))
+        if not isinstance(text, str) or isinstance(start, str) or isinstance(end, str):
+            raise TypeError("start and end are numbers, text is a string")
+        return Caption(float(start), float(end), " ".join(text.split()))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"captions {where}: a line holds start, end (seconds) and text: {error!r}") from error
 
 
 def check_captions(captions: Sequence[Caption], *, where: str, duration: float | None = None) -> None:
     """ValueError, naming the record, for captions out of order, of negative or reversed times, or past the video.
 
-    A caption may end up to one second after the video: the last second of a video is seldom a whole one.
+    A caption must start within the video and may end up to one second after it: the last second of a video is
+    seldom a whole one.
     """
     before = 0.0
     for number, caption in enumerate(captions, 1):
         span = f"{where}, caption {number} ({caption.start:g} to {caption.end:g} s)"
+        if not (math.isfinite(caption.start) and math.isfinite(caption.end)):
+            raise ValueError(f"{span}: its times are not finite")
         if caption.start < 0:
             raise ValueError(f"{span}: its time is negative")
         if caption.end < caption.start:
             raise ValueError(f"{span}: it ends before it starts")
         if caption.start < before:
             raise ValueError(f"{span}: out of order, the one before starts at {before:g} s")
-        if duration is not None and caption.end > duration + 1:
+        if duration is not None and (caption.start > duration or caption.end > duration + 1):
             raise ValueError(f"{span}: the video is shorter, {duration:g} s")
         before = caption.start
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A BERT tokenizer by hub name or folder, which must know [CLS], [SEP] and [PAD], [SEP] right after [CLS]."""
+    """A fast BERT tokenizer by hub name or folder; of a folder's files vocab.txt or tokenizer.json is enough."""
+    folder = Path(name)
+    if folder.is_dir():
+        # Without these files transformers makes a tokenizer all the same, one that knows no word.
+        if not any((folder / file).is_file() for file in ("vocab.txt", "tokenizer.json")):
+            raise ValueError(f"no tokenizer at {folder}: it holds neither vocab.txt nor tokenizer.json")
+    elif folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
+        raise ValueError(f"no tokenizer at '{name}': there is no such folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer at '{name}': {str(error).splitlines()[0]}") from error
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
-        raise ValueError(f"tokenizer '{name}' is no BERT tokenizer: it lacks [CLS], [SEP] or [PAD]")
+        loader = BertTokenizerFast if folder.is_dir() else AutoTokenizer
+        tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(name, trust_remote_code=False)
+        vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    except Exception as error:  # tokenizers raises plain Exceptions
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise ValueError(f"no BERT tokenizer '{name}', neither as a folder nor as a hub name: {reason}") from error
+    special = [tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.unk_token]
+    lacking = [token for token in special if token not in vocabulary]
+    if lacking or len(vocabulary) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"'{name}' is no BERT tokenizer: its {len(vocabulary)} word pieces lack {lacking or 'words'}")
     return tokenizer
 
 
+def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict[str, Any]:
+    """What data that holds its ids must remember: name, size and SHA-256 of the vocabulary, and special ids."""
+    vocabulary = tokenizer.get_vocab()
+    pieces = "\n".join(sorted(vocabulary, key=lambda piece: vocabulary[piece]))
+    ids = {f"{token}_id": getattr(tokenizer, f"{token}_token_id") for token in ("cls", "sep", "pad")}
+    return {
+        "name": name,
+        "vocab_size": len(vocabulary),
+        "vocab_sha256": hashlib.sha256(pieces.encode()).hexdigest(),
+        **ids,
+    }
+
+
 def tokenize(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int = 32
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int = 32,
+    max_characters: int | None = None,
 ) -> tuple[list[list[int]], int]:
-    """Word piece ids of each text without special tokens, the first max_tokens of them; and how many texts were cut."""
-    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    return [row[:max_tokens] for row in ids], sum(len(row) > max_tokens for row in ids)
+    """Word piece ids of each text, without special tokens, and how many texts were cut.
+
+    A text is cut to max_characters, then its ids to max_tokens. The released VideoCLIP saw 96 and 32.
+    """
+    if not texts:
+        return [], 0
+    kept = [text[:max_characters] for text in texts]
+    rows = tokenizer(
+        kept, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
+    cut = sum(len(row) > max_tokens or text != whole for row, text, whole in zip(rows, kept, texts, strict=True))
+    return [row[:max_tokens] for row in rows], cut

@@ -101,7 +101,11 @@ def sections(project: dict[str, Any]) -> dict[str, Any]:
     for group, section in groups.items():
         check_keys(group, section)
     return {
-        group: {key: flow(value) if isinstance(value, dict) else value for key, value in section.items()}
+        group: {
+            key: flow(value) if isinstance(value, dict) else value
+            for key, value in section.items()
+            if value is not None
+        }
         for group, section in groups.items()
     }
 

@@ -1,16 +1,19 @@
 """Shards: many videos' features and caption tokens in few memory-mapped files, with an index and checksums.
 
 A shard is one safetensors file; index.json beside the shards, written last, names them with size and CRC-32.
+T seconds, F feature width, N captions, M tokens of one video.
 """
 
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,11 +23,22 @@ from safetensors.numpy import save_file
 INDEX = "index.json"
 VERSION = 1
 CHUNK = 1 << 22
+SPECIAL_IDS = ("cls_id", "sep_id", "pad_id")
+
+# What a shard of n videos holds: the type, and the width of arrays with two dimensions (None: feature_dim).
+LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "features": ("float16", (None,)),
+    "feature_offsets": ("int64", ()),  # n + 1: rows of video i are feature_offsets[i] to feature_offsets[i + 1]
+    "caption_times": ("float32", (2,)),  # start and end in seconds
+    "caption_offsets": ("int64", ()),  # n + 1
+    "token_counts": ("int32", ()),  # one a caption
+    "tokens": ("int32", ()),
+}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VideoRecord:
-    """One video: views into a shard, nothing copied."""
+    """One video: read-only views into a shard, nothing copied."""
 
     video_id: str
     features: Float[np.ndarray, "T F"]
@@ -32,6 +46,7 @@ class VideoRecord:
     caption_times: Float[np.ndarray, "N 2"]
     """Start and end of each caption in seconds."""
     token_counts: Int[np.ndarray, " N"]
+    """Counts, not offsets: a sampler that joins many videos needs one cumulative sum over them, and no rebasing."""
     tokens: Int[np.ndarray, " M"]
     """The captions' word pieces one after another, without special tokens."""
 
@@ -47,22 +62,32 @@ class Shards(Sequence[VideoRecord]):
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
         self.folder = folder
         index = read_index(folder)
-        self.feature_dim: int = index["feature_dim"]
-        self.encoder: str = index["encoder"]
-        self.tokenizer: dict[str, Any] = index["tokenizer"]
-        self.cls_id, self.sep_id, self.pad_id = (int(self.tokenizer[key]) for key in ("cls_id", "sep_id", "pad_id"))
-        self.video_ids: list[str] = [video for shard in index["shards"] for video in shard["video_ids"]]
-        self._shards = [open_shard(folder / shard["file"], shard, index, verify=verify) for shard in index["shards"]]
-        sizes = [len(shard["video_ids"]) for shard in index["shards"]]
-        self._place = [(number, i) for number, size in enumerate(sizes) for i in range(size)]
+        self.feature_dim = index.feature_dim
+        self.encoder = index.encoder
+        self.tokenizer = index.tokenizer
+        self.cls_id, self.sep_id, self.pad_id = (int(index.tokenizer[key]) for key in SPECIAL_IDS)
+        self.video_ids = [video for shard in index.shards for video in shard.video_ids]
+        self._arrays, bounds = [], []
+        for number, entry in enumerate(index.shards):
+            path = folder / entry.file
+            arrays = open_shard(path, entry, verify=verify)
+            bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
+            self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
+        # One array, since Python objects of a million videos would be copied into every worker by reference counting.
+        self._bounds = np.concatenate(bounds)
 
     def __len__(self) -> int:
         return len(self.video_ids)
 
-    def __getitem__(self, i: Any) -> Any:
-        number, local = self._place[i]
-        features, times, counts, tokens, bounds = self._shards[number]
-        row, row_end, caption, caption_end, token, token_end = bounds[local]
+    @overload
+    def __getitem__(self, i: int) -> VideoRecord: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[VideoRecord]: ...
+    def __getitem__(self, i: int | slice) -> VideoRecord | list[VideoRecord]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        shard, row, row_end, caption, caption_end, token, token_end = self._bounds[i].tolist()
+        features, times, counts, tokens = self._arrays[shard]
         return VideoRecord(
             self.video_ids[i],
             features[row:row_end],
@@ -70,6 +95,16 @@ class Shards(Sequence[VideoRecord]):
             counts[caption:caption_end],
             tokens[token:token_end],
         )
+
+    def index_of(self, video_id: str) -> int:
+        """The i with `video_ids[i] == video_id`."""
+        if video_id not in self._numbers:
+            raise ValueError(f"no video '{video_id}' among the {len(self)} of {self.folder}")
+        return self._numbers[video_id]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {video_id: i for i, video_id in enumerate(self.video_ids)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reopen, (self.folder,)
@@ -79,56 +114,94 @@ def reopen(folder: Path) -> Shards:
     return Shards(folder, verify=False)
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    file: str
+    bytes: int
+    crc32: int
+    video_ids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """What index.json says."""
+
+    version: int = VERSION
+    feature_dim: int
+    encoder: str
+    """Equal for features of equal meaning."""
+    tokenizer: dict[str, Any]
+    """What made the tokens; cls_id, sep_id and pad_id among it."""
+    shards: list[ShardEntry]
+
+    def __post_init__(self) -> None:
+        for key in SPECIAL_IDS:
+            if not isinstance(self.tokenizer.get(key), int):
+                raise ValueError(f"the tokenizer's {key} must be an integer, got {self.tokenizer.get(key)!r}")
+
+
+def read_index(folder: Path) -> ShardIndex:
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(f"no shards in {folder}: it has no {INDEX}")
     try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = index["version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if version != VERSION:
-        raise ValueError(f"{path} is of version {version}, this is for version {VERSION}")
-    return index
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["version"] == VERSION:
+            return ShardIndex(**raw | {"shards": [ShardEntry(**entry) for entry in raw["shards"]]})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    raise ValueError(f"{path} is of version {raw['version']}, this is for version {VERSION}")
 
 
-def open_shard(path: Path, entry: Mapping[str, Any], index: Mapping[str, Any], *, verify: bool) -> tuple[Any, ...]:
-    """Memory-mapped arrays of a shard, and for each video the bounds of its rows, captions and tokens."""
+def open_shard(path: Path, entry: ShardEntry, *, verify: bool) -> dict[str, np.ndarray]:
+    """The arrays of a shard, memory-mapped and read-only."""
     if not path.is_file():
         raise ValueError(f"shard {path} is missing")
-    if path.stat().st_size != entry["bytes"]:
-        raise ValueError(f"shard {path} has {path.stat().st_size} bytes, its index says {entry['bytes']}")
-    if verify and (found := checksum(path)) != entry["crc32"]:
-        raise ValueError(f"shard {path} is damaged: its checksum is {found}, its index says {entry['crc32']}")
+    if path.stat().st_size != entry.bytes:
+        raise ValueError(f"shard {path} has {path.stat().st_size} bytes, its index says {entry.bytes}")
+    if verify and (found := checksum(path)) != entry.crc32:
+        raise ValueError(f"shard {path} is damaged: its checksum is {found}, its index says {entry.crc32}")
     try:
+        # As tensors, since safetensors copies what it gives as NumPy arrays.
         with safe_open(path, framework="pt") as file:
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+            arrays: dict[str, np.ndarray] = {name: file.get_tensor(name).numpy() for name in LAYOUT}
     except SafetensorError as error:
         raise ValueError(f"shard {path} is damaged: {error}") from error
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def video_bounds(
+    arrays: Mapping[str, np.ndarray], entry: ShardEntry, number: int, feature_dim: int, path: Path
+) -> Int[np.ndarray, "V 7"]:
+    """For each video the shard's number, and first and last (exclusive) row, caption and token."""
+    for name, (dtype, width) in LAYOUT.items():
+        expected = tuple(feature_dim if size is None else size for size in width)
+        if arrays[name].dtype != dtype or arrays[name].ndim == 0 or arrays[name].shape[1:] != expected:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise ValueError(f"shard {path} does not fit its index: {name} are {found}, expected {dtype} of {expected}")
     rows, captions = arrays["feature_offsets"], arrays["caption_offsets"]
-    token_offsets = np.concatenate([[0], np.cumsum(arrays["token_counts"], dtype=np.int64)])
-    right = (
-        len(rows) == len(captions) == len(entry["video_ids"]) + 1
-        and rows[-1] == len(arrays["features"])
-        and captions[-1] == len(arrays["caption_times"]) == len(arrays["token_counts"])
-        and token_offsets[-1] == len(arrays["tokens"])
-        and arrays["features"].shape[1] == index["feature_dim"]
-    )
-    if not right:
-        raise ValueError(f"shard {path} does not fit its index")
+    token_offsets = offsets(arrays["token_counts"])
+    for name, ends, num_ends, total in (
+        ("features", rows, len(entry.video_ids) + 1, len(arrays["features"])),
+        ("captions", captions, len(entry.video_ids) + 1, len(arrays["caption_times"])),
+        ("tokens", token_offsets, len(arrays["caption_times"]) + 1, len(arrays["tokens"])),
+    ):
+        if len(ends) != num_ends or ends[0] != 0 or ends[-1] != total or (np.diff(ends) < 0).any():
+            raise ValueError(f"shard {path} does not fit its index: the bounds of its {name} are wrong")
     tokens = token_offsets[captions]
-    bounds = np.stack([rows[:-1], rows[1:], captions[:-1], captions[1:], tokens[:-1], tokens[1:]], axis=1)
-    return (
-        arrays["features"],
-        arrays["caption_times"],
-        arrays["token_counts"],
-        arrays["tokens"],
-        bounds.tolist(),
-    )
+    numbers = np.full(len(entry.video_ids), number)
+    return np.stack([numbers, rows[:-1], rows[1:], captions[:-1], captions[1:], tokens[:-1], tokens[1:]], axis=1)
+
+
+def offsets(lengths: Iterable[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " N+1"]:
+    values = lengths if isinstance(lengths, np.ndarray) else np.fromiter(lengths, dtype=np.int64)
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(values, dtype=np.int64)])
 
 
 def checksum(path: Path) -> int:
+    """CRC-32: it finds damage, and faster than a disk reads."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -137,9 +210,10 @@ def checksum(path: Path) -> int:
 
 
 class ShardWriter:
-    """Context manager that writes a folder of shards, whole or not at all.
+    """Context manager that writes a folder of shards, whole or not at all; shards that were there are replaced.
 
-    `tokenizer` holds the tokenizer's name and its cls_id, sep_id and pad_id; at most one shard is in memory.
+    `tokenizer` holds what is worth knowing of the tokenizer, and its cls_id, sep_id and pad_id. One shard is in
+    memory at a time, up to twice.
     """
 
     def __init__(
@@ -151,18 +225,14 @@ class ShardWriter:
         tokenizer: Mapping[str, Any],
         videos_per_shard: int = 4096,
     ) -> None:
-        if out.exists() and any(out.iterdir()) and not (out / INDEX).is_file():
+        if out.exists() and not (out / INDEX).is_file() and not (out.is_dir() and not any(out.iterdir())):
             raise ValueError(f"{out} holds something else than shards: choose another folder")
-        self.out = out
-        self.beside = out.with_name(f".{out.name}.tmp")
+        if videos_per_shard < 1:
+            raise ValueError(f"videos_per_shard must be at least 1, got {videos_per_shard}")
+        self.out = out.absolute()
+        self.beside = self.out.with_name(f".{self.out.name}.tmp")
         self.videos_per_shard = videos_per_shard
-        self.index = {
-            "version": VERSION,
-            "feature_dim": feature_dim,
-            "encoder": encoder,
-            "tokenizer": dict(tokenizer),
-        }
-        self.entries: list[dict[str, Any]] = []
+        self.index = ShardIndex(feature_dim=feature_dim, encoder=encoder, tokenizer=dict(tokenizer), shards=[])
         self.seen: set[str] = set()
         self.pending: list[VideoRecord] = []
 
@@ -178,42 +248,48 @@ class ShardWriter:
         caption_times: Float[np.ndarray, "N 2"],
         tokens: Sequence[Sequence[int]],
     ) -> None:
-        """One video; ValueError, naming it, where something is wrong with it."""
-        rows = features.astype(np.float16)
+        """One video; ValueError, naming it, where something is wrong with it: then it is not added."""
         if video_id in self.seen:
             raise ValueError(f"video '{video_id}' comes twice")
-        if rows.ndim != 2 or rows.shape[1] != self.index["feature_dim"]:
-            raise ValueError(
-                f"video '{video_id}': features have shape {rows.shape}, expected (T, {self.index['feature_dim']})"
-            )
-        if len(rows) == 0 or len(caption_times) == 0:
-            raise ValueError(f"video '{video_id}' has {len(rows)} s of features and {len(caption_times)} captions")
-        if not np.isfinite(rows).all():
-            raise ValueError(f"video '{video_id}': features hold NaN or infinity")
+        width = self.index.feature_dim
+        if features.shape[1:] != (width,):
+            raise ValueError(f"video '{video_id}': features have shape {features.shape}, expected (T, {width})")
+        if len(features) == 0 or len(caption_times) == 0:
+            raise ValueError(f"video '{video_id}' has {len(features)} s of features and {len(caption_times)} captions")
+        if len(tokens) != len(caption_times):
+            raise ValueError(f"video '{video_id}' has {len(caption_times)} captions, but tokens of {len(tokens)}")
+        with np.errstate(over="ignore"):
+            rows, times = features.astype(np.float16), caption_times.astype(np.float32)
+        for name, array in (("features", rows), ("caption times", times)):
+            if not np.isfinite(array).all():
+                raise ValueError(f"video '{video_id}': {name} hold NaN or infinity (as {array.dtype})")
+        counts = np.fromiter(map(len, tokens), dtype=np.int32)
+        flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
         self.seen.add(video_id)
-        counts = np.array([len(ids) for ids in tokens], dtype=np.int32)
-        flat = np.array([token for ids in tokens for token in ids], dtype=np.int32)
-        self.pending.append(VideoRecord(video_id, rows, caption_times.astype(np.float32), counts, flat))
+        self.pending.append(VideoRecord(video_id, rows, times, counts, flat))
         if len(self.pending) == self.videos_per_shard:
             self._flush()
 
     def _flush(self) -> None:
-        def offsets(lengths: Iterator[int]) -> np.ndarray:
-            return np.concatenate([[0], np.cumsum(list(lengths), dtype=np.int64)])
-
+        videos, self.pending = self.pending, []
         arrays = {
-            "features": np.concatenate([video.features for video in self.pending]),
-            "feature_offsets": offsets(len(video.features) for video in self.pending),
-            "caption_times": np.concatenate([video.caption_times for video in self.pending]),
-            "caption_offsets": offsets(len(video.caption_times) for video in self.pending),
-            "token_counts": np.concatenate([video.token_counts for video in self.pending]),
-            "tokens": np.concatenate([video.tokens for video in self.pending]),
+            "features": np.concatenate([video.features for video in videos]),
+            "feature_offsets": offsets(len(video.features) for video in videos),
+            "caption_times": np.concatenate([video.caption_times for video in videos]),
+            "caption_offsets": offsets(len(video.caption_times) for video in videos),
+            "token_counts": np.concatenate([video.token_counts for video in videos]),
+            "tokens": np.concatenate([video.tokens for video in videos]),
         }
-        path = self.beside / f"shard-{len(self.entries):05d}.safetensors"
+        path = self.beside / f"shard-{len(self.index.shards):05d}.safetensors"
         save_file(arrays, path)
-        entry = {"file": path.name, "bytes": path.stat().st_size, "crc32": checksum(path)}
-        self.entries.append(entry | {"video_ids": [video.video_id for video in self.pending]})
-        self.pending = []
+        self.index.shards.append(
+            ShardEntry(
+                file=path.name,
+                bytes=path.stat().st_size,
+                crc32=checksum(path),
+                video_ids=[video.video_id for video in videos],
+            )
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -227,9 +303,12 @@ class ShardWriter:
     def _finish(self) -> None:
         if self.pending:
             self._flush()
-        if not self.entries:
+        if not self.index.shards:
             raise ValueError(f"no videos for the shards in {self.out}")
-        text = json.dumps({**self.index, "shards": self.entries})
-        (self.beside / INDEX).write_text(text, encoding="utf-8")
-        shutil.rmtree(self.out, ignore_errors=True)
+        (self.beside / INDEX).write_text(json.dumps(asdict(self.index)), encoding="utf-8")
+        replaced = self.beside.with_suffix(".old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(replaced)
         self.beside.rename(self.out)
+        shutil.rmtree(replaced, ignore_errors=True)

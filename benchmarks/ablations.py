@@ -1,0 +1,74 @@
+"""What each of the paper's two ideas is worth on the embedded data: the demo's project and its ablations, over seeds.
+
+    python -m benchmarks.ablations --seeds 5 --json
+
+Wants what `make demo` leaves in data/toy_kitchen. Every run is a real `mmpt train`, one thread each, as many side by
+side as there are cores, then an evaluation on the held-out clips.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+PROJECTS = {
+    "VideoCLIP": "videoclip/toy_kitchen",
+    "aligned clips": "videoclip/ablations/toy_kitchen_aligned",
+    "uniform batches": "videoclip/ablations/toy_kitchen_uniform",
+}
+METRICS = ("t2v_recall@1", "t2v_recall@5", "t2v_recall@10", "t2v_median_rank", "v2t_recall@10")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    arguments = parser.parse_args()
+    jobs = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in PROJECTS]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda job: run(Path(folder), *job), jobs))
+    table = {}
+    for name in PROJECTS:
+        mine = [result for (job, _), result in zip(jobs, results, strict=True) if job == name]
+        table[name] = {key: spread([result["metrics"][key] for result in mine]) for key in METRICS}
+        print(f"{name:16}", "  ".join(f"{key} {m:.3f} ± {s:.3f}" for key, (m, s) in table[name].items()))
+    chance = {key: results[0]["chance"][key] for key in METRICS}
+    print(f"{'chance':16}", "  ".join(f"{key} {value:.3f}" for key, value in chance.items()))
+    if arguments.json:
+        print(json.dumps({"seeds": arguments.seeds, "mean_and_stdev": table, "chance": chance}))
+
+
+def run(folder: Path, name: str, seed: int) -> dict[str, dict[str, float]]:
+    """Train one project with one seed, and measure it."""
+    save_dir = folder / f"{name.replace(' ', '_')}_{seed}"
+    mmpt = [sys.executable, "-m", "mmpt_plugin.cli"]
+    train = [
+        "train", PROJECTS[name], f"checkpoint.save_dir={save_dir}", f"common.log_file={save_dir}.log",
+        f"common.seed={seed}", "dataset.num_workers=0",
+    ]  # fmt: skip
+    evaluate = [
+        "evaluate", "videoclip/zeroshot", "task=toy_kitchen_clips", f"checkpoint={save_dir}/checkpoint_last.pt",
+        "--json", str(save_dir / "metrics.json"),
+    ]  # fmt: skip
+    for command in (train, evaluate):
+        done = subprocess.run(
+            [*mmpt, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    result: dict[str, dict[str, float]] = json.loads((save_dir / "metrics.json").read_text())
+    print(f"{name}, seed {seed}: t2v_recall@10 {result['metrics']['t2v_recall@10']:.3f}", flush=True)
+    return result
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
