@@ -7,7 +7,7 @@ T seconds, F feature width, N captions, M tokens of one video.
 import json
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain
@@ -195,9 +195,8 @@ def video_bounds(
     return np.stack([numbers, rows[:-1], rows[1:], captions[:-1], captions[1:], tokens[:-1], tokens[1:]], axis=1)
 
 
-def offsets(lengths: Iterable[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " N+1"]:
-    values = lengths if isinstance(lengths, np.ndarray) else np.fromiter(lengths, dtype=np.int64)
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(values, dtype=np.int64)])
+def offsets(lengths: Sequence[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " _"]:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def checksum(path: Path) -> int:
@@ -274,9 +273,9 @@ class ShardWriter:
         videos, self.pending = self.pending, []
         arrays = {
             "features": np.concatenate([video.features for video in videos]),
-            "feature_offsets": offsets(len(video.features) for video in videos),
+            "feature_offsets": offsets([len(video.features) for video in videos]),
             "caption_times": np.concatenate([video.caption_times for video in videos]),
-            "caption_offsets": offsets(len(video.caption_times) for video in videos),
+            "caption_offsets": offsets([len(video.caption_times) for video in videos]),
             "token_counts": np.concatenate([video.token_counts for video in videos]),
             "tokens": np.concatenate([video.tokens for video in videos]),
         }

@@ -2,16 +2,18 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from typing import Any
 
 from mmpt_plugin.checkpoint import write_whole
 
-Series = dict[str, list[tuple[float, float]]]
+METRICS = ("loss", "t2v_recall@1", "v2t_recall@1")
+
+# How names begin in fairseq's log: every few updates, at the end of an epoch, at a validation.
+INTERVAL, EPOCH, VALIDATION = "", "train_", "valid_"
+
+Series = dict[str, dict[int, float]]
 
 
 def write_curve(log: Path, path: Path) -> None:
@@ -19,36 +21,54 @@ def write_curve(log: Path, path: Path) -> None:
 
     (`common.log_format=json common.log_file=...` writes one.)
     """
+    # Here, because only this picture needs matplotlib; a bare Figure needs no display and no global state.
+    from matplotlib.figure import Figure
+
     series = read_log(log)
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
     for name, points in sorted(series.items()):
+        updates, values = zip(*sorted(points.items()), strict=True)
         axis = axes[0] if name.endswith("loss") else axes[1]
-        axis.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-    for axis, title in zip(axes, ("contrastive loss (nats, both directions)", "in-batch recall@1"), strict=True):
+        axis.plot(updates, values, label=name, marker="." if len(points) < 50 else "")
+    for axis, title in zip(axes, ("contrastive loss", "in-batch recall@1"), strict=True):
         axis.set_title(title)
         axis.set_xlabel("update")
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     axes[1].set_ylim(bottom=0)
     write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
-    pyplot.close(figure)
 
 
 def read_log(log: Path) -> Series:
-    """Metric -> (update, value) of every logged interval, and of every validation under `valid ...`."""
-    series: Series = defaultdict(list)
-    for line in log.read_text(encoding="utf-8").splitlines():
-        start = line.find('{"epoch"')
+    """`train loss`, `valid loss`, `train t2v_recall@1`, ... -> update -> value.
+
+    A run shorter than its log interval is drawn by its epochs' averages. Where a resumed run repeats updates,
+    the later values count.
+    """
+    found: dict[str, Series] = {prefix: defaultdict(dict) for prefix in (INTERVAL, EPOCH, VALIDATION)}
+    for record in records(log):
+        for prefix, series in found.items():
+            if f"{prefix}num_updates" not in record:
+                continue
+            for metric in METRICS:
+                if f"{prefix}{metric}" in record:
+                    series[metric][int(record[f"{prefix}num_updates"])] = float(record[f"{prefix}{metric}"])
+    train = found[INTERVAL] or found[EPOCH]
+    if not train:
+        raise ValueError(f"{log} has no training steps in fairseq's JSON format (common.log_format=json)")
+    named = {"train": train, "valid": found[VALIDATION]}
+    return {f"{split} {metric}": points for split, series in named.items() for metric, points in series.items()}
+
+
+def records(log: Path) -> Iterator[dict[str, Any]]:
+    """The JSON in a log's lines, behind a logger's prefix or not."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        start = line.find('{"')
         if start < 0:
             continue
-        record = json.loads(line[start:])
-        prefix = "valid_" if "valid_num_updates" in record else ""
-        if f"{prefix}num_updates" not in record:
-            continue
-        update = float(record[f"{prefix}num_updates"])
-        for name in ("loss", "t2v_recall@1", "v2t_recall@1"):
-            if f"{prefix}{name}" in record:
-                series[prefix + name].append((update, float(record[f"{prefix}{name}"])))
-    if not series:
-        raise ValueError(f"{log} has no training steps in fairseq's JSON format (common.log_format=json)")
-    return series
+        try:
+            yield json.loads(line[start:])
+        except json.JSONDecodeError:
+            continue  # other text, or the line that a killed run was writing

@@ -11,62 +11,84 @@ from PIL import Image
 
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.video import SUFFIXES, read_frames
-from mmpt_plugin.report.table import CONTROLS, rows
+from mmpt_plugin.report.table import heads, rows
 
 FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --right: #1a8a4a; }
+:root { color-scheme: light dark; --line: #8884; --right: light-dark(#14753d, #4fcb84); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: .15rem 0 .15rem 1rem; text-align: right; }
+td:first-child, th:first-child { padding-left: 0; text-align: left; }
+tr + tr { border-top: 1px solid var(--line); }
 section { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .5rem; }
-h2 { font-size: 1.15rem; margin: .3rem 0; }
-.clip { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: center; margin: .4rem 0;
-        padding: .3rem .5rem; border-left: .3rem solid var(--line); }
-.clip.right { border-color: var(--right); }
-.clip p { margin: 0; font-size: .85rem; min-width: 14rem; flex: 1; }
-.frames { display: flex; gap: 2px; } .frames img { height: 72px; max-width: 24vw; border-radius: 3px; }
+h2 { font-size: 1.15rem; margin: .3rem 0 0; }
+section > p { margin: 0 0 .4rem; }
+.clip { display: grid; grid-template-columns: 2.6rem auto 1fr; gap: .2rem .8rem; align-items: center;
+        margin: .4rem 0; padding: .3rem .5rem; border-left: .3rem solid var(--line); }
+.clip.right { border-color: var(--right); outline: 1px solid var(--right); }
+.clip.apart { margin-top: 1.2rem; }
+.clip p { margin: 0; font-size: .85rem; overflow-wrap: anywhere; }
+.frames { display: flex; gap: 2px; }
+.frames img { height: 72px; min-width: 0; border-radius: 3px; object-fit: cover; }
 .mark { color: var(--right); font-weight: 600; }
+@media (max-width: 44rem) {
+  .clip { grid-template-columns: 2.6rem 1fr; }
+  .clip p { grid-column: 2; }
+  .frames img { height: auto; width: calc(25% - 2px); }
+}
 """
 
 
 def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Path) -> None:
-    """The examples of a retrieval result, with frames from `videos/{video_id}.mp4` (or another video suffix)."""
+    """The metrics and the examples of a retrieval result, with frames from `videos/{video_id}.mp4`.
+
+    Other video suffixes will do too; a video that isn't there is a ValueError.
+    """
+    if not result.get("examples"):
+        raise ValueError(
+            f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks give them"
+        )
     strips = Strips(videos)
     sections = "".join(query(example, strips) for example in result["examples"])
+    missing = result.get("missing_videos", 0)
+    left_out = f" {missing} videos are missing, and left out." if missing else ""
     page = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style>
 <h1>{escape(title)}</h1>
-<p>{result["num_queries"]} sentences, each looking for its own clip among the {result["num_queries"]} clips of videos
-that were never trained on. Recall@k is the share whose clip is among the first k found; ties count as misses.</p>
+<p>{result["num_queries"]} sentences, each looking for its own clip among the {result["num_queries"]} clips of held-out
+videos (t2v), and each clip for its sentence (v2t). Recall@k is the share that finds its own among the first k, the
+higher the better; ranks count from 1, the lower the better; ties count against the model.{left_out}</p>
 {table(result)}{sections}</html>
 """
     write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def table(result: Mapping[str, Any]) -> str:
-    heads = ["metric", "this model", *(control for control in CONTROLS if control in result)]
-    lines = ["".join(f"<th>{escape(head)}</th>" for head in heads)]
+    lines = ["".join(f"<th>{escape(head)}</th>" for head in heads(result))]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows(result)]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def query(example: Mapping[str, Any], strips: "Strips") -> str:
-    right = example["right"]
-    clips = [clip(found, f"{place}.", found == right, strips) for place, found in enumerate(example["found"], 1)]
-    if right not in example["found"]:
-        clips.append(clip(right, f"{example['rank']}.", True, strips))
-    return f"<section><h2>“{escape(example['text'])}”</h2>{''.join(clips)}</section>"
+    """A sentence, the clips found for it in order, and apart from them the right one where it is not among them."""
+    right, first = example["right"], example["found"]
+    clips = [clip(found, place, strips, kind="right" if found == right else "") for place, found in enumerate(first, 1)]
+    if right not in first:
+        clips.append(clip(right, example["rank"], strips, kind="right apart"))
+    return (
+        f"<section><h2>“{escape(example['text'])}”</h2><p>Its own clip has rank {example['rank']}.</p>"
+        f"{''.join(clips)}</section>"
+    )
 
 
-def clip(found: Mapping[str, Any], place: str, is_right: bool, strips: "Strips") -> str:
-    mark = '<span class="mark">✓ the clip looked for</span><br>' if is_right else ""
+def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -> str:
+    mark = '<span class="mark">✓ the right clip</span><br>' if kind else ""
     when = f"{found['start']:.0f}–{found['end']:.0f} s"
     return (
-        f'<div class="clip{" right" if is_right else ""}"><strong>{place}</strong>'
-        f'<div class="frames">{strips.html(found)}</div>'
+        f'<div class="clip {kind}"><strong>{place}.</strong><div class="frames">{strips.html(found)}</div>'
         f"<p>{mark}{escape(found['caption'])}<br>{escape(found['video_id'])}, {when}, score {found['score']:.2f}</p></div>"
     )
 

@@ -8,8 +8,25 @@ from rich.table import Table
 CONTROLS = ("untrained", "chance")
 
 
+def metrics_table(result: Mapping[str, Any]) -> Table:
+    """A row a metric; a column for the model and one for each control that the result has."""
+    queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
+    table = Table(title=f"{result['task']}{queries}")
+    first, *others = heads(result)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    for row in rows(result):
+        table.add_row(*row)
+    return table
+
+
+def heads(result: Mapping[str, Any]) -> list[str]:
+    return ["metric", "this model", *(control for control in CONTROLS if control in result)]
+
+
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """A row a metric: its name, the result's value, and the controls' values where there are some."""
+    """A metric's name, the model's value, and the controls' values."""
     columns = [result["metrics"], *(result[control] for control in CONTROLS if control in result)]
     return [[name, *(shown(name, column[name]) for column in columns)] for name in result["metrics"]]
 
@@ -17,13 +34,3 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 def shown(name: str, value: float) -> str:
     """Shares as percent, ranks as they are."""
     return f"{value:.1f}" if name.endswith("_rank") else f"{100 * value:.1f} %"
-
-
-def metrics_table(result: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{result['task']}, {result['num_queries']} queries")
-    table.add_column("metric")
-    for name in ("this model", *(control for control in CONTROLS if control in result)):
-        table.add_column(name, justify="right")
-    for row in rows(result):
-        table.add_row(*row)
-    return table
