@@ -15,7 +15,7 @@ from torch import Tensor, nn
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 # A fairseq checkpoint keeps its configuration as argparse.Namespace where it was started with flags.
-SAFE_GLOBALS = [argparse.Namespace]
+SAFE_GLOBALS: list[Any] = [argparse.Namespace]
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmpt_plugin.features.extract import read_features
 from mmpt_plugin.registry import register_dataset
 
-KEYS = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
+KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,4 @@ def parse(line: str, where: str) -> AnnotatedClip:
             raise ValueError(f"{where}: '{key}' is missing or of the wrong type; a line has {', '.join(KEYS)}")
     if not 0 <= record["start"] < record["end"]:
         raise ValueError(f"{where}: 0 <= start < end must hold, got {record['start']} and {record['end']}")
-    return AnnotatedClip(**{key: record[key] for key in KEYS})
+    return AnnotatedClip(record["video_id"], float(record["start"]), float(record["end"]), record["caption"])

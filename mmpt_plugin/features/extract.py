@@ -1,10 +1,12 @@
 """Videos -> one feature row a second, an .npy file a video; resumable, by several processes."""
 
 import json
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +30,7 @@ from mmpt_plugin.features.encoder import Encoder
 from mmpt_plugin.features.video import SUFFIXES, read_seconds
 
 SECONDS_AT_ONCE = 16
+PIXELS_AT_ONCE = 2**23  # S3D at full size: 5 seconds and 1.5 GB a process; 16 would be 3 GB, and no faster
 
 
 @dataclass
@@ -56,20 +60,21 @@ def extract(
     A video that can't be decoded is named and counted; unless allow_missing, a ValueError at the end says so.
     Files that are finished stay in any case.
     """
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     files = list_videos(videos)
-    registry.encoders[encoder["_name"]].parse(dict(encoder))
+    model: Encoder = registry.encoders.build(encoder)
     out.mkdir(parents=True, exist_ok=True)
-    report = ExtractReport()
+    waiting = [path for path in files if not is_finished(path, out, model)]
+    report = ExtractReport(skipped=len(files) - len(waiting))
     with progress_bar() as progress:
-        bar = progress.add_task("extracting", total=len(files))
-        for path, seconds, reason in run(files, out, dict(encoder), num_workers):
-            if reason is not None:
-                report.failed[str(path)] = reason
-            elif seconds is None:
-                report.skipped += 1
+        bar = progress.add_task("extracting", total=len(waiting))
+        for path, outcome in run(waiting, out, model, dict(encoder), num_workers):
+            if isinstance(outcome, str):
+                report.failed[str(path)] = outcome
             else:
                 report.done += 1
-                report.seconds += seconds
+                report.seconds += outcome
             progress.advance(bar)
     if report.failed and not allow_missing:
         raise ValueError(f"{len(report.failed)} of {len(files)} videos failed: {'; '.join(report.failed.values())}")
@@ -90,58 +95,94 @@ def list_videos(videos: Sequence[Path]) -> list[Path]:
     return files
 
 
-Result = tuple[Path, int | None, str | None]  # file, seconds or None where skipped, reason or None where well
+Outcome = int | str  # the video's seconds, or why it has no features
 
 
-def run(files: Sequence[Path], out: Path, encoder: dict[str, Any], num_workers: int) -> Iterator[Result]:
-    if num_workers <= 1:
-        start_worker(encoder, torch.get_num_threads())
+def run(
+    files: Sequence[Path], out: Path, model: Encoder, encoder: dict[str, Any], num_workers: int
+) -> Iterator[tuple[Path, Outcome]]:
+    """Each file and its outcome, as they finish; `model` is `encoder` built, for where no workers are started."""
+    if min(num_workers, len(files)) <= 1:
         for path in files:
-            yield extract_one(path, out)
+            yield path, extract_one(path, out, model)
         return
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=start_worker, initargs=(encoder, threads)) as pool:
-        for future in as_completed([pool.submit(extract_one, path, out) for path in files]):
-            yield future.result()
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(files)),
+        multiprocessing.get_context("spawn"),
+        initializer=start_worker,
+        initargs=(encoder, max(1, (os.cpu_count() or 1) // num_workers)),
+    )
+    try:
+        path_of = {pool.submit(extract_in_worker, path, out): path for path in files}
+        for future in as_completed(path_of):
+            yield path_of[future], future.result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"one of {num_workers} processes died, perhaps for want of memory; run again to go on, with fewer of them"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _encoder: Encoder | None = None
 
 
 def start_worker(encoder: dict[str, Any], threads: int) -> None:
-    """Each process builds the encoder once."""
+    """Each process builds the encoder once; what there is to warn of, the first process has said."""
     global _encoder
+    logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
     _encoder = registry.encoders.build(encoder)
 
 
-def extract_one(path: Path, out: Path) -> Result:
+def extract_in_worker(path: Path, out: Path) -> Outcome:
     assert _encoder is not None
-    target, about = out / f"{path.stem}.npy", out / f"{path.stem}.json"
+    return extract_one(path, out, _encoder)
+
+
+def extract_one(path: Path, out: Path, encoder: Encoder) -> Outcome:
+    target, about = output_files(path, out)
     try:
-        stat = path.stat()
-        made_from = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "encoder": _encoder.fingerprint}
-        if target.is_file() and about.is_file() and json.loads(about.read_text()) == made_from:
-            return path, None, None
-        features = encode(path, _encoder)
+        made_from = origin(path, encoder)
+        features = encode(path, encoder)
         if not np.isfinite(features).all():
-            return path, None, f"{path}: its features hold NaN or infinity"
+            return f"{path}: its features hold NaN or infinity"
         about.unlink(missing_ok=True)
         write_features(target, features)
         write_whole(about, lambda beside: beside.write_text(json.dumps(made_from)))
     except (ValueError, OSError) as error:
-        return path, None, str(error)
-    return path, len(features), None
+        return str(error)
+    return len(features)
+
+
+def is_finished(path: Path, out: Path, encoder: Encoder) -> bool:
+    """Whether readable features are there, made from this very file by an equal encoder."""
+    target, about = output_files(path, out)
+    try:
+        read_features(target)
+        return bool(json.loads(about.read_text()) == origin(path, encoder))
+    except (ValueError, OSError):
+        return False
+
+
+def output_files(path: Path, out: Path) -> tuple[Path, Path]:
+    """The features, and beside them what they were made from."""
+    return out / f"{path.stem}.npy", out / f"{path.stem}.json"
+
+
+def origin(path: Path, encoder: Encoder) -> dict[str, Any]:
+    stat = path.stat()
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "encoder": encoder.fingerprint}
 
 
 @torch.inference_mode()
 def encode(path: Path, encoder: Encoder) -> Float[np.ndarray, "T D"]:
     """A few seconds of frames are in memory at a time."""
     rows, waiting = [], []
+    at_once = max(1, min(SECONDS_AT_ONCE, PIXELS_AT_ONCE // (encoder.fps * encoder.size**2)))
     for second in read_seconds(path, fps=encoder.fps, size=encoder.size):
         waiting.append(second)
-        if len(waiting) == SECONDS_AT_ONCE:
+        if len(waiting) == at_once:
             rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
             waiting = []
     if waiting:
@@ -175,4 +216,5 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )

@@ -6,12 +6,15 @@ B clips, T frames, H x W pixels. Trained by Miech et al. (CVPR 2020), whose weig
 import hashlib
 import json
 import logging
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
@@ -46,8 +49,8 @@ class S3DEncoderConfig:
     """L2 normalisation of each row, as VideoCLIP's released features have it."""
 
     def __post_init__(self) -> None:
-        if self.size % 2 or self.fps % 2:
-            raise ValueError(f"encoder.size and encoder.fps must be even, got {self.size} and {self.fps}")
+        if self.size < 2 or self.fps < 2 or self.size % 2 or self.fps % 2:
+            raise ValueError(f"encoder.size and encoder.fps must be even and positive, got {self.size} and {self.fps}")
 
 
 @register_encoder("s3d", dataclass=S3DEncoderConfig)
@@ -90,6 +93,26 @@ def weights_digest(path: str | None) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_words(path: Path) -> dict[str, int]:
+    """The word list that comes with the weights, an .npy of strings: word -> its position plus one."""
+    try:
+        words = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"word list {path} can't be read: {error}") from error
+    if words.ndim != 1 or words.dtype.kind != "U":
+        raise ValueError(f"word list {path} holds {words.dtype} of shape {words.shape}, expected a list of strings")
+    return {str(word): i for i, word in enumerate(words, start=1)}
+
+
+def word_ids(sentences: Sequence[str], word_to_id: Mapping[str, int], *, max_words: int = 16) -> Int[Tensor, "B L"]:
+    """Lower-case words, those that the list lacks left out as in training, 0 for padding."""
+    ids = torch.zeros(len(sentences), max_words, dtype=torch.long)
+    for row, sentence in zip(ids, sentences, strict=True):
+        known = [word_to_id[word] for word in re.findall(r"[\w']+", sentence.lower()) if word in word_to_id]
+        row[: len(known)] = torch.tensor(known[:max_words], dtype=torch.long)
+    return ids
+
+
 class S3D(nn.Module):
     """Fully convolutional: any even T, H and W."""
 
@@ -100,7 +123,7 @@ class S3D(nn.Module):
         self.conv_2c = STConv(64, 192, (3, 3, 3), padding=(1, 1, 1), separable=True)
         self.gating = Gating(192)
         for name, (channels, branches) in BLOCKS.items():
-            setattr(self, f"mixed_{name}", Inception(channels, *branches))
+            self.add_module(f"mixed_{name}", Inception(channels, *branches))
         self.fc = nn.Linear(1024, 512)
         self.text_module = SentenceEmbedding(vocab_size)
 
@@ -109,19 +132,27 @@ class S3D(nn.Module):
         embedding: Tensor = self.fc(self.mixed_5c_features(video))
         return embedding
 
+    def encode_text(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B 512"]:
+        """`word_ids` of sentences -> embeddings; their product with the video's is the similarity."""
+        embedding: Tensor = self.text_module(ids)
+        return embedding
+
     def mixed_5c_features(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 1024"]:
         """The last convolutional layer, averaged over time and space."""
         x = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
         x = max_pool(x, (1, 3, 3), (1, 2, 2))
         x = self.gating(self.conv_2c(self.conv_2b(x)))
         x = max_pool(x, (1, 3, 3), (1, 2, 2))
-        x = self.mixed_3c(self.mixed_3b(x))
+        x = self._blocks(x, "3b", "3c")
         x = max_pool(x, (3, 3, 3), (2, 2, 2))
-        for name in ("4b", "4c", "4d", "4e", "4f"):
-            x = getattr(self, f"mixed_{name}")(x)
+        x = self._blocks(x, "4b", "4c", "4d", "4e", "4f")
         x = max_pool(x, (2, 2, 2), (2, 2, 2))
-        x = self.mixed_5c(self.mixed_5b(x))
-        return x.mean(dim=(2, 3, 4))
+        return self._blocks(x, "5b", "5c").mean(dim=(2, 3, 4))
+
+    def _blocks(self, x: Video, *names: str) -> Video:
+        for name in names:
+            x = self.get_submodule(f"mixed_{name}")(x)
+        return x
 
 
 def space_to_depth(video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 24 t h w"]:
@@ -220,8 +251,7 @@ class SentenceEmbedding(nn.Module):
         self.fc1 = nn.Linear(300, 2048)
         self.fc2 = nn.Linear(2048, 512)
 
-    def forward(self, ids: Tensor) -> Float[Tensor, "B 512"]:
-        """`ids` (B, 16): position in the word list plus one, 0 for padding."""
+    def forward(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B 512"]:
         words = F.relu(self.fc1(self.word_embd(ids)))
         embedding: Tensor = self.fc2(words.amax(dim=1))
         return embedding

@@ -2,7 +2,6 @@
 
 import errno
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ import av
 import numpy as np
 from av.filter import Graph
 from jaxtyping import UInt8
+
+from mmpt_plugin.checkpoint import write_whole
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
@@ -31,15 +32,17 @@ class VideoInfo:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream; whatever goes wrong inside is a VideoError."""
+    """The container and its video stream; whatever goes wrong inside is a VideoError."""
     if path.is_dir():
         raise VideoError(f"{path} is a folder, not a video")
     try:
         # Metadata is not always UTF-8, and never needed.
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
+            # ffmpeg's own choice: the first stream may be a cover picture.
+            stream = container.streams.best("video")
+            if stream is None:
                 raise VideoError(f"{path} has no video stream")
-            yield container, container.streams.video[0]
+            yield container, stream
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)
         if getattr(error, "errno", None) == errno.ENOENT:
@@ -48,6 +51,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 
 def probe(path: Path) -> VideoInfo:
+    """What the container says, without decoding; width and height are as stored, before any rotation."""
     with opened(path) as (container, stream):
         return VideoInfo(
             stated_duration(container, stream), float(stream.average_rate or 0), stream.width, stream.height
@@ -55,10 +59,10 @@ def probe(path: Path) -> VideoInfo:
 
 
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds; 0 where neither the stream nor the container says."""
-    if stream.duration is not None and stream.time_base is not None:
+    """Seconds, the stream's own or else the container's, which is its longest stream's; 0 where neither says."""
+    if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
+    return float((container.duration or 0) / av.time_base)
 
 
 def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
@@ -68,32 +72,55 @@ def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarra
     (bicubic) and crop the centre. Memory does not grow with the video. A file that ends more than a second
     before its stated duration raises at the end.
     """
-    second: list[np.ndarray] = []
+    steps = [
+        ("fps", f"fps={fps}"),
+        ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
+        ("crop", f"{size}:{size}"),
+    ]
+    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
     count = 0
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
-        for frame in resampled(container, stream, fps, size):
-            second.append(frame)
+        for frame in filtered(decoded(path, container, stream), stream, steps):
+            second[count % fps] = frame
             count += 1
-            if len(second) == fps:
-                yield np.stack(second)
-                second = []
-        if count == 0:
-            raise VideoError(f"{path} can't be decoded: it has no frames")
-        stated = stated_duration(container, stream)
-    if second:
-        yield np.stack(second + [np.zeros_like(second[0])] * (fps - len(second)))
-    if count / fps < stated - 1:
-        raise VideoError(f"{path} is cut short: {count / fps:.1f} s could be decoded of {stated:.1f} s")
+            if count % fps == 0:
+                yield second
+                second = np.zeros_like(second)
+    if count == 0:
+        raise VideoError(f"{path} can't be decoded: it has no frames")
+    if count % fps:
+        yield second
 
 
-def resampled(
-    container: av.container.InputContainer, stream: av.VideoStream, fps: int, size: int
+def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames, their times counted from the container's start.
+
+    Where only the container states a duration, sound may be what lasts so long: then all streams must end early
+    for the file to be called cut short.
+    """
+    start = container.start_time or 0
+    end = 0.0
+    for packet in container.demux([stream] if stream.duration is not None else list(container.streams)):
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start / av.time_base)
+        if packet.stream.index == stream.index:
+            for frame in packet.decode():
+                frame.pts -= round(start / av.time_base / stream.time_base)
+                yield frame
+    stated = stated_duration(container, stream)
+    if end < stated - 1:
+        raise VideoError(f"{path} is cut short: it ends after {end:.1f} s of {stated:.1f} s")
+
+
+def filtered(
+    frames: Iterable[av.VideoFrame], stream: av.VideoStream, steps: Sequence[tuple[str, str]]
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Upright frames through ffmpeg's filters (name, arguments), as RGB."""
     graph: Graph | None = None
-    for frame in container.decode(stream):
+    for frame in frames:
         if graph is None:
-            graph = filter_graph(stream, frame, fps, size)
+            graph = filter_graph(stream, frame, steps)
         graph.vpush(frame)
         yield from pulled(graph)
     if graph is not None:
@@ -101,20 +128,17 @@ def resampled(
         yield from pulled(graph)
 
 
-def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, fps: int, size: int) -> Graph:
-    """Turn upright, resample in time, scale, crop, to RGB."""
-    graph = Graph()
+def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
     upright = {
         90: [("transpose", "cclock")],
         180: [("hflip", ""), ("vflip", "")],
         270: [("transpose", "clock")],
     }
+    graph = Graph()
     chain = [
         graph.add_buffer(template=stream, width=frame.width, height=frame.height, format=frame.format),
         *(graph.add(name, arguments) for name, arguments in upright.get(frame.rotation % 360, [])),
-        graph.add("fps", f"fps={fps}"),
-        graph.add("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
-        graph.add("crop", f"{size}:{size}"),
+        *(graph.add(name, arguments) for name, arguments in steps),
         graph.add("format", "rgb24"),
         graph.add("buffersink"),
     ]
@@ -132,39 +156,41 @@ def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
 
 def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """The frames shown at these times (seconds), scaled to `height`; a time after the end gives the last frame."""
-    frames = []
+    frames: list[UInt8[np.ndarray, "H W 3"]] = []
     with opened(path) as (container, stream):
-        base = stream.time_base or 1 / av.time_base
+        start = (container.start_time or 0) / av.time_base
         for time in times:
-            container.seek(max(0, math.floor(time / base)), stream=stream, backward=True)
+            wanted = math.floor((start + max(0.0, time)) / stream.time_base)
+            container.seek(wanted, stream=stream, backward=True)
             shown = None
             for frame in container.decode(stream):
-                if shown is not None and frame.time is not None and frame.time > time:
+                if shown is not None and frame.pts > wanted:
                     break
                 shown = frame
             if shown is None:
                 raise VideoError(f"{path} has no frame at {time:g} s")
-            width = max(2, round(shown.width * height / shown.height / 2) * 2)
-            frames.append(shown.to_ndarray(format="rgb24", width=width, height=height))
+            frames += filtered([shown], stream, [("scale", f"-2:{height}:flags=bicubic")])
     return frames
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
-    """H.264 in mp4, whole or not at all; equal frames give equal bytes."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """H.264 in mp4, whole or not at all; equal frames give equal bytes. Width and height must be even."""
+
+    def write(beside: Path) -> None:
         with av.open(str(beside), "w", format="mp4") as container:
             stream = None
             for frame in frames:
                 if stream is None:
                     stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "21"})
                     stream.height, stream.width = frame.shape[:2]
+                    if stream.height % 2 or stream.width % 2:
+                        raise VideoError(f"{path}: {stream.width}x{stream.height} frames; both sides must be even")
                     stream.pix_fmt = "yuv420p"
+                    # More threads would make the bytes depend on the machine.
                     stream.thread_count = 1
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             if stream is None:
                 raise VideoError(f"no frames for {path}")
             container.mux(stream.encode())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+
+    write_whole(path, write)

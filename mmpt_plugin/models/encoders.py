@@ -61,7 +61,7 @@ class VideoMLP(nn.Module):
         return states
 
 
-class TextEncoder(BertModel):
+class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
     """BERT over `[CLS] words [SEP]`, pooled by the mean over words and [SEP] (VideoCLIP, section 3.1)."""
 
     def __init__(self, bert: BertConfig) -> None:

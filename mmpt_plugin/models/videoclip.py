@@ -157,7 +157,7 @@ def full_mask(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
-    return BertConfig(
+    made = BertConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         num_hidden_layers=num_layers,
@@ -166,8 +166,9 @@ def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
         max_position_embeddings=config.max_position_embeddings,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
-        attn_implementation="sdpa",
     )
+    made._attn_implementation = "sdpa"
+    return made
 
 
 def start_from_bert(model: VideoCLIP, name: str) -> None:

@@ -18,8 +18,9 @@ FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --right: light-dark(#14753d, #4fcb84); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .15rem 0 .15rem 1rem; text-align: right; }
+td { white-space: nowrap; }
 td:first-child, th:first-child { padding-left: 0; text-align: left; }
 tr + tr { border-top: 1px solid var(--line); }
 section { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .5rem; }
@@ -34,7 +35,8 @@ section > p { margin: 0 0 .4rem; }
 .frames img { height: 72px; min-width: 0; border-radius: 3px; object-fit: cover; }
 .mark { color: var(--right); font-weight: 600; }
 @media (max-width: 44rem) {
-  .clip { grid-template-columns: 2.6rem 1fr; }
+  td, th { padding-left: .6rem; font-size: .75rem; }
+  .clip { grid-template-columns: 1.8rem 1fr; gap: .2rem .4rem; }
   .clip p { grid-column: 2; }
   .frames img { height: auto; width: calc(25% - 2px); }
 }
@@ -86,10 +88,10 @@ def query(example: Mapping[str, Any], strips: "Strips") -> str:
 
 def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -> str:
     mark = '<span class="mark">✓ the right clip</span><br>' if kind else ""
-    when = f"{found['start']:.0f}–{found['end']:.0f} s"
+    where = f"{escape(found['video_id'])}, {found['start']:.0f}–{found['end']:.0f} s, score {found['score']:.2f}"
     return (
         f'<div class="clip {kind}"><strong>{place}.</strong><div class="frames">{strips.html(found)}</div>'
-        f"<p>{mark}{escape(found['caption'])}<br>{escape(found['video_id'])}, {when}, score {found['score']:.2f}</p></div>"
+        f"<p>{mark}{escape(found['caption'])}<br>{where}</p></div>"
     )
 
 

@@ -1,10 +1,23 @@
-"""Subtitle files read, checked and tokenised."""
+"""Subtitle files read and checked, captions tokenised."""
+
+import hashlib
+import json
 
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer
 
-from mmpt_plugin.clips.captions import Caption, check_captions, load_tokenizer, read_captions, tokenize
+from mmpt_plugin.clips.captions import (
+    Caption,
+    check_captions,
+    describe_tokenizer,
+    load_tokenizer,
+    read_captions,
+    tokenize,
+)
 
 VTT = """WEBVTT - a title
+Kind: captions
 
 NOTE made by hand
 over two lines
@@ -12,31 +25,63 @@ over two lines
 STYLE
 ::cue { color: red }
 
+REGION
+id:left
+
 intro
 00:01.000 --> 00:02.500 align:start position:10%
 <v Anna>Now <c.loud>chop</c> the <00:01.500>tomato
-&amp; the onion
+&amp; the onion &lt;3
 
 01:00:03.000 --> 01:00:04.000
 later
 """
 
+YOUTUBE = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.070 align:start position:0%
+\x20
+hello<00:00:00.480><c> everyone</c>
+
+00:00:02.070 --> 00:00:02.080 align:start position:0%
+hello everyone
+\x20
+"""
+
 SRT = """1
 00:00:01,000 --> 00:00:02,500
 First line
-second line
+{\\an8}second line
 
 2
 00:00:03,000 --> 00:00:04,000
 <i>bye</i>
 """
 
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato", "##es", "a"]
 
-def test_webvtt(tmp_path):
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    return tmp_path
+
+
+def test_webvtt_with_notes_styles_cue_names_settings_and_markup(tmp_path):
     (tmp_path / "a.vtt").write_text("\ufeff" + VTT.replace("\n", "\r\n"), encoding="utf-8")
     assert read_captions(tmp_path / "a.vtt") == [
-        Caption(1.0, 2.5, "Now chop the tomato & the onion"),
+        Caption(1.0, 2.5, "Now chop the tomato & the onion <3"),
         Caption(3603.0, 3604.0, "later"),
+    ]
+
+
+def test_a_line_of_blanks_does_not_end_a_webvtt_cue(tmp_path):
+    (tmp_path / "a.vtt").write_text(YOUTUBE)
+    assert read_captions(tmp_path / "a.vtt") == [
+        Caption(0.16, 2.07, "hello everyone"),
+        Caption(2.07, 2.08, "hello everyone"),
     ]
 
 
@@ -45,9 +90,14 @@ def test_subrip(tmp_path):
     assert read_captions(tmp_path / "a.srt") == [Caption(1.0, 2.5, "First line second line"), Caption(3.0, 4.0, "bye")]
 
 
-def test_json_lines(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"start": 1, "end": 2.5, "text": "stir"}\n')
-    assert read_captions(tmp_path / "a.jsonl") == [Caption(1.0, 2.5, "stir")]
+def test_a_line_of_blanks_ends_a_subrip_cue(tmp_path):
+    (tmp_path / "a.srt").write_text(SRT.replace("\n\n", "\n \n"))
+    assert len(read_captions(tmp_path / "a.srt")) == 2
+
+
+def test_json_lines_with_any_line_separator_inside_a_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"start": 1, "end": 2.5, "text": "stir\u2028well"}\n\n', encoding="utf-8")
+    assert read_captions(tmp_path / "a.jsonl") == [Caption(1.0, 2.5, "stir well")]
 
 
 @pytest.mark.parametrize(
@@ -55,14 +105,28 @@ def test_json_lines(tmp_path):
     [
         ("a.txt", b"", r"suffix '.txt' is none of .vtt, .srt, .jsonl"),
         ("a.vtt", b"hello", r"a.vtt: no WebVTT"),
-        ("a.vtt", b"WEBVTT\n\n\xff\xfe", r"a.vtt can't be read: 'utf-8'"),
-        ("a.jsonl", b'{"start": 1}\n', r"a.jsonl:1: a line holds start, end"),
+        ("a.vtt", b"WEBVTTX\n", r"a.vtt: no WebVTT"),
+        ("a.vtt", b"WEBVTT\n\n\xff\xfe", r"a.vtt are not in UTF-8: invalid start byte at byte 8"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 2\nlost\n", r"a.vtt:3: no cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:99.000\nlost\n", r"a.vtt:3: no cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n00:02.000 --> 00:03.000\ny\n", r"a.vtt:5: no cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n\nits second half\n", r"a.vtt:6: no cue"),
+        ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nx\n\nNOTE y\n", r"a.srt:5: no cue"),
+        ("a.jsonl", b'{"start": 1, "end": 2, "text": "x"}\n{"start": 1}\n', r"a.jsonl:2: a line holds start, end"),
+        ("a.jsonl", b'{"start": "1", "end": 2, "text": "x"}\n', r"a.jsonl:1: .* are numbers"),
+        ("a.jsonl", b'{"start": 1, "end": 2, "text": 7}\n', r"a.jsonl:1: .* is a string"),
+        ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: a line holds"),
     ],
 )
-def test_an_unreadable_file_is_named(tmp_path, name, content, message):
+def test_what_cannot_be_understood_is_named_and_not_skipped(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_captions(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"b.vtt can't be read: No such file"):
+        read_captions(tmp_path / "b.vtt")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +135,9 @@ def test_an_unreadable_file_is_named(tmp_path, name, content, message):
         ([(5, 6), (1, 2)], r"x.vtt, caption 2 \(1 to 2 s\): out of order, the one before starts at 5 s"),
         ([(-1, 2)], r"x.vtt, caption 1 \(-1 to 2 s\): its time is negative"),
         ([(3, 2)], r"x.vtt, caption 1 \(3 to 2 s\): it ends before it starts"),
+        ([(1, float("nan"))], r"x.vtt, caption 1 \(1 to nan s\): its times are not finite"),
         ([(1, 2), (8, 12)], r"x.vtt, caption 2 \(8 to 12 s\): the video is shorter, 10 s"),
+        ([(1, 2), (10.25, 10.75)], r"x.vtt, caption 2 \(10.25 to 10.75 s\): the video is shorter, 10 s"),
     ],
 )
 def test_impossible_times_are_named(times, message):
@@ -81,17 +147,67 @@ def test_impossible_times_are_named(times, message):
 
 
 def test_possible_times_pass():
-    check_captions([Caption(0.0, 5.0, ""), Caption(0.0, 2.0, ""), Caption(9.5, 10.9, "")], where="x", duration=10.0)
+    check_captions([Caption(0.0, 5.0, ""), Caption(0.0, 2.0, ""), Caption(9.5, 11.0, "")], where="x", duration=10.0)
+    check_captions([Caption(0.0, 5.0, ""), Caption(1e6, 1e6, "")], where="x", duration=None)
 
 
-def test_word_pieces_without_special_tokens_and_what_was_cut(kitchen):
-    tokenizer = load_tokenizer(str(kitchen.root / "tokenizer"))
-    ids, cut = tokenize(["Chop the tomato", "the the the the"], tokenizer, max_tokens=3)
-    assert tokenizer.convert_ids_to_tokens(ids[0]) == ["chop", "the", "tomato"]
-    assert len(ids[1]) == 3
-    assert cut == 1
+def test_a_folder_may_hold_a_vocabulary_alone(vocabulary):
+    tokenizer = load_tokenizer(str(vocabulary))
+    assert tokenize(["Chop the tomatoes", "a plum"], tokenizer) == ([[5, 6, 7, 8], [9, 1]], 0)
 
 
-def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no tokenizer at"):
+def test_a_folder_may_be_one_that_a_tokenizer_saved(vocabulary, tmp_path):
+    load_tokenizer(str(vocabulary)).save_pretrained(str(tmp_path / "saved"))
+    (tmp_path / "saved" / "vocab.txt").unlink(missing_ok=True)
+    assert tokenize(["Chop the tomatoes"], load_tokenizer(str(tmp_path / "saved"))) == ([[5, 6, 7, 8]], 0)
+
+
+def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
+    """'the tomatoes' is cut to 'the tomato', 'a a a a' to three of its four pieces."""
+    tokenizer = load_tokenizer(str(vocabulary))
+    ids, cut = tokenize(["the tomatoes", "a a a a", "a a a", ""], tokenizer, max_tokens=3, max_characters=10)
+    assert ids == [[6, 7], [9, 9, 9], [9, 9, 9], []]
+    assert cut == 2
+    assert tokenize([], tokenizer) == ([], 0)
+
+
+def test_a_folder_without_a_vocabulary_is_named(tmp_path):
+    """transformers makes a tokenizer of it that maps every word to [UNK]."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(ValueError, match=r"no tokenizer at .*: it holds neither vocab.txt nor tokenizer.json"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\na\nb\nc\nd\ne\n")
+    with pytest.raises(ValueError, match=r"is no BERT tokenizer: its 8 word pieces lack \['\[CLS\]'\]"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
+    Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")])).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="no BERT tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "data/no/where"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(ValueError, match=f"no tokenizer at '{name}': there is no such folder"):
+        load_tokenizer(name)
+
+
+def test_an_unknown_hub_name_is_one_clear_line(monkeypatch):
+    def unknown(name, **options):
+        assert options["trust_remote_code"] is False
+        raise OSError(f"{name} is no valid model identifier\nand much advice")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", unknown)
+    with pytest.raises(ValueError, match=r"'bert-bass', neither as a folder nor as a hub name: .* identifier$"):
+        load_tokenizer("bert-bass")
+
+
+def test_a_description_tells_vocabularies_apart(vocabulary):
+    described = describe_tokenizer(load_tokenizer(str(vocabulary)), name="toy")
+    digest = hashlib.sha256("\n".join(WORDS).encode()).hexdigest()
+    special = {"cls_id": 2, "sep_id": 3, "pad_id": 0}
+    assert described == {"name": "toy", "vocab_size": 10, "vocab_sha256": digest} | special

@@ -1,5 +1,7 @@
 """Features and captions -> shards: what is complete goes in, what is not is named or counted."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,18 +9,22 @@ from mmpt_plugin.clips.prepare import make_shards
 from mmpt_plugin.features.extract import read_features, write_features
 from mmpt_plugin.features.shards import Shards
 
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato"]
+
 
 @pytest.fixture
-def folders(kitchen, tmp_path):
-    (tmp_path / "features").mkdir()
-    (tmp_path / "captions").mkdir()
+def folders(tmp_path):
+    """Two videos of six seconds, one caption each."""
+    for folder in ("features", "captions", "tokenizer"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tokenizer" / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS))
     for video in ("a", "b"):
         write_features(tmp_path / "features" / f"{video}.npy", np.ones((6, 4), dtype=np.float16))
         (tmp_path / "captions" / f"{video}.jsonl").write_text('{"start": 1, "end": 3, "text": "chop the tomato"}\n')
     return {
         "features": tmp_path / "features",
         "captions": tmp_path / "captions",
-        "tokenizer": str(kitchen.root / "tokenizer"),
+        "tokenizer": str(tmp_path / "tokenizer"),
         "out": tmp_path / "shards",
     }
 
@@ -28,31 +34,79 @@ def test_the_kitchen_went_in_whole(kitchen):
     assert shards.video_ids == (kitchen.root / "train.txt").read_text().split()
     features = read_features(kitchen.features / f"{shards.video_ids[3]}.npy")
     np.testing.assert_array_equal(shards[3].features, features)
-    assert all(record.tokens.min() > 4 for record in (shards[i] for i in range(12)))  # no [UNK], no special token
+    assert all(record.tokens.min() > 4 for record in shards)  # no [UNK], no special token
+    about = json.loads((kitchen.features / f"{shards.video_ids[0]}.json").read_text())
+    assert shards.encoder == about["encoder"]
+
+
+def test_what_went_in_is_counted_and_comes_out(folders):
+    (folders["captions"] / "b.jsonl").unlink()
+    (folders["captions"] / "b.vtt").write_text(
+        "WEBVTT\n\n00:00.000 --> 00:01.500\nchop chop\n\n00:02.000 --> 00:03.000\nthe tomato the tomato\n"
+    )
+    report = make_shards(["b", "a"], **folders, max_tokens=3)
+    assert (report.videos, report.seconds, report.captions, report.captions_cut) == (2, 12, 3, 1)
+    assert report.missing == {}
+    shards = Shards(folders["out"])
+    assert (shards.video_ids, shards.encoder, shards.pad_id) == (["b", "a"], "unknown", 0)
+    assert shards[0].caption_times.tolist() == [[0.0, 1.5], [2.0, 3.0]]
+    assert shards[0].token_counts.tolist() == [2, 3]
+    assert shards[0].tokens.tolist() == [5, 5, 6, 7, 6]
 
 
 def test_incomplete_videos_are_an_error_or_counted(folders):
-    with pytest.raises(ValueError, match=r"1 of 3 videos are incomplete, such as 'c': no .*c.npy"):
+    (folders["captions"] / "b.jsonl").unlink()
+    missing = r"2 of 3 videos are incomplete, such as 'b': no b with .vtt or .srt or .jsonl in .*; 'c': no .*c.npy"
+    with pytest.raises(ValueError, match=missing):
         make_shards(["a", "b", "c"], **folders)
     assert not folders["out"].exists()
     report = make_shards(["a", "b", "c"], **folders, allow_missing=True)
-    assert (report.videos, report.captions, list(report.missing)) == (2, 2, ["c"])
-    assert Shards(folders["out"]).video_ids == ["a", "b"]
+    assert (report.videos, report.captions, list(report.missing)) == (1, 1, ["b", "c"])
+    assert "left out c: no " in str(report)
+    assert Shards(folders["out"]).video_ids == ["a"]
 
 
-def test_a_video_shorter_than_its_captions_is_named(folders):
-    (folders["captions"] / "b.jsonl").write_text('{"start": 1, "end": 30, "text": "chop"}\n')
-    with pytest.raises(ValueError, match=r"b.jsonl, caption 1 \(1 to 30 s\): the video is shorter, 6 s"):
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        ({"start": 1, "end": 30, "text": "chop"}, r"b.jsonl, caption 1 \(1 to 30 s\): the video is shorter, 6 s"),
+        ({"start": 1, "text": "chop"}, r"b.jsonl:1: a line holds start, end"),
+        ({"start": 1, "end": 2, "text": " "}, r"b.jsonl hold no words"),
+    ],
+)
+def test_captions_that_cannot_be_used_are_an_error_or_counted(folders, caption, message):
+    (folders["captions"] / "b.jsonl").write_text(json.dumps(caption))
+    with pytest.raises(ValueError, match=message):
         make_shards(["a", "b"], **folders)
     assert not folders["out"].exists()
+    report = make_shards(["a", "b"], **folders, allow_missing=True)
+    assert (report.videos, list(report.missing)) == (1, ["b"])
+
+
+def test_damaged_features_are_an_error_or_counted(folders):
+    (folders["features"] / "b.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match=r"features .*b.npy can't be read"):
+        make_shards(["a", "b"], **folders)
+    assert list(make_shards(["a", "b"], **folders, allow_missing=True).missing) == ["b"]
 
 
 def test_features_of_two_widths_are_named(folders):
     write_features(folders["features"] / "b.npy", np.ones((6, 5), dtype=np.float16))
     with pytest.raises(ValueError, match=r"video 'b': features have shape \(6, 5\), expected \(T, 4\)"):
-        make_shards(["a", "b"], **folders)
+        make_shards(["a", "b"], **folders, allow_missing=True)
 
 
-def test_an_empty_list_is_refused(folders):
+def test_features_of_two_encoders_are_named(folders):
+    (folders["features"] / "b.json").write_text(json.dumps({"encoder": "another"}))
+    with pytest.raises(ValueError, match=r"b.npy is by another encoder than .*a.npy"):
+        make_shards(["a", "b"], **folders, allow_missing=True)
+    (folders["features"] / "b.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"b.json is damaged: KeyError"):
+        make_shards(["a", "b"], **folders, allow_missing=True)
+
+
+def test_nothing_to_write_is_refused(folders):
     with pytest.raises(ValueError, match="the list of videos is empty"):
         make_shards([], **folders)
+    with pytest.raises(ValueError, match=r"1 of 1 videos are incomplete, such as 'c': no "):
+        make_shards(["c"], **folders, allow_missing=True)

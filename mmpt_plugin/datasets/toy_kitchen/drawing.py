@@ -94,7 +94,7 @@ def draw_step(place: Place, step: Step, x: float, y: float, size: int, progress:
 
 def piece(colour: tuple[int, ...], width: int, height: int) -> Image.Image:
     dark = tuple(int(c * 0.8) for c in colour[:3])
-    return render((("e", (0, 0, 1, 1), dark), ("e", (0.06, 0.06, 0.94, 0.94), colour)), width, height)
+    return render((("e", (0.0, 0.0, 1.0, 1.0), dark), ("e", (0.06, 0.06, 0.94, 0.94), colour)), width, height)
 
 
 def draw_chop(s: Scene) -> None:
@@ -140,7 +140,7 @@ def draw_wash(s: Scene) -> None:
     s.place(sprite("tool", "tap", 60, 76), s.x + 34, s.y - 44)
     s.place(s.food, s.x + 4 * sin(s.time * 5), s.y + 14)
     water = (110, 180, 240, 170)
-    s.place(render((("r", (0, 0, 1, 1, 0.1), water),), 12, 66), s.x + 18, s.y - 4)
+    s.place(render((("r", (0.0, 0.0, 1.0, 1.0, 0.1), water),), 12, 66), s.x + 18, s.y - 4)
     for i in range(8):
         fall = (s.time * 1.6 + i / 8) % 1
         s.place(piece((150, 205, 250), 6, 8), s.x + 18 + (i - 3.5) * 14 * fall, s.y + 18 + 34 * fall)
@@ -200,7 +200,7 @@ def draw_boil(s: Scene) -> None:
     for i in range(3):
         s.place(sprite("tool", "flame", 26, 22 + round(5 * sin(s.time * 11 + i))), s.x - 30 + 27 * i, s.y + 60)
     s.place(s.container, s.x, s.y + 30)
-    s.place(render((("e", (0, 0, 1, 1), (160, 206, 236, 230)),), 100, 20), s.x - 1, s.y + 11)
+    s.place(render((("e", (0.0, 0.0, 1.0, 1.0), (160, 206, 236, 230)),), 100, 20), s.x - 1, s.y + 11)
     s.place(
         s.food.crop((0, 0, s.size, round(s.size * 0.7))),
         s.x + 6 * sin(s.time * 2),

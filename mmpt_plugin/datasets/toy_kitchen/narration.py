@@ -112,9 +112,9 @@ def narrate(recipe: Recipe, rng: np.random.Generator) -> list[Caption]:
     return timed(spoken, recipe.duration)
 
 
-def timed(spoken: list[tuple[float, str]], duration: float) -> list[Caption]:
+def timed(spoken: list[tuple[float, str]], duration: int) -> list[Caption]:
     """Sentences one after another, none before the one before has ended, cut into captions of up to seven words."""
-    captions = []
+    captions: list[Caption] = []
     now = 0.0
     for wanted, sentence in spoken:
         now = max(now, wanted)

@@ -173,7 +173,7 @@ def inside(name: str) -> tuple[int, ...]:
 
 def tool(name: str) -> list[Shape]:
     steel, wood = (200, 206, 214), (176, 122, 72)
-    return {
+    tools: dict[str, list[Shape]] = {
         "knife": [
             ("p", (0.02, 0.42, 0.66, 0.36, 0.66, 0.6, 0.14, 0.6), steel),
             ("r", (0.64, 0.36, 0.98, 0.54, 0.06), (70, 60, 62)),
@@ -206,14 +206,15 @@ def tool(name: str) -> list[Shape]:
             ("p", (0.36, 0.76, 0.64, 0.76, 0.56, 0.86, 0.44, 0.86), (190, 70, 70)),
         ],
         "hand": [("r", (0.1, 0.3, 0.5, 0.8, 0.2), (246, 206, 170)), ("r", (0.3, 0.36, 0.98, 0.74, 0.06), (240, 240, 244))],
-    }[name]  # fmt: skip
+    }  # fmt: skip
+    return tools[name]
 
 
 def vessel(kind: str, colour: str) -> list[Shape]:
     """A board, bowl, pan or pot, twice as wide as high; what is in it is drawn at its upper rim."""
     fill = COLOURS[colour]
     dark = tuple(int(c * 0.78) for c in fill)
-    return {
+    vessels: dict[str, list[Shape]] = {
         "board": [("r", (0.0, 0.34, 1.0, 0.9, 0.05), dark), ("r", (0.0, 0.28, 1.0, 0.8, 0.05), fill)],
         "bowl": [("p", (0.06, 0.3, 0.94, 0.3, 0.76, 0.96, 0.24, 0.96), fill), ("e", (0.06, 0.14, 0.94, 0.46), dark)],
         "pan": [
@@ -226,14 +227,15 @@ def vessel(kind: str, colour: str) -> list[Shape]:
             ("r", (0.1, 0.22, 0.88, 0.96, 0.06), fill),
             ("e", (0.1, 0.08, 0.88, 0.36), dark),
         ],
-    }[kind]  # fmt: skip
+    }  # fmt: skip
+    return vessels[kind]
 
 
 @cache
 def sprite(kind: str, name: str, width: int, height: int, angle: int = 0, colour: str = "") -> Image.Image:
     """RGBA, `kind` one of ingredient, tool, vessel; drawn at four times the size."""
-    shapes = {"ingredient": INGREDIENTS.get, "tool": tool, "vessel": lambda n: vessel(n, colour)}[kind](name)
-    return render(tuple(shapes or ()), width, height, angle)
+    shapes = INGREDIENTS[name] if kind == "ingredient" else tool(name) if kind == "tool" else vessel(name, colour)
+    return render(tuple(shapes), width, height, angle)
 
 
 @cache

@@ -1,0 +1,96 @@
+"""Batches of overlapped clips, cut from real shards."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin.clips.batch import Cluster, concatenate
+from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
+from mmpt_plugin.features.shards import Shards, ShardWriter
+
+CLUSTER = Cluster(seed=1, epoch=2, number=3, videos=(4, 0, 7))
+
+
+@pytest.fixture(scope="module")
+def dataset(kitchen):
+    return OverlappedClips(OverlappedClipsConfig(splits={"train": str(kitchen.shards)}, pairs_per_video=16))
+
+
+def test_a_batch_has_16_pairs_of_each_video_in_order(dataset):
+    batch = dataset[CLUSTER]
+    assert len(batch) == 48
+    assert batch.video_ids.tolist() == [4] * 16 + [0] * 16 + [7] * 16
+
+
+def test_video_rows_are_the_videos_own_consecutive_seconds(dataset, kitchen):
+    batch, shards = dataset[CLUSTER], Shards(kitchen.shards)
+    for i in range(len(batch)):
+        features = torch.from_numpy(np.array(shards[int(batch.video_ids[i])].features))
+        length = int(batch.video_mask[i].sum())
+        assert 3 <= length <= 32
+        assert batch.video_mask[i, :length].all()
+        starts = [
+            s
+            for s in range(len(features) - length + 1)
+            if torch.equal(features[s : s + length], batch.video[i, :length])
+        ]
+        assert starts, "these rows are nowhere in the video"
+        assert (batch.video[i, length:] == 0).all()
+
+
+def test_text_rows_are_runs_of_the_videos_own_captions(dataset, kitchen):
+    batch, shards = dataset[CLUSTER], Shards(kitchen.shards)
+    for i in range(len(batch)):
+        length = int(batch.text_mask[i].sum())
+        ids = batch.text[i]
+        assert ids[0] == 2
+        assert ids[length - 1] == 3
+        assert (ids[length:] == 0).all()
+        words, spoken = ids[1 : length - 1].tolist(), shards[int(batch.video_ids[i])].tokens.tolist()
+        assert len(words) <= 61
+        assert any(spoken[s : s + len(words)] == words for s in range(len(spoken)))
+
+
+def test_a_cluster_draws_the_same_clips_anywhere_and_others_draw_others(dataset):
+    once, again = dataset[CLUSTER].tensors(), dataset[CLUSTER].tensors()
+    for name in once:
+        assert torch.equal(once[name], again[name])
+    other = dataset[CLUSTER._replace(epoch=3)]
+    assert other.video.shape != once["video"].shape or not torch.equal(other.video, once["video"])
+
+
+def test_a_long_text_is_cut_at_its_tail(tmp_path):
+    """One caption of 100 tokens: the clip is [CLS], its first 61, [SEP]."""
+    with ShardWriter(
+        tmp_path / "s", feature_dim=2, encoder="toy", tokenizer={"cls_id": 2, "sep_id": 3, "pad_id": 0}
+    ) as writer:
+        writer.add("v", np.ones((40, 2)), np.array([[0.0, 5.0]]), [list(range(10, 110))])
+    dataset = OverlappedClips(OverlappedClipsConfig(splits={"train": str(tmp_path / "s")}, pairs_per_video=1))
+    batch = dataset[Cluster(0, 1, 0, (0,))]
+    assert batch.text[0].tolist() == [2, *range(10, 71), 3]
+
+
+def test_aligned_clips_hold_the_seconds_of_their_text(tmp_path):
+    """Features are their own second: the rows tell what was cut. One caption from 3.5 to 6.2 s: seconds 3 to 6."""
+    with ShardWriter(
+        tmp_path / "s", feature_dim=1, encoder="toy", tokenizer={"cls_id": 2, "sep_id": 3, "pad_id": 0}
+    ) as writer:
+        writer.add("v", np.arange(40.0)[:, None], np.array([[3.5, 6.2]]), [[9] * 20])
+    config = OverlappedClipsConfig(splits={"train": str(tmp_path / "s")}, pairs_per_video=4, overlap=False)
+    batch = OverlappedClips(config)[Cluster(0, 1, 0, (0,))]
+    assert batch.video[:, :, 0].tolist() == [[3, 4, 5, 6]] * 4
+
+
+def test_batches_join_with_padding(dataset):
+    batches = [dataset[CLUSTER._replace(number=number)] for number in range(3)]
+    whole = concatenate(batches, pad_id=0)
+    assert len(whole) == 144
+    for i, batch in enumerate(batches):
+        rows = slice(48 * i, 48 * (i + 1))
+        assert torch.equal(whole.text[rows][whole.text_mask[rows]], batch.text[batch.text_mask])
+        assert torch.equal(whole.video[rows][whole.video_mask[rows]], batch.video[batch.video_mask])
+
+
+def test_a_split_that_is_not_there_is_named(kitchen):
+    with pytest.raises(ValueError, match=r"no split 'trian in dataset.splits'. Did you mean 'train'"):
+        OverlappedClips(OverlappedClipsConfig(splits={"train": str(kitchen.shards)}), "trian")

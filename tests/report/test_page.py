@@ -1,0 +1,180 @@
+"""The page of what was found: order, marks, frames, and nothing from outside the file."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpt_plugin.features.video import write_video
+from mmpt_plugin.report import page as module
+from mmpt_plugin.report import write_page
+
+NUM_CLIPS = 7
+GREY_A_SECOND = 25  # a frame at second t is grey t * 25
+
+
+def clip(number: int, **changes):
+    """One of seven clips: seconds 0-8 of video `v0`, `v1`, ..., the better the lower its number."""
+    made = {"video_id": f"v{number}", "start": 0.0, "end": 8.0, "caption": f"caption {number}", "score": 9.0 - number}
+    return made | changes
+
+
+def example(number: int, **changes):
+    """The query for a clip, with the first five found."""
+    found = [clip(other) for other in range(5)]
+    return {"text": f"caption {number}", "rank": number + 1, "right": clip(number), "found": found} | changes
+
+
+def result(*examples):
+    return {
+        "task": "text_video_retrieval",
+        "num_queries": NUM_CLIPS,
+        "metrics": {"t2v_recall@1": 0.3125, "t2v_median_rank": 4.0},
+        "untrained": {"t2v_recall@1": 0.125, "t2v_median_rank": 6.0},
+        "chance": {"t2v_recall@1": 0.1429, "t2v_median_rank": 3.5},
+        "examples": list(examples),
+    }
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(NUM_CLIPS):
+        seconds = (np.full((64, 96, 3), second * GREY_A_SECOND, dtype=np.uint8) for second in range(8))
+        write_video(folder / f"v{number}.mp4", seconds, fps=1)
+    return folder
+
+
+@pytest.fixture
+def written(videos, tmp_path):
+    def write(*examples, **changes) -> str:
+        write_page(tmp_path / "index.html", title="Found", result=result(*examples) | changes, videos=videos)
+        assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+        return (tmp_path / "index.html").read_text(encoding="utf-8")
+
+    return write
+
+
+class Reader(HTMLParser):
+    """What a browser would fetch, and the text of each clip with its classes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.clips: list[tuple[set[str], str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "data") if name in values]
+        classes = set((values.get("class") or "").split())
+        if "clip" in classes:
+            self.clips.append((classes, ""))
+
+    def handle_data(self, data):
+        if self.clips:
+            classes, text = self.clips[-1]
+            self.clips[-1] = (classes, f"{text} {data}")
+
+
+def clips(page: str) -> list[tuple[set[str], str]]:
+    return Reader(page).clips
+
+
+def test_clips_stand_in_the_order_found_with_video_seconds_and_score(written):
+    texts = [" ".join(text.split()) for _, text in clips(written(example(0)))]
+    assert len(texts) == 5
+    assert texts[1] == "2. caption 1 v1, 0–8 s, score 8.00"
+    assert [text.split()[0] for text in texts] == ["1.", "2.", "3.", "4.", "5."]
+
+
+def test_the_right_clip_is_marked_in_words_and_the_others_are_not(written):
+    marked = ["the right clip" in text for _, text in clips(written(example(2)))]
+    assert marked == [False, False, True, False, False]
+
+
+def test_a_right_clip_beyond_those_found_is_shown_apart_with_its_rank(written):
+    page = written(example(6))
+    found = clips(page)
+    assert [("apart" in classes, "the right clip" in text) for classes, text in found] == [(False, False)] * 5 + [
+        (True, True)
+    ]
+    assert found[-1][1].split()[0] == "7."
+    assert "Its own clip has rank 7." in page
+
+
+def test_metrics_stand_beside_their_controls(written):
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", written(example(0)))
+    assert cells == [
+        *["metric", "this model", "untrained", "chance"],
+        *["t2v_recall@1", "31.2 %", "12.5 %", "14.3 %"],
+        *["t2v_median_rank", "4.0", "6.0", "3.5"],
+    ]
+
+
+def test_missing_videos_are_counted_on_the_page(written):
+    assert "3 videos are missing" in written(example(0), missing_videos=3)
+    assert "missing" not in written(example(0), missing_videos=0)
+
+
+def test_strips_are_four_frames_spread_over_the_clip(written):
+    """The middles of the quarters of 0-8 s: 1, 3, 5 and 7 s."""
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', written(example(0)))
+    assert len(pictures) == 5 * 4
+    greys = []
+    for picture in pictures[:4]:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
+            assert (opened.format, opened.height) == ("JPEG", 96)
+            greys.append(np.asarray(opened).mean() / GREY_A_SECOND)
+    assert greys == pytest.approx([1, 3, 5, 7], abs=0.2)
+
+
+def test_a_clip_found_by_several_queries_is_decoded_once(written, monkeypatch):
+    decoded = []
+
+    def counted(path, times, *, height):
+        decoded.append(path.name)
+        return [np.zeros((height, 8, 3), dtype=np.uint8) for _ in times]
+
+    monkeypatch.setattr(module, "read_frames", counted)
+    written(example(0), example(6), example(6))
+    assert sorted(decoded) == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4", "v4.mp4", "v6.mp4"]
+
+
+def test_text_from_the_data_is_escaped(written):
+    nasty = "<script>alert('&')</script>"
+    page = written(example(0, text=nasty, right=clip(0, caption=nasty)))
+    assert page.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2
+    assert "script" not in Reader(page).tags
+
+
+def test_nothing_is_fetched_from_outside_the_file(written):
+    page = written(example(0), example(6))
+    assert all(address.startswith("data:image/jpeg;base64,") for address in Reader(page).addresses)
+    assert not re.search(r"url\(|@import|https?:", page)
+    assert not {"script", "link", "iframe"} & set(Reader(page).tags)
+
+
+def test_other_video_suffixes_are_found(videos, tmp_path):
+    for path in videos.iterdir():
+        (tmp_path / path.with_suffix(".mkv").name).symlink_to(path)
+    write_page(tmp_path / "index.html", title="Found", result=result(example(0)), videos=tmp_path)
+    assert len(clips((tmp_path / "index.html").read_text())) == 5
+
+
+def test_a_missing_video_is_named_and_nothing_is_written(videos, tmp_path):
+    astray = example(6, right=clip(6, video_id="nowhere"))
+    with pytest.raises(ValueError, match=r"no video 'nowhere' with \.mp4 or .*\.mkv"):
+        write_page(tmp_path / "index.html", title="Found", result=result(astray), videos=videos)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_without_examples_is_refused(videos, tmp_path):
+    with pytest.raises(ValueError, match="'text_video_retrieval' has no examples"):
+        write_page(tmp_path / "index.html", title="Found", result=result(), videos=videos)

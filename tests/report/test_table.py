@@ -1,0 +1,39 @@
+"""The table of metrics: percent and ranks, controls only where they were measured."""
+
+from rich.console import Console
+
+from mmpt_plugin.report import metrics_table
+
+RESULT = {
+    "task": "youcook2",
+    "metrics": {"t2v_recall@1": 0.3125, "t2v_median_rank": 4.0},
+    "untrained": {"t2v_recall@1": 0.0104, "t2v_median_rank": 47.0},
+    "chance": {"t2v_recall@1": 0.01, "t2v_median_rank": 50.5},
+}
+
+
+def printed(result) -> list[list[str]]:
+    """The words of each line, without the frame."""
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(metrics_table(result))
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if "│" in line]
+
+
+def test_recalls_are_percent_and_ranks_are_not():
+    assert printed(RESULT) == [
+        ["t2v_recall@1", "31.2 %", "1.0 %", "1.0 %"],
+        ["t2v_median_rank", "4.0", "47.0", "50.5"],
+    ]
+
+
+def test_a_control_that_was_not_measured_has_no_column():
+    without = {key: RESULT[key] for key in ("task", "metrics", "chance")}
+    table = metrics_table(without)
+    assert [column.header for column in table.columns] == ["metric", "this model", "chance"]
+    assert printed(without)[0] == ["t2v_recall@1", "31.2 %", "1.0 %"]
+
+
+def test_the_title_counts_the_queries_where_the_result_does():
+    assert metrics_table(RESULT).title == "youcook2"
+    assert metrics_table(RESULT | {"num_queries": 96}).title == "youcook2, 96 queries"

@@ -1,0 +1,94 @@
+"""Zero-shot retrieval on annotated clips of real features."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.tasks import TextVideoRetrieval, TextVideoRetrievalConfig
+from mmpt_plugin.tasks.evaluate import evaluate
+from tests.conftest import TINY_MODEL
+
+
+def section(kitchen, **changes):
+    return {
+        "_name": "jsonl",
+        "annotations": str(kitchen.root / "test_clips.jsonl"),
+        "features": str(kitchen.features),
+        "tokenizer": str(kitchen.root / "tokenizer"),
+    } | changes
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return VideoCLIP(VideoCLIPConfig(**TINY_MODEL)).eval()
+
+
+def test_embeddings_are_the_models_own(kitchen, model):
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen), clips_at_once=4))
+    embeddings = task.embed(model)
+    clip = task.dataset.clips[5]
+    rows = torch.from_numpy(np.load(kitchen.features / f"{clip.video_id}.npy").astype(np.float32))
+    rows = rows[int(clip.start) : int(np.ceil(clip.end))]
+    with torch.no_grad():
+        np.testing.assert_allclose(embeddings.video[5], model.encode_video(rows[None])[0], atol=1e-5)
+        model.tokenizer = task.tokenizer
+        np.testing.assert_allclose(embeddings.text[5], model.encode_text([clip.caption])[0], atol=1e-5)
+
+
+def test_a_result_stands_beside_its_controls(kitchen, model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    project = {
+        "task": {"_name": "text_video_retrieval", "dataset": section(kitchen), "examples": 3},
+        "checkpoint": str(tmp_path / "model"),
+    }
+    result = evaluate(project)
+    num_clips = len((kitchen.root / "test_clips.jsonl").read_text().splitlines())
+    assert result["num_queries"] == num_clips
+    assert result["metrics"].keys() == result["chance"].keys() == result["untrained"].keys()
+    assert result["chance"]["t2v_recall@1"] == pytest.approx(1 / num_clips)
+    assert len(result["checkpoint"]["sha256"]) == 64
+    assert [len(example["found"]) for example in result["examples"]] == [5, 5, 5]
+    for example in result["examples"]:
+        assert example["right"]["caption"] == example["text"]
+        if example["rank"] <= 5:
+            assert example["found"][example["rank"] - 1] == example["right"]
+    json.dumps(result)
+
+
+def test_videos_without_features_are_an_error_or_counted(kitchen, tmp_path):
+    lines = (kitchen.root / "test_clips.jsonl").read_text()
+    gone = json.dumps({"video_id": "gone", "start": 0, "end": 4, "caption": "chop"}) + "\n"
+    (tmp_path / "clips.jsonl").write_text(lines + gone)
+    changes = {"annotations": str(tmp_path / "clips.jsonl")}
+    with pytest.raises(ValueError, match="1 videos have no features in .*: gone"):
+        TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **changes)))
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **changes, allow_missing=True)))
+    assert task.dataset.missing_videos == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"clips.jsonl:1: no JSON"),
+        ('{"video_id": "a", "start": 0, "end": 1}', r"clips.jsonl:1: 'caption' is missing"),
+        ('{"video_id": "a", "start": 3, "end": 1, "caption": "x"}', r"clips.jsonl:1: 0 <= start < end must hold"),
+        ("", "hold no clips"),
+    ],
+)
+def test_bad_annotations_are_named_with_their_line(kitchen, tmp_path, line, message):
+    (tmp_path / "clips.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        TextVideoRetrieval(
+            TextVideoRetrievalConfig(dataset=section(kitchen, annotations=str(tmp_path / "clips.jsonl")))
+        )
+
+
+def test_features_of_another_width_are_named(kitchen):
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen)))
+    other = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"feature_dim": 7}))
+    with pytest.raises(ValueError, match="holds features of width 512, the model takes 7"):
+        task.embed(other)
