@@ -165,7 +165,10 @@ def run_train(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.config import load_project, plain
 
     project = plain(load_project(arguments.project, arguments.overrides))
-    from mmpt_plugin.fairseq_bridge.train import command_line, train
+    try:
+        from mmpt_plugin.fairseq_bridge.train import command_line, train
+    except ModuleNotFoundError as error:
+        raise ValueError(f"training needs fairseq, see README ({error})") from error
 
     if arguments.dry_run:
         print(command_line(project))

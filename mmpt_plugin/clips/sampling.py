@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 Ints = Int[np.ndarray, " P"]
 
 MAX_SPAN = 256.0  # seconds between a text clip's first start and last end, beyond which it stops growing
-BLOCK = 16  # growth steps worked out at a time; a text clip of 61 tokens takes about nine
+BLOCK = 10  # growth steps worked out at a time; a text clip of 61 tokens takes about nine
 
 
 @dataclass(kw_only=True)

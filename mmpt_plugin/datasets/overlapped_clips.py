@@ -1,6 +1,7 @@
 """Pre-training data: overlapped pairs of a video and a text clip, drawn anew from shards for every cluster of videos."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ def cut_features(
     pairs = len(start) // len(records)
     width, longest = records[0].features.shape[1], int((stop - start).max())
     clips = np.empty((len(start), longest, width), dtype=records[0].features.dtype)
-    for row, (a, b) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
-        clips[row, : b - a] = records[row // pairs].features[a:b]
-        clips[row, b - a :] = 0
+    cuts = zip(clips, start.tolist(), stop.tolist(), strict=True)
+    for record in records:
+        features = record.features
+        for clip, a, b in islice(cuts, pairs):
+            clip[: b - a] = features[a:b]
+            clip[b - a :] = 0
     return torch.from_numpy(clips)

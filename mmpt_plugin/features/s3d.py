@@ -125,6 +125,8 @@ class S3D(nn.Module):
         for name, (channels, branches) in BLOCKS.items():
             self.add_module(f"mixed_{name}", Inception(channels, *branches))
         self.fc = nn.Linear(1024, 512)
+        # Ten gates halve what untrained layers give; a bias would then outweigh it and make all videos equal.
+        nn.init.zeros_(self.fc.bias)
         self.text_module = SentenceEmbedding(vocab_size)
 
     def encode_video(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 512"]:

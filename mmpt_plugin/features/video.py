@@ -42,6 +42,8 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(f"{path} has no video stream")
+            if stream.codec_context is None:
+                raise VideoError(f"{path} can't be decoded: its index is damaged, or no decoder fits")
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)

@@ -36,7 +36,7 @@ section > p { margin: 0 0 .4rem; }
 .mark { color: var(--right); font-weight: 600; }
 @media (max-width: 44rem) {
   td, th { padding-left: .6rem; font-size: .75rem; }
-  .clip { grid-template-columns: 1.8rem 1fr; gap: .2rem .4rem; }
+  .clip { grid-template-columns: 2.4rem 1fr; gap: .2rem .3rem; }
   .clip p { grid-column: 2; }
   .frames img { height: auto; width: calc(25% - 2px); }
 }

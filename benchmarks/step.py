@@ -1,0 +1,125 @@
+"""Seconds and memory of a training step: forward, backward, optimiser, for three sizes of VideoCLIP.
+
+    python -m benchmarks.step --json
+
+A step is 512 pairs for the tiny and the small size; the full one (BERT-base, 6 + 12 layers) takes 32 pairs on a CPU and
+512 on a GPU. Clips have the lengths that pre-training draws. Each size runs in a process of its own, so that its
+peak memory is its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt_plugin.clips.batch import Batch, length_mask
+from mmpt_plugin.criterions import NCE, NCEConfig
+from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 128, "num_video_layers": 2,
+        "num_text_layers": 2, "vocab_size": 1000,
+    },
+    "small": {
+        "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "num_video_layers": 3,
+        "num_text_layers": 4,
+    },
+    "full": {},
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--size", choices=SIZES, action="append", help="may be repeated; default: all")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    arguments = parser.parse_args()
+    results = {}
+    for size in arguments.size or SIZES:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            results[size] = pool.apply(measure, (size,))
+        line = results[size]
+        print(
+            f"{size:6} {line['pairs']:4} pairs  {line['seconds']:.2f} s a step "
+            f"(forward {line['forward_s']:.2f}, backward {line['backward_s']:.2f}, optimiser {line['optimizer_s']:.2f})  "
+            f"{line['pairs_per_s']:.1f} pairs/s  {line['peak_memory_bytes'] / 2**30:.2f} GiB",
+            flush=True,
+        )
+    if arguments.json:
+        last = results[list(results)[-1]]
+        print(json.dumps({**last, "sizes": results, "device": device_name()}))
+
+
+def measure(size: str) -> dict[str, float]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    model = VideoCLIP(VideoCLIPConfig(**SIZES[size])).to(device).train()
+    criterion = NCE(NCEConfig())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    pairs = 32 if size == "full" and device.type == "cpu" else 512
+    batch = made_batch(pairs, model.config).to(device)
+    steps = 1 if size == "full" and device.type == "cpu" else 4
+    times = [one_step(model, criterion, optimizer, batch) for _ in range(steps + 1)][1 if steps > 1 else 0 :]
+    forward, backward, update = (statistics.median(part) for part in zip(*times, strict=True))
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = forward + backward + update
+    return {
+        "pairs": pairs, "seconds": seconds, "forward_s": forward, "backward_s": backward, "optimizer_s": update,
+        "pairs_per_s": pairs / seconds, "peak_memory_bytes": peak,
+    }  # fmt: skip
+
+
+def one_step(
+    model: VideoCLIP, criterion: NCE, optimizer: torch.optim.Optimizer, batch: Batch
+) -> tuple[float, float, float]:
+    marks = [now()]
+    loss = criterion(*model(batch))
+    marks.append(now())
+    loss.backward()
+    marks.append(now())
+    optimizer.step()
+    optimizer.zero_grad()
+    marks.append(now())
+    forward, backward, update = np.diff(marks).tolist()
+    return forward, backward, update
+
+
+def made_batch(pairs: int, config: VideoCLIPConfig) -> Batch:
+    """Clips of 3 to 32 s, texts of 8 to 61 tokens, both uniform; float16 features as shards hold them."""
+    rng = np.random.default_rng(0)
+    video_mask = length_mask(rng.integers(3, 33, pairs), 32)
+    text_mask = length_mask(rng.integers(8, 62, pairs) + 2, 63)
+    features = torch.from_numpy(rng.standard_normal((pairs, 32, config.feature_dim)).astype(np.float16))
+    ids = torch.from_numpy(rng.integers(5, config.vocab_size, (pairs, 63)))
+    return Batch(
+        video=features * video_mask[:, :, None],
+        video_mask=video_mask,
+        text=ids * text_mask,
+        text_mask=text_mask,
+        video_ids=torch.arange(pairs),
+    )
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()
