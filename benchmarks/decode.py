@@ -65,8 +65,10 @@ def read(video: Path) -> None:
 def run(ffmpeg: str, video: Path) -> None:
     scale = f"w='if(gt(iw,ih),-2,{SIZE})':h='if(gt(iw,ih),{SIZE},-2)':flags=bicubic"
     filters = f"fps={FPS},scale={scale},crop={SIZE}:{SIZE}"
-    command = [ffmpeg, "-loglevel", "error", "-i", video, "-vf", filters, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    output = ["-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    subprocess.run(
+        [ffmpeg, "-loglevel", "error", "-i", str(video), "-vf", filters, *output], stdout=subprocess.DEVNULL, check=True
+    )
 
 
 def timed(work: Callable[[], None]) -> float:

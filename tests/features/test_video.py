@@ -45,13 +45,12 @@ def mux(path, frames, *, times=None, rate=10, codec="libx264", silence=0, shift=
     return path
 
 
-def rotate_quarter_clockwise(path):
-    """Players turn the pictures of a track with this matrix in its header clockwise, as a phone's."""
+def rotate(path, cosine, sine):
+    """Players turn the pictures of a track with this matrix in its header, as a phone writes it."""
     upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    turned = struct.pack(">9i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30)
     content = path.read_bytes()
-    header = content.index(b"tkhd")
-    place = content.index(upright, header)
+    place = content.index(upright, content.index(b"tkhd"))
     path.write_bytes(content[:place] + turned + content[place + len(turned) :])
 
 
@@ -104,8 +103,8 @@ def test_time_stamps_decide_not_the_number_of_frames(tmp_path):
 
 
 def test_a_late_start_is_not_shown(tmp_path):
-    """In a file whose streams all start at 0.73 s, that is the start, as in ffmpeg."""
-    path = mux(tmp_path / "v.ts", [grey(10 * (i + 1)) for i in range(10)], shift=0.73)
+    """A file whose only stream starts at 2.15 s starts there; counted from 0, frames 2, 4, ... would be shown."""
+    path = mux(tmp_path / "v.ts", [grey(10 * (i + 1)) for i in range(10)], shift=0.75)
     assert levels(path, fps=5) == [1, 3, 5, 7, 9]
     assert [round(float(f.mean()) / 10) for f in read_frames(path, [0.0, 0.52], height=16)] == [1, 6]
 
@@ -124,19 +123,30 @@ def test_the_shorter_side_is_scaled_and_the_centre_is_cropped(tmp_path, height, 
     assert blue < 20
 
 
-def test_a_phone_s_video_is_turned_upright(tmp_path):
+@pytest.mark.parametrize(
+    ("matrix", "white"),
+    [((1, 0), "left"), ((0, 1), "top"), ((-1, 0), "right"), ((0, -1), "bottom")],
+    ids=["upright", "clockwise", "upside down", "counterclockwise"],
+)
+def test_a_phone_s_video_is_turned_upright(tmp_path, matrix, white):
     """White on the left, turned clockwise, is white on top."""
     picture = grey(0, height=32, width=64)
     picture[:, :32] = 255
     write_video(tmp_path / "v.mp4", [picture] * 10, fps=10)
-    rotate_quarter_clockwise(tmp_path / "v.mp4")
+    rotate(tmp_path / "v.mp4", *matrix)
     (second,) = read_seconds(tmp_path / "v.mp4", fps=2, size=32)
     (thumbnail,) = read_frames(tmp_path / "v.mp4", [0.5], height=64)
-    assert thumbnail.shape == (64, 32, 3)
+    assert thumbnail.shape == ((64, 128, 3) if matrix[0] else (64, 32, 3))
     for frame in (second[0], thumbnail):
-        middle = len(frame) // 2
-        assert frame[: middle - 4].mean() > 240
-        assert frame[middle + 4 :].mean() < 15
+        height, width = frame.shape[:2]
+        sides = {
+            "left": frame[:, : width // 2 - 8],
+            "right": frame[:, width // 2 + 8 :],
+            "top": frame[: height // 2 - 8],
+            "bottom": frame[height // 2 + 8 :],
+        }
+        assert sides.pop(white).mean() > 240
+        assert min(side.mean() for side in sides.values()) < 15
 
 
 def test_odd_sizes_are_read(tmp_path):
