@@ -1,6 +1,7 @@
 """Names, typed configs, and components from outside."""
 
 import importlib
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -77,6 +78,7 @@ def installed(tmp_path, monkeypatch):
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: announced_plugin\nVersion: 1\n")
         (info / "entry_points.txt").write_text("[mmpt_plugin.components]\nannounced = announced_plugin\n")
         monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "announced_plugin", raising=False)
         importlib.invalidate_caches()
         load_entry_points.cache_clear()
 
