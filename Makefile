@@ -8,7 +8,7 @@ RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,demo
 
-.PHONY: demo test check lint types unit test-fairseq-meta
+.PHONY: demo test check lint types unit
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -33,10 +33,6 @@ types: .venv/.dev
 unit: .venv/.dev
 	$(BIN)/python -m pytest
 
-# Meta's own fairseq 0.12.2 instead of the default distribution: built from source, so not part of `make test`.
-test-fairseq-meta: .venv-meta/.done
-	.venv-meta/bin/python -m pytest tests/fairseq_bridge -m meta
-
 .venv/.demo: setup.py requirements/fairseq.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
@@ -45,10 +41,4 @@ test-fairseq-meta: .venv-meta/.done
 
 .venv/.dev: .venv/.demo
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),slurm,dev]'
-	touch $@
-
-.venv-meta/.done: setup.py
-	$(PYTHON) -m venv .venv-meta
-	.venv-meta/bin/pip install --quiet --editable '.[$(EXTRAS),dev]' 'cython<3.1' wheel
-	.venv-meta/bin/pip install --quiet --no-deps --no-build-isolation fairseq==0.12.2
 	touch $@
