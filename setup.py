@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *YAML],
     package_dir=YAML,
-    package_data=dict.fromkeys(YAML, ["**/*.yaml", "*.yaml"]),
+    package_data={package: ["**/*.yaml", "*.yaml"] for package in YAML},
     entry_points={"console_scripts": ["mmpt=mmpt_plugin.cli:main"]},
     install_requires=[
         "torch>=2.6,<2.14",

@@ -47,7 +47,7 @@ def main() -> None:
         line = results[size]
         print(
             f"{size:6} {line['pairs']:4} pairs  {line['seconds']:.2f} s a step "
-            f"(forward {line['forward_s']:.2f}, backward {line['backward_s']:.2f}, optimiser {line['optimizer_s']:.2f})  "
+            f"(forward {line['forward_s']:.2f}, backward {line['backward_s']:.2f}, optim. {line['optimizer_s']:.2f})  "
             f"{line['pairs_per_s']:.1f} pairs/s  {line['peak_memory_bytes'] / 2**30:.2f} GiB",
             flush=True,
         )

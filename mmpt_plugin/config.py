@@ -1,4 +1,4 @@
-"""Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides, checked for unknown keys."""
+"""Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pre-training data: overlapped pairs of a video and a text clip, drawn anew from shards for every cluster of videos."""
+"""Pre-training data: overlapped pairs of a video and a text clip, drawn from shards for every cluster of videos."""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,7 +34,7 @@ class OverlappedClipsConfig(ClipLengths):
 
 @register_dataset("overlapped_clips", dataclass=OverlappedClipsConfig)
 class OverlappedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch of pairs_per_video pairs of each of the cluster's videos (VideoCLIP, section 3.3)."""
+    """`dataset[cluster]` is a Batch: pairs_per_video pairs of each of its videos (VideoCLIP, section 3.3)."""
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         if split not in config.splits:
