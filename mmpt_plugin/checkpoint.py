@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,6 +17,19 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 # A fairseq checkpoint keeps its configuration as argparse.Namespace where it was started with flags.
 SAFE_GLOBALS: list[Any] = [argparse.Namespace]
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """A file or folder as it is; else the folder of a model of that name, owner/model, from the hub or its cache."""
+    path = Path(name)
+    if path.exists() or path.is_absolute() or len(path.parts) != 2 or path.suffix:
+        return path
+    try:
+        files = [CONFIG_FILE, WEIGHTS_FILE, "tokenizer*", "vocab.txt", "special_tokens_map.json"]
+        return Path(snapshot_download(str(name), allow_patterns=files))
+    except Exception as error:  # of the network's and of the hub's many kinds
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise ValueError(f"no checkpoint at {name}, nor a model of that name on the hub: {reason}") from error
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:

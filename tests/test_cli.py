@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.cli import main
-from mmpt_plugin.features.extract import write_features
+from mmpt_plugin.features.files import write_features
 from mmpt_plugin.features.shards import ShardWriter
 from tests.conftest import TINY_MODEL, run
 
@@ -110,7 +110,7 @@ def test_videos_that_cannot_be_decoded_are_named_and_counted(capsys, tmp_path, k
     assert "text.mp4" in line
     assert not (tmp_path / "out" / "text.npy").exists()
     assert main([*map(str, words), "--allow-missing"]) == 0
-    assert "1 failed" in capsys.readouterr().out
+    assert "1 of 2 videos failed" in capsys.readouterr().out
 
 
 def test_an_unknown_encoder_is_refused(capsys, tmp_path, kitchen):

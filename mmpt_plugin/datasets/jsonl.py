@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmpt_plugin.features.extract import read_features
+from mmpt_plugin.features.files import read_features
 from mmpt_plugin.registry import register_dataset
 
 KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
