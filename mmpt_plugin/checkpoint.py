@@ -28,8 +28,9 @@ def find_checkpoint(name: str | Path) -> Path:
         files = [CONFIG_FILE, WEIGHTS_FILE, "tokenizer*", "vocab.txt", "special_tokens_map.json"]
         return Path(snapshot_download(str(name), allow_patterns=files))
     except Exception as error:  # of the network's and of the hub's many kinds
-        reason = next(iter(str(error).splitlines()), repr(error))
-        raise ValueError(f"no checkpoint at {name}, nor a model of that name on the hub: {reason}") from error
+        raise ValueError(
+            f"no checkpoint at {name}, nor a model of that name on the hub: {first_line(error)}"
+        ) from error
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -40,13 +41,18 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} holds more than weights and plain values, and is not read: {reason}") from error
+        raise ValueError(
+            f"{path} holds more than weights and plain values, and is not read: {first_line(error)}"
+        ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no torch file: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is damaged or no torch file: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, a checkpoint is a dict")
     return content
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), repr(error))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

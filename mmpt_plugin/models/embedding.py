@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_videos(
-    paths: Sequence[str | Path], encoder: str | Mapping[str, Any] | Encoder
+    paths: Iterable[str | Path], encoder: str | Mapping[str, Any] | Encoder
 ) -> Iterator[Float[np.ndarray, "T F"]]:
     """The features of each video file, one row a second, as training reads them."""
     from mmpt_plugin.features.extract import encode  # PyAV is an extra

@@ -3,7 +3,7 @@
 B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class VideoCLIP(nn.Module):
 
     def embed_videos(
         self,
-        paths: Sequence[str | Path],
+        paths: Iterable[str | Path],
         encoder: str | Mapping[str, Any] | Encoder,
         *,
         truncate: bool = False,

@@ -107,10 +107,8 @@ def test_a_damaged_output_is_made_again(videos, tmp_path, name, damage):
 def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path):
     (videos / "bad.mp4").write_bytes(b"nothing")
     video(videos / "blue.mp4", (0, 0, 255))
-    with pytest.raises(
-        ValueError,
-        match=r"2 of 4 videos failed, 2 videos extracted.*\nfailed: .*bad\.mp4 can't.*\nfailed: .*blue\.mp4: .* NaN or infinity",
-    ):
+    reasons = r"\nfailed: .*bad\.mp4 can't.*\nfailed: .*blue\.mp4: .* NaN or infinity"
+    with pytest.raises(ValueError, match=rf"2 of 4 videos failed, 2 videos extracted.*{reasons}"):
         extract([videos], tmp_path / "out", encoder=COLOUR)
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.npy")) == ["a", "b"]
 
