@@ -91,8 +91,7 @@ class VideoCLIP(nn.Module):
 
         Training sees [CLS]; see_cls=False hides it from all other tokens.
         """
-        mask = full_mask(features, mask)
-        return self.video_encoder.pool(self.video_encoder(features, mask, see_cls=see_cls), mask)
+        return self.video_encoder.encode(features, full_mask(features, mask), see_cls=see_cls)
 
     def encode_video_steps(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True

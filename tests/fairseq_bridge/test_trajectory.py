@@ -67,6 +67,12 @@ def trainer(save_dir, dtype):
     return made
 
 
+def double_norm(made):
+    """fairseq's own takes the norm in float32, which torch no longer allows of doubles; the formula is the same."""
+    parameters = list(made.model.parameters())
+    made.optimizer.clip_grad_norm = lambda limit, **_: torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
 def sample(name):
     case = CASES[name]
     text, text_mask = text_of(case)
@@ -92,9 +98,7 @@ def test_the_trainer_follows_the_recorded_losses_norms_and_rates(tmp_path):
 
 def test_in_double_precision_it_ends_at_the_recorded_weights(tmp_path):
     made = trainer(tmp_path, torch.float64)
-    # fairseq's own takes the norm in float32, which torch no longer allows of doubles; the formula is the same.
-    parameters = list(made.model.parameters())
-    made.optimizer.clip_grad_norm = lambda limit, **_: torch.nn.utils.clip_grad_norm_(parameters, limit)
+    double_norm(made)
     for step in RECORDED["log"]:
         made.train_step([sample(step["case"])])
     weights = made.model.model.state_dict()

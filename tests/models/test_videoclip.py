@@ -94,8 +94,8 @@ def seeded(key, shape, base_seed):
     return torch.from_numpy(n.astype(np.float32))
 
 
-def test_the_full_size_model_equals_its_recording(tmp_path):
-    """BERT-base, 6 and 12 layers: the released checkpoint's 310 keys and shapes, and what they make of four pairs."""
+def full_size_checkpoint(folder):
+    """The released checkpoint's 310 keys and shapes, BERT-base with 6 and 12 layers."""
     shapes = json.loads((GOLDEN / "full" / "keys_and_shapes.json").read_text())
     about = json.loads((GOLDEN / "full" / "meta.json").read_text())
     weights = {}
@@ -106,9 +106,12 @@ def test_the_full_size_model_equals_its_recording(tmp_path):
     for key, (total, absolute) in about["tensor_checksums"].items():
         made = weights[f"mmmodel.{key}"].double()
         assert (made.sum().item(), made.abs().sum().item()) == pytest.approx((total, absolute), rel=1e-5)
-    torch.save({"model": weights}, tmp_path / "checkpoint_best.pt")
-    del weights
-    model = VideoCLIP.from_pretrained(tmp_path / "checkpoint_best.pt")
+    torch.save({"model": weights}, folder / "checkpoint_best.pt")
+    return folder / "checkpoint_best.pt"
+
+
+def test_the_full_size_model_equals_its_recording(tmp_path):
+    model = VideoCLIP.from_pretrained(full_size_checkpoint(tmp_path))
     with np.load(GOLDEN / "full" / "expected.npz") as recorded, torch.no_grad():
         case = {key: torch.from_numpy(recorded[key]) for key in ("caps", "cmasks")}
         video = torch.from_numpy(recorded["vfeats_f16"]).float(), torch.from_numpy(recorded["vmasks"])
@@ -141,6 +144,22 @@ def test_a_clip_has_one_embedding_whatever_it_is_batched_with(released):
             for i, n in enumerate(lengths)
         ]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
+
+
+def test_many_clips_and_texts_keep_their_places_and_their_gradients(tiny):
+    """150 rows are encoded in groups of similar length; alone each has the same embedding."""
+    lengths = torch.randint(0, 7, (150,))
+    features, mask = torch.randn(150, 6, 4), torch.arange(6) < lengths[:, None]
+    ids, seen = torch.randint(5, 30, (150, 9)), torch.arange(9) < lengths[:, None] + 2
+    video, text = tiny.encode_video(features, mask), tiny.encode_text(ids, seen)
+    alone_video = torch.cat([tiny.encode_video(features[i : i + 1], mask[i : i + 1]) for i in range(150)])
+    alone_text = torch.cat([tiny.encode_text(ids[i : i + 1], seen[i : i + 1]) for i in range(150)])
+    torch.testing.assert_close(video, alone_video, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, alone_text, atol=1e-5, rtol=0)
+    weights = list(tiny.parameters())
+    together = torch.autograd.grad((video * text).sum(), weights)
+    for one, two in zip(together, torch.autograd.grad((alone_video * alone_text).sum(), weights), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-4)
 
 
 def test_what_padding_holds_changes_nothing(tiny):
