@@ -27,11 +27,13 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("num_workers", int, II("dataset.num_workers")),
     ("save_dir", str, II("checkpoint.save_dir")),
     ("train_subset", str, II("dataset.train_subset")),
+    ("disable_validation", bool, II("dataset.disable_validation")),
 )
 
 
 class FairseqTaskAdapter(FairseqTask):
     entry: Entry
+    source_dictionary = target_dictionary = None
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -46,7 +48,8 @@ class FairseqTaskAdapter(FairseqTask):
         return self.model
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
-        if split in self.datasets:
+        # fairseq 0.12.2 asks for the validation split even where validation is off.
+        if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
         dataset = self.task.dataset(split)
         width = getattr(self.model.model.config, "feature_dim", dataset.feature_dim)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.fairseq
-pytest.importorskip("fairseq")
+pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
 from fairseq.logging import metrics  # noqa: E402
 
