@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -141,10 +142,10 @@ class Corpus:
     def num_seconds(self, video_id: str) -> int:
         return len(read_features(self.feature_file(video_id)))
 
-    def seconds(self, video_id: str, start: float = 0, end: float | None = None) -> Float[Tensor, "T F"]:
-        """The features of the seconds that hold any of `start` to `end`."""
+    def seconds(self, video_id: str, begin: int = 0, end: int | None = None) -> Float[Tensor, "T F"]:
+        """The features of the seconds from `begin` up to, not with, `end`."""
         path = self.feature_file(video_id)
-        rows = read_features(path)[int(start) : None if end is None else int(np.ceil(end))].astype(np.float32)
+        rows = read_features(path)[begin:end].astype(np.float32)
         if not len(rows) or not np.isfinite(rows).all():
             raise ValueError(f"features {path} {'hold NaN or infinity' if len(rows) else 'are empty'}")
         return torch.from_numpy(rows)
@@ -186,7 +187,8 @@ class ClipCorpus(Corpus):
 
     def features(self, clip: AnnotatedClip, *, max_video_len: int) -> Float[Tensor, "T F"]:
         """The rows of the clip's seconds, the first max_video_len of them."""
-        return self.seconds(clip.video_id, clip.start, min(clip.end, int(clip.start) + max_video_len))
+        begin = int(clip.start)
+        return self.seconds(clip.video_id, begin, min(math.ceil(clip.end), begin + max_video_len))
 
 
 def whole_video(video_id: str, caption: str, where: str) -> tuple[str, AnnotatedClip]:

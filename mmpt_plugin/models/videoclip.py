@@ -87,10 +87,13 @@ class VideoCLIP(nn.Module):
         return self.video_encoder.pool(self.video_encoder(features, mask), mask)
 
     def encode_video_steps(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True
     ) -> Float[Tensor, "B T D"]:
-        """The last hidden state of every second, [CLS] and [SEP] left out."""
-        states: Tensor = self.video_encoder(features, full_mask(features, mask))
+        """The last hidden state of every second, [CLS] and [SEP] left out.
+
+        The original hides [CLS] from attention where it segments videos: `see_cls=False`.
+        """
+        states: Tensor = self.video_encoder(features, full_mask(features, mask), see_cls=see_cls)
         return states[:, 1:-1]
 
     def encode_text(
