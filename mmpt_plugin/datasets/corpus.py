@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -150,6 +151,7 @@ class Corpus:
             raise ValueError(f"features {path} {'hold NaN or infinity' if len(rows) else 'are empty'}")
         return torch.from_numpy(rows)
 
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the annotation files one after the other, and of the features of all videos in use."""
         features = hashlib.sha256()

@@ -44,9 +44,14 @@ class Benchmark:
         self.tokenizer = load_tokenizer(self.dataset.config.tokenizer)
 
     def result(self, counts: dict[str, int], metrics: dict[str, float], chance: dict[str, float]) -> dict[str, Any]:
-        """What every `evaluate` returns: how much was measured, and the metrics beside chance."""
-        counts |= {"missing_videos": len(self.dataset.missing_videos)}
-        return {**counts, "metrics": metrics, "chance": chance}
+        """What every `evaluate` returns: how much was measured and of which files, and the metrics beside chance."""
+        return {
+            **counts,
+            "missing_videos": len(self.dataset.missing_videos),
+            "data": self.dataset.fingerprints,
+            "metrics": metrics,
+            "chance": chance,
+        }
 
     @torch.inference_mode()
     def encode_texts(self, model: VideoCLIP, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
