@@ -2,8 +2,8 @@
 
     python -m benchmarks.forward --json
 
-BERT-base, 6 video and 12 text layers, clips and texts of the lengths that pre-training draws. The eager model pads every
-row to the batch's longest, as the original did. On a GPU also in half precision and compiled.
+BERT-base, 6 video and 12 text layers, clips and texts of the lengths that pre-training draws. The eager model pads
+every row to the batch's longest, as the original did. On a GPU also in half precision and compiled.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,17 +57,17 @@ def variants(model: VideoCLIP, batch: Batch, device: torch.device) -> dict[str, 
     for tower in (reference.video_encoder.bert, reference.text_encoder):
         tower.set_attn_implementation("eager")
     made: dict[str, Callable[[], Embeddings]] = {
-        "eager float32": lambda: padded(reference, batch),
-        "ours float32": lambda: model(batch),
+        "eager float32": partial(padded, reference, batch),
+        "ours float32": partial(model, batch),
     }
     for dtype in (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.bfloat16,):
         name = str(dtype).removeprefix("torch.")
         eager, ours = copy.deepcopy(reference).to(dtype), copy.deepcopy(model).to(dtype)
-        made[f"eager {name}"] = lambda eager=eager: padded(eager, batch)
-        made[f"ours {name}"] = lambda ours=ours: ours(batch)
+        made[f"eager {name}"] = partial(padded, eager, batch)
+        made[f"ours {name}"] = partial(ours, batch)
         if device.type == "cuda":
             compiled: Any = torch.compile(ours, dynamic=True)
-            made[f"ours {name} compiled"] = lambda compiled=compiled: compiled(batch)
+            made[f"ours {name} compiled"] = partial(compiled, batch)
     return made
 
 

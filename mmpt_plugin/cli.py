@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="print the fairseq-train command that does the same")
     command.set_defaults(run=run_train)
 
-    command = commands.add_parser("evaluate", help="measure a checkpoint, beside chance and an untrained model")
+    command = commands.add_parser("evaluate", help="measure a checkpoint, on one task or on all benchmarks there are")
     add_project(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
     command.set_defaults(run=run_evaluate)
@@ -282,12 +282,20 @@ def run_train(arguments: argparse.Namespace) -> None:
 def run_evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from mmpt_plugin.config import load_project, plain
-    from mmpt_plugin.report import metrics_table
-    from mmpt_plugin.tasks.evaluate import evaluate
+    from mmpt_plugin.config import load_benchmarks, load_project, plain
+    from mmpt_plugin.report import metrics_table, not_there_table
+    from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
-    result = evaluate(plain(load_project(arguments.project, arguments.overrides)))
-    Console().print(metrics_table(result))
+    project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
+    if (project.get("task") or {}).get("_name"):
+        result = evaluate(project)
+        console.print(metrics_table(result))
+    else:
+        result = evaluate_all(load_benchmarks(arguments.project, arguments.overrides, project))
+        for one in result["benchmarks"].values():
+            console.print(metrics_table(one))
+        if result["not_there"]:
+            console.print(not_there_table(result["not_there"]))
     if arguments.json:
         from mmpt_plugin.checkpoint import write_whole
 

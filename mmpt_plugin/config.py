@@ -45,6 +45,14 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
     return config
 
 
+def load_benchmarks(project: str, overrides: Sequence[str], loaded: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each of a project's `benchmarks` the project with that task."""
+    names = loaded.get("benchmarks") or []
+    if not names:
+        raise ValueError(f"project '{project}' has no task: task=NAME picks one. Possible: {available('tasks')}")
+    return {name: plain(load_project(project, [*overrides, f"task={name}"])) for name in names}
+
+
 def locate(project: str) -> tuple[Path, str]:
     """The folder to compose in, and the project's name in it."""
     path = Path(project)

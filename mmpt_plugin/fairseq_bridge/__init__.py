@@ -19,9 +19,9 @@ from mmpt_plugin.fairseq_bridge.importing import hashable_dataclasses
 with hashable_dataclasses("fairseq"):
     from fairseq.distributed.utils import _TensorPlaceholder
 
-from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion  # noqa: E402
-from mmpt_plugin.fairseq_bridge.model import mirror_model  # noqa: E402
-from mmpt_plugin.fairseq_bridge.task import mirror_task  # noqa: E402
+from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
+from mmpt_plugin.fairseq_bridge.model import mirror_model
+from mmpt_plugin.fairseq_bridge.task import mirror_task
 
 __all__ = ["install"]
 

@@ -28,6 +28,27 @@ def ranks(
     return ranked
 
 
+def best_member_ranks(
+    queries: Float[np.ndarray, "G D"],
+    members: Float[np.ndarray, "M D"],
+    group: Int[np.ndarray, " M"],
+    *,
+    block: int = 256,
+) -> Int[np.ndarray, " G"]:
+    """The rank, from 1, of query i's own group i, where a group scores as its best member; ties count against it.
+
+    Videos looking for their text where each has several captions. At most block x M scores exist at a time.
+    """
+    order = np.argsort(group, kind="stable")
+    members, begins = members[order], np.searchsorted(group[order], np.arange(len(queries)))
+    ranked = np.empty(len(queries), dtype=np.int64)
+    for begin in range(0, len(queries), block):
+        rows = np.arange(begin, min(begin + block, len(queries)))
+        scores = np.maximum.reduceat(queries[rows] @ members.T, begins, axis=1)
+        ranked[rows] = (~(scores < np.take_along_axis(scores, rows[:, None], axis=1))).sum(axis=1)
+    return ranked
+
+
 def summary(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
     """`{prefix}_recall@1/5/10` as shares of the queries, `{prefix}_median_rank` and `{prefix}_mean_rank`."""
     values = {f"{prefix}_recall@{k}": float((ranked <= k).mean()) for k in RECALL_AT}

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-
 ROWS_TOGETHER = 64
 
 
@@ -26,7 +25,7 @@ def by_length(
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     lengths = (mask * places).amax(dim=1).clamp(min=1)
     order = lengths.argsort()
-    groups = order.split(ROWS_TOGETHER)
+    groups = torch.split(order, ROWS_TOGETHER)
     ends = lengths[torch.stack([group[-1] for group in groups])].tolist()
     encoded = torch.cat([encode(rows[i, :end], mask[i, :end]) for i, end in zip(groups, ends, strict=True)])
     return torch.empty_like(encoded).index_copy(0, order, encoded)

@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-CONTROLS = ("untrained", "chance")
+CONTROLS = ("paper", "untrained", "constant_background", "chance")
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
     """A row a metric; a column for the model and one for each control that the result has."""
     queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
-    table = Table(title=f"{result['task']}{queries}")
+    table = Table(title=f"{result.get('benchmark', result['task'])}{queries}")
     first, *others = heads(result)
     table.add_column(first)
     for name in others:
@@ -28,9 +28,19 @@ def heads(result: Mapping[str, Any]) -> list[str]:
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """A metric's name, the model's value, and the controls' values."""
     columns = [result["metrics"], *(result[control] for control in CONTROLS if control in result)]
-    return [[name, *(shown(name, column[name]) for column in columns)] for name in result["metrics"]]
+    return [[name, *(shown(name, column.get(name)) for column in columns)] for name in result["metrics"]]
 
 
-def shown(name: str, value: float) -> str:
-    """Shares as percent, ranks as they are."""
+def not_there_table(not_there: Mapping[str, Mapping[str, str]]) -> Table:
+    """A row a benchmark that could not be measured."""
+    table = Table("benchmark", "what is missing", "where to get it", title="not on this machine")
+    for name, of in not_there.items():
+        table.add_row(name, of["missing"], of["source"])
+    return table
+
+
+def shown(name: str, value: float | None) -> str:
+    """Shares as percent, ranks as they are, and a dash for what is not known."""
+    if value is None:
+        return "–"
     return f"{value:.1f}" if name.endswith("_rank") else f"{100 * value:.1f} %"

@@ -99,9 +99,10 @@ def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_p
         def __init__(self, *_):
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(import_module("mmpt_plugin.datasets.toy_kitchen.generate"), "ProcessPoolExecutor", Interrupted)
-        generate(tmp_path, num_train=1, num_test=1)
+        with pytest.raises(KeyboardInterrupt):
+            generate(tmp_path, num_train=1, num_test=1)
     first = tmp_path / "videos" / "toy_0000.mp4"
     first.write_bytes((kitchen.root / "videos" / "toy_0000.mp4").read_bytes())
     before = first.stat().st_mtime_ns

@@ -123,7 +123,14 @@ def test_no_two_components_of_one_command_share_a_flag():
         and group.name in ("common", "dataset", "optimization", "checkpoint", "distributed_training", "ema", "bmuf")
         for member in dataclasses.fields(group.type)
     } - {"_name"}
-    shared = {"seed", "max_epoch", "num_workers", "save_dir", "train_subset", "disable_validation"}  # read from fairseq, on purpose
+    shared = {
+        "seed",
+        "max_epoch",
+        "num_workers",
+        "save_dir",
+        "train_subset",
+        "disable_validation",
+    }  # read from fairseq, on purpose
     for model in registry.models:
         for criterion in registry.criterions:
             for task_name in registry.tasks:

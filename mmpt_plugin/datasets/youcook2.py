@@ -1,0 +1,59 @@
+"""YouCook2 (Zhou et al., AAAI 2018): the steps of cooking videos, each with its sentence."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt_plugin.clips.plain_pickle import read_plain_pickle
+from mmpt_plugin.datasets.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, check_segment, take, unique
+from mmpt_plugin.registry import register_dataset
+
+
+@dataclass(kw_only=True)
+class YouCook2Config(CorpusConfig):
+    """`annotations` is youcookii_annotations_trainval.json."""
+
+    subset: str = "validation"
+    """Which videos, by the JSON's own key; the test set's sentences are not published."""
+    clips: str | None = None
+    """Instead of the subset, a list of `{"id": "VIDEO_NUMBER", ...}` (the original's youcook_val.pkl, or as JSON)."""
+
+
+@register_dataset("youcook2", dataclass=YouCook2Config)
+class YouCook2(ClipCorpus):
+    config: YouCook2Config
+
+    def __init__(self, config: YouCook2Config, split: str = "test") -> None:
+        super().__init__(config, split)
+        path = config.annotations
+        self._database: dict[str, Any] = take(self.read_json(path), "database", dict, path)
+        self.clips = self.keep(self._subset() if config.clips is None else self._listed(config.clips))
+
+    def _subset(self) -> Iterator[tuple[str, AnnotatedClip]]:
+        for video_id, video in self._database.items():
+            where = f"{self.config.annotations}: '{video_id}'"
+            if take(video, "subset", str, where) == self.config.subset:
+                for number in range(len(take(video, "annotations", list, where))):
+                    yield self._clip(video_id, number, where)
+
+    def _listed(self, path: str) -> Iterator[tuple[str, AnnotatedClip]]:
+        content = self.read_json(path) if Path(path).suffix == ".json" else self._read_pickle(path)
+        entries = [(f"{path}, entry {i}", entry) for i, entry in enumerate(content)]
+        for clip_id in unique(((where, take(entry, "id", str, where)) for where, entry in entries), "clip"):
+            video_id, _, number = clip_id.rpartition("_")
+            if video_id not in self._database or not number.isdecimal():
+                raise ValueError(f"{path}: clip '{clip_id}' is none of {self.config.annotations}")
+            yield self._clip(video_id, int(number), f"{path}: '{clip_id}', which is '{video_id}'")
+
+    def _read_pickle(self, path: str) -> Any:
+        self.read_bytes(path)
+        return read_plain_pickle(Path(path))
+
+    def _clip(self, video_id: str, number: int, where: str) -> tuple[str, AnnotatedClip]:
+        annotations = take(self._database[video_id], "annotations", list, where)
+        where = f"{where}, annotation {number}"
+        if number >= len(annotations):
+            raise ValueError(f"{where}: there are only {len(annotations)}")
+        sentence = take(annotations[number], "sentence", str, where)
+        return where, AnnotatedClip(video_id, *check_segment(annotations[number].get("segment"), where), sentence)

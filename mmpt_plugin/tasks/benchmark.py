@@ -1,0 +1,108 @@
+"""What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmpt_plugin import registry
+from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.models import VideoCLIP
+
+T = TypeVar("T")
+
+MAX_TEXT_TOKENS = 63  # [CLS], 61 word pieces and [SEP], as the original cuts its captions
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Which annotations and features, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
+    clips_at_once: int = 64
+    """How many clips, or texts, are encoded together."""
+    paper: dict[str, Any] = field(default_factory=dict)
+    """Published numbers to stand beside ours, {zero_shot: {metric: value}, finetuned: {...}}."""
+    source: str = ""
+    """Where to get the data."""
+
+    def __post_init__(self) -> None:
+        if self.clips_at_once < 1:
+            raise ValueError(f"task.clips_at_once must be at least 1, got {self.clips_at_once}")
+
+
+class Benchmark:
+    """A kind of task that measures; a subclass says how in `evaluate(model)`."""
+
+    def __init__(self, config: BenchmarkConfig) -> None:
+        self.config = config
+        self.dataset = registry.datasets.build(config.dataset)
+        self.tokenizer = load_tokenizer(self.dataset.config.tokenizer)
+
+    def result(self, counts: dict[str, int], metrics: dict[str, float], chance: dict[str, float]) -> dict[str, Any]:
+        """What every `evaluate` returns: how much was measured and of which files, and the metrics beside chance."""
+        return {
+            **counts,
+            "missing_videos": len(self.dataset.missing_videos),
+            "data": self.dataset.fingerprints,
+            "metrics": metrics,
+            "chance": chance,
+        }
+
+    @torch.inference_mode()
+    def encode_texts(self, model: VideoCLIP, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+        """One vector a text; each different text is encoded once."""
+        different = list(dict.fromkeys(texts))
+        length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
+        vectors = []
+        for some in batches(different, self.config.clips_at_once):
+            encoded = self.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="pt")
+            ids, mask = (encoded[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
+            vectors.append(model.encode_text(ids, mask.bool()).float().cpu())
+        position = {text: number for number, text in enumerate(different)}
+        return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
+
+    @torch.inference_mode()
+    def encode_videos(self, model: VideoCLIP, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
+        """One vector a clip."""
+        vectors = [
+            model.encode_video(*pad(rows, model)).float().cpu() for rows in batches(clips, self.config.clips_at_once)
+        ]
+        return np.asarray(torch.cat(vectors).numpy())
+
+    def encode_whole_videos(self, model: VideoCLIP, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+        """One vector a video, of its first max_video_len seconds; each different video is encoded once."""
+        different = list(dict.fromkeys(video_ids))
+        end = model.config.max_video_len
+        vectors = self.encode_videos(model, (self.dataset.seconds(video_id, 0, end) for video_id in different))
+        position = {video_id: number for number, video_id in enumerate(different)}
+        return vectors[[position[video_id] for video_id in video_ids]]
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def pad(
+    rows: Sequence[Float[Tensor, "_ F"]], model: VideoCLIP, *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
+    width = rows[0].shape[1]
+    if width != model.config.feature_dim:
+        raise ValueError(f"the data set holds features of width {width}, the model takes {model.config.feature_dim}")
+    features = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    if features.shape[1] < length:
+        features = torch.nn.functional.pad(features, (0, 0, 0, length - features.shape[1]))
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(features.shape[1]) < lengths[:, None]
+    return features.to(device_of(model)), mask.to(device_of(model))
+
+
+def device_of(model: VideoCLIP) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,49 @@
+"""Zero-shot classification: which label, put in words, is nearest to the video."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mmpt_plugin.metrics.classification import classification
+from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.registry import register_task
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
+
+
+@dataclass(kw_only=True)
+class ZeroShotClassificationConfig(BenchmarkConfig):
+    """`dataset` is one with a label a video, {_name: labelled_csv, ...}."""
+
+    prompts: list[str] = field(default_factory=lambda: ["{label}"])
+    """Texts with `{label}` in them; of several, the mean of their vectors stands for the label."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wrong = [prompt for prompt in self.prompts if "{label}" not in prompt]
+        if wrong or not self.prompts:
+            raise ValueError(f"task.prompts are texts with {{label}} in them, got {wrong or self.prompts}")
+
+
+@register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
+class ZeroShotClassification(Benchmark):
+    """The label whose prompts are nearest by dot product."""
+
+    config: ZeroShotClassificationConfig
+
+    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+        labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
+        metrics = classification(self.scores(model), labels)
+        chance = {key: min(5 if key == "top5" else 1, num_labels) / num_labels for key in metrics}
+        return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance)
+
+    def scores(self, model: VideoCLIP) -> Float[np.ndarray, "N C"]:
+        videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
+        return np.asarray(videos @ self.encode_labels(model).T)
+
+    def encode_labels(self, model: VideoCLIP) -> Float[np.ndarray, "C D"]:
+        """The mean vector of each label's prompts."""
+        texts = [prompt.replace("{label}", label) for label in self.dataset.labels for prompt in self.config.prompts]
+        vectors = self.encode_texts(model, texts)
+        return np.asarray(vectors.reshape(len(self.dataset.labels), len(self.config.prompts), -1).mean(axis=1))

@@ -1,0 +1,58 @@
+"""Step localisation: the steps of a known task, in their order, each at one second of a long video."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mmpt_plugin.datasets.segments import steps_shown
+from mmpt_plugin.metrics.localization import average_recall, ordered_steps
+from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.registry import register_task
+from mmpt_plugin.tasks.benchmark import Benchmark
+from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
+
+CHANCE_DRAWS = 20
+
+
+@dataclass(kw_only=True)
+class StepLocalizationConfig(WindowsConfig):
+    """`dataset` is one with steps for each task, {_name: crosstask, ...}."""
+
+
+@register_task("step_localization", dataclass=StepLocalizationConfig)
+class StepLocalization(Benchmark):
+    """The seconds, in the steps' order, whose states are together most like the steps' texts."""
+
+    config: StepLocalizationConfig
+
+    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+        """Chance is the same search on random scores."""
+        videos = self.dataset.videos
+        scores = list(self.scores(model))
+        shown = [
+            steps_shown(video.segments, *one.shape) for video, one in zip(videos, scores, strict=True)
+        ]  # each (T, K)
+        recall = self._recall(scores, shown)
+        rng = np.random.default_rng(0)
+        draws = [self._recall([rng.standard_normal(one.shape) for one in scores], shown) for _ in range(CHANCE_DRAWS)]
+        chance = {key: float(np.mean([draw[key] for draw in draws])) for key in recall}
+        return self.result({"num_videos": len(videos), "num_tasks": len(self._tasks())}, recall, chance)
+
+    def scores(self, model: VideoCLIP) -> Iterator[Float[np.ndarray, "_ K"]]:
+        """Of every video, the log-probability of each step of its task, second by second."""
+        steps = {task: self.encode_texts(model, self.dataset.steps[task]) for task in self._tasks()}
+        rows = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
+        for video, states in zip(self.dataset.videos, encode_seconds(model, rows, self.config), strict=True):
+            logits = states.numpy() @ steps[video.group].T
+            logits -= logits.max(axis=1, keepdims=True)
+            yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    def _tasks(self) -> list[str]:
+        return list(dict.fromkeys(video.group for video in self.dataset.videos))
+
+    def _recall(self, scores: list[Float[np.ndarray, "_ _"]], shown: list[Bool[np.ndarray, "_ _"]]) -> dict[str, float]:
+        groups = [video.group for video in self.dataset.videos]
+        return average_recall([ordered_steps(one) for one in scores], shown, groups)

@@ -1,0 +1,34 @@
+"""Multiple choice: which of the texts is the video's own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mmpt_plugin.metrics.question_answering import multiple_choice
+from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.registry import register_task
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
+
+
+@dataclass(kw_only=True)
+class MultipleChoiceQAConfig(BenchmarkConfig):
+    """`dataset` is one with questions, {_name: msrvtt_multiple_choice, ...}."""
+
+
+@register_task("multiple_choice_qa", dataclass=MultipleChoiceQAConfig)
+class MultipleChoiceQA(Benchmark):
+    """The option with the highest score is the answer."""
+
+    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+        questions = self.dataset.questions
+        metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
+        return self.result({"num_questions": len(questions)}, metrics, {"accuracy": 1 / len(questions[0].options)})
+
+    def scores(self, model: VideoCLIP) -> Float[np.ndarray, "Q O"]:
+        questions = self.dataset.questions
+        videos = self.encode_whole_videos(model, [question.video_id for question in questions])
+        texts = self.encode_texts(model, [option for question in questions for option in question.options])
+        scores = np.einsum("qd,qod->qo", videos, texts.reshape(len(questions), -1, videos.shape[1]))
+        return np.asarray(scores)

@@ -1,0 +1,78 @@
+"""Sliding windows over long videos: every second's state, averaged over the windows that hold it.
+
+Scores are linear in the states, so this is the mean of the windows' scores too.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, pad
+
+
+@dataclass(kw_only=True)
+class WindowsConfig(BenchmarkConfig):
+    window: int = 32
+    """Seconds that the model sees together; clips_at_once counts windows."""
+    stride: int = 16
+    see_cls: bool = False
+    """Whether seconds attend to [CLS]. The released weights' numbers were measured without, though in training
+    they do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.stride <= self.window:
+            raise ValueError(f"1 <= task.stride <= task.window must hold, got {self.stride} and {self.window}")
+
+
+class Video:
+    """A video's features, and the sums of the states that its windows have brought so far."""
+
+    def __init__(self, rows: Float[Tensor, "T F"], config: WindowsConfig) -> None:
+        self.rows, self.window = rows, config.window
+        self.starts = range(0, max(len(rows) - config.window + config.stride, 1), config.stride)
+        self.sums: Tensor | None = None
+        self.counts = torch.zeros(len(rows), 1)
+
+    def windows(self) -> Iterator[tuple["Video", int]]:
+        """Each by its first second; the last is the first one that reaches the end."""
+        for start in self.starts:
+            yield self, start
+
+    def features(self, start: int) -> Float[Tensor, "_ F"]:
+        return self.rows[start : start + self.window]
+
+    def add(self, start: int, states: Float[Tensor, "_ D"]) -> None:
+        length = len(self.features(start))
+        if self.sums is None:
+            self.sums = states.new_zeros(len(self.rows), states.shape[1])
+        self.sums[start : start + length] += states[:length]
+        self.counts[start : start + length] += 1
+
+    def is_last(self, start: int) -> bool:
+        return start == self.starts[-1]
+
+    def mean(self) -> Float[Tensor, "T D"]:
+        assert self.sums is not None
+        return self.sums / self.counts
+
+
+def encode_seconds(
+    model: VideoCLIP, videos: Iterable[Float[Tensor, "_ F"]], config: WindowsConfig
+) -> Iterator[Float[Tensor, "_ D"]]:
+    """The states of every video, in order; a batch may hold windows of several videos."""
+    if config.window > model.config.max_video_len:
+        raise ValueError(f"task.window is {config.window}, but the model sees {model.config.max_video_len} s")
+    windows = (window for rows in videos for window in Video(rows, config).windows())
+    for batch in batches(windows, config.clips_at_once):
+        features, mask = pad([video.features(start) for video, start in batch], model)
+        with torch.inference_mode():
+            states = model.encode_video_steps(features, mask, see_cls=config.see_cls).float().cpu()
+        for (video, start), of_window in zip(batch, states, strict=True):
+            video.add(start, of_window)
+            if video.is_last(start):
+                yield video.mean()

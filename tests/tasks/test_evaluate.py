@@ -1,0 +1,96 @@
+"""All benchmarks of a project, those whose data is not there listed; the task YAMLs; the command."""
+
+import json
+
+import pytest
+
+from mmpt_plugin import registry
+from mmpt_plugin.cli import main
+from mmpt_plugin.config import available, load_project, plain
+from mmpt_plugin.tasks.benchmark import Benchmark
+from mmpt_plugin.tasks.evaluate import evaluate_all
+from tests.tasks.golden import ENDTASK, released
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    released().save_pretrained(folder)
+    return folder
+
+
+def project(name, checkpoint, **dataset):
+    section = plain(load_project("videoclip/zeroshot", [f"task={name}", f"checkpoint={checkpoint}"]))
+    section["task"]["dataset"] |= dataset
+    return section
+
+
+def local(corpus, annotations):
+    return {
+        "annotations": str(ENDTASK / corpus / annotations),
+        "features": str(ENDTASK / corpus / "features"),
+        "tokenizer": str(ENDTASK / "tokenizer"),
+    }
+
+
+def test_benchmarks_that_are_there_are_measured_and_the_others_listed(checkpoint, tmp_path):
+    """An annotation file without features is not there either."""
+    absent = str(tmp_path / "absent")
+    result = evaluate_all(
+        {
+            "msrvtt": project("msrvtt", checkpoint, **local("msrvtt", "MSRVTT_JSFUSION_test.csv")),
+            "msrvtt_qa": project("msrvtt_qa", checkpoint, **local("msrvtt", "MSR_MC_test.csv")),
+            "coin": project("coin", checkpoint, **local("coin", "COIN.json") | {"allow_missing": True}),
+            "youcook2": project("youcook2", checkpoint, annotations=absent),
+            "didemo": project("didemo", checkpoint, **local("didemo", "test_data.json") | {"features": absent}),
+        }
+    )
+    assert list(result["benchmarks"]) == ["msrvtt", "msrvtt_qa", "coin"]
+    assert result["not_there"]["youcook2"]["missing"] == f"no annotations at {absent}"
+    assert "youcook2.eecs.umich.edu" in result["not_there"]["youcook2"]["source"]
+    assert result["not_there"]["didemo"]["missing"] == f"no features at {absent}"
+    coin = result["benchmarks"]["coin"]
+    assert coin["paper"] == {"frame_accuracy": 0.589}
+    assert coin["missing_videos"] == 1
+    assert coin["constant_background"].keys() == coin["metrics"].keys() == coin["untrained"].keys()
+    assert {len(value) for value in coin["data"].values()} == {64}
+    assert result["benchmarks"]["msrvtt"]["data"] != result["benchmarks"]["msrvtt_qa"]["data"]
+    json.dumps(result)
+
+
+def test_wrong_data_stops_the_run(checkpoint):
+    """A missing video is no missing benchmark."""
+    with pytest.raises(ValueError, match="1 videos have no features in .*: coin1"):
+        evaluate_all({"coin": project("coin", checkpoint, **local("coin", "COIN.json"))})
+
+
+def test_the_command_prints_ours_beside_the_papers_and_lists_what_is_not_there(checkpoint, tmp_path, capsys):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "# @package _global_\ndefaults: [/projects/videoclip/zeroshot@_global_, _self_]\n"
+        "benchmarks: [msrvtt, crosstask]\n"
+    )
+    found = [f"task.dataset.{key}={value}" for key, value in local("msrvtt", "MSRVTT_JSFUSION_test.csv").items()]
+    out = tmp_path / "all.json"
+    assert main(["evaluate", str(own), f"checkpoint={checkpoint}", *found, "task=msrvtt", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "10.4 %" in shown
+    assert json.loads(out.read_text())["paper"]["t2v_recall@1"] == 0.104
+    assert main(["evaluate", str(own), f"checkpoint={checkpoint}", "--json", str(out)]) == 0
+    assert list(json.loads(out.read_text())["not_there"]) == ["msrvtt", "crosstask"]
+    assert "not on this machine" in capsys.readouterr().out
+
+
+def test_every_task_yaml_is_complete():
+    """Every key is known, published numbers bear the metrics' names, and each benchmark says where it comes from."""
+    benchmarks = plain(load_project("videoclip/zeroshot", ["checkpoint=x"]))["benchmarks"]
+    assert set(benchmarks) <= set(available("tasks"))
+    keys = {"t2v_recall@1", "t2v_recall@5", "t2v_recall@10", "accuracy", "frame_accuracy", "average_recall"}
+    for name in available("tasks"):
+        task = plain(load_project("videoclip/zeroshot", ["checkpoint=x", f"task={name}"]))["task"]
+        config = registry.tasks[task["_name"]].parse(task)
+        registry.datasets[task["dataset"]["_name"]].parse(task["dataset"])
+        if issubclass(registry.tasks[task["_name"]].cls, Benchmark):
+            assert name in benchmarks
+            assert config.source
+            assert set().union(*config.paper.values()) <= keys | {"rank@1", "rank@5"}
