@@ -88,7 +88,7 @@ class FairseqTaskAdapter(FairseqTask):
     def _new_clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
         device = next(self.model.parameters()).device
 
-        def embed() -> np.ndarray:
+        def embed(*, gather: bool = True) -> np.ndarray:
             return embed_videos(
                 self.model.model,
                 dataset.dataset,
@@ -96,6 +96,7 @@ class FairseqTaskAdapter(FairseqTask):
                 epoch=epoch,
                 device=device,
                 num_workers=self.cfg.num_workers,
+                gather=gather,
             )
 
         with torch.random.fork_rng():
