@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from jaxtyping import Int
 from omegaconf import II
@@ -14,7 +15,9 @@ from omegaconf import II
 from mmpt_plugin.distributed import rank, world_size
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
+from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
 from mmpt_plugin.registry import Entry
+from mmpt_plugin.samplers.coverage import coverage
 from mmpt_plugin.samplers.saved import read_clusters, write_clusters
 from mmpt_plugin.tasks.pretraining import embed_videos
 
@@ -63,12 +66,21 @@ class FairseqTaskAdapter(FairseqTask):
         clusters = self._clusters(dataset, epoch)
         dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards)
         iterator = super().get_batch_iterator(dataset, **kwargs)
+        iterator.__class__ = ClusterIterator  # fairseq names the class where it makes one
         # The sampler's order is random already, and the same for any number of processes.
         iterator.disable_shuffling = True
         iterator.shuffle = False
         # The loader serves this epoch only; workers kept alive would hold up the next one's for seconds.
         iterator.persistent_workers = False
         return iterator
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Puts into fairseq's log of the epoch which share of the videos it shows."""
+        super().begin_epoch(epoch, model)
+        dataset = self.datasets[self.cfg.train_subset]
+        counted = coverage(self.planned[id(dataset)][1], len(dataset.dataset))
+        metrics.log_scalar("coverage", counted.share, round=4)
+        metrics.log_scalar("videos_repeated", counted.repeated)
 
     def _clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
         """The epoch's clusters, worked out once; fairseq asks for one epoch past the last, which gets the last's."""

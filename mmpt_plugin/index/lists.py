@@ -8,15 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.index.flat import FEW, Best, Flat, Found, scores
+from mmpt_plugin.index.flat import FEW, QUERIES, Best, Flat, Found, scores
 from mmpt_plugin.index.parallel import in_parallel
 
 logger = logging.getLogger(__name__)
 
 SAMPLE = 256  # queries that recall is measured on
+SAMPLE_AGAIN = 64  # the same after vectors were left out
 ITERATIONS = 6
-POINTS_PER_CELL = 40  # k-means sees this many vectors a cell
-BLOCK = 4096  # vectors or queries compared with all cells at a time
+POINTS_PER_CELL = 32  # k-means sees this many vectors a cell
+BLOCK = 1024  # vectors or queries compared with all cells at a time
 
 
 class InvertedLists:
@@ -40,7 +41,7 @@ class InvertedLists:
         self.vectors, self.k, self.metric, self.recall = vectors, k, metric, recall
         self.rng = np.random.default_rng(seed)
         self.cells, self.cell_of = k_means(vectors, round(len(vectors) ** 0.5), self.rng)
-        self._set_rows(np.arange(len(vectors)))
+        self._set_rows(np.arange(len(vectors)), SAMPLE)
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "InvertedLists | Flat":
         """The same among fewer vectors, in the same cells; recall is measured anew."""
@@ -48,7 +49,7 @@ class InvertedLists:
             return Flat(self.vectors, metric=self.metric, rows=rows)
         fewer = object.__new__(InvertedLists)
         fewer.__dict__.update(self.__dict__)
-        fewer._set_rows(rows)
+        fewer._set_rows(rows, SAMPLE_AGAIN)
         return fewer.or_flat()
 
     def or_flat(self) -> "InvertedLists | Flat":
@@ -56,15 +57,15 @@ class InvertedLists:
         spare = 2 * self.num_probes < len(self.cells)
         return self if spare else Flat(self.vectors, metric=self.metric, rows=torch.cat(self.lists).numpy())
 
-    def _set_rows(self, rows: Int[np.ndarray, " R"]) -> None:
+    def _set_rows(self, rows: Int[np.ndarray, " R"], num_samples: int) -> None:
         by_cell = rows[np.argsort(self.cell_of[rows], kind="stable")]
         self.sizes = torch.from_numpy(np.bincount(self.cell_of[rows], minlength=len(self.cells)))
         self.lists = torch.split(torch.from_numpy(by_cell), self.sizes.tolist())
-        self.num_probes = self._tuned(rows)
+        self.num_probes = self._tuned(rows, num_samples)
 
-    def _tuned(self, rows: Int[np.ndarray, " R"]) -> int:
+    def _tuned(self, rows: Int[np.ndarray, " R"], num_samples: int) -> int:
         """How many lists to probe."""
-        sample = self.vectors[self.rng.choice(rows, min(SAMPLE, len(rows)), replace=False)]
+        sample = self.vectors[self.rng.choice(rows, min(num_samples, len(rows)), replace=False)]
         k = min(self.k, len(rows))
         exact = Flat(self.vectors, metric=self.metric, rows=rows).search(sample, k)[1]
         turn = self._in_turn(torch.from_numpy(sample)).argsort(dim=1)  # (Q, L): after how many others a list is probed
@@ -105,7 +106,10 @@ class InvertedLists:
         query = torch.cat([which + number * BLOCK for number, (which, _) in enumerate(pairs)])
         probed, by_list = torch.cat([lists for _, lists in pairs]).sort()
         asking = torch.split(query[by_list], torch.bincount(probed, minlength=len(self.cells)).tolist())
-        in_parallel(look_into, zip(asking, self.lists, strict=True))
+        pieces = (
+            (part, rows) for which, rows in zip(asking, self.lists, strict=True) for part in torch.split(which, QUERIES)
+        )
+        in_parallel(look_into, pieces)
         return best.sorted()
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 Neighbours = SharedQueries | SharedVectors
 
-SPREAD = 4  # a covering round draws centres that want a quarter of the videos left: few want the same
+SPREAD = 2  # a covering round draws centres that want half of the videos left: few want the same
 
 
 @dataclass(kw_only=True)

@@ -85,6 +85,34 @@ def test_every_rank_gets_equally_many_full_batches(task):
     assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, clips drawn anew
 
 
+@pytest.mark.parametrize(("before", "steps", "after", "shown"), [(2, 1, 1, 2), (1, 3, 2, 2), (4, 0, 1, 0)])
+def test_an_epoch_goes_on_with_other_processes(task, caplog, before, steps, after, shown):
+    """Of 4 batches, `before` processes took `steps` each; where they make no whole step of `after`, one comes again."""
+    options = {"epoch": 2, "seed": 1, "max_sentences": 1}
+    stopped = task.get_batch_iterator(task.dataset("train"), num_shards=before, **options)
+    epoch = stopped.next_epoch_itr(shuffle=True)
+    for _ in range(steps):
+        next(epoch)
+    state = stopped.state_dict()
+    ranks = []
+    for rank in range(after):
+        resumed = task.get_batch_iterator(task.dataset("train"), num_shards=after, shard_id=rank, **options)
+        resumed.load_state_dict(state)
+        ranks.append([videos(batch) for batch in resumed.next_epoch_itr(shuffle=True)])
+    assert [batch for step in zip(*ranks, strict=True) for batch in step] == planned(task)[shown:]
+    assert f"resumed on {after} processes instead of {before}" in caplog.text
+
+
+def test_the_epochs_log_says_how_many_videos_it_shows(task):
+    from fairseq.logging import metrics
+
+    batches(task, 1)
+    shown = {video for cluster in planned(task) for video in cluster}
+    with metrics.aggregate("train", new_root=True) as logged:
+        task.begin_epoch(1, task.model)
+    assert logged.get_smoothed_value("coverage") == pytest.approx(len(shown) / 12, abs=1e-4)
+
+
 def test_no_clusters_are_made_past_the_last_epoch(task, monkeypatch):
     """fairseq asks for the batches of one epoch more than it trains."""
     batches(task, 3)

@@ -91,14 +91,16 @@ def test_recall_is_logged(caplog):
     assert "recall@10 0.9" in caplog.text
 
 
-@pytest.mark.parametrize("index", [Flat, lambda vectors: InvertedLists(vectors, k=10, recall=0.999)])
+@pytest.mark.parametrize("index", [Flat, lambda vectors: InvertedLists(vectors, k=10, recall=0.98)])
 def test_only_some_rows_are_found(index, monkeypatch):
     monkeypatch.setattr("mmpt_plugin.index.lists.FEW", 100)
     vectors = grouped(50, 20)
     rows = np.arange(1, 1000, 2)
     fewer = index(vectors).only(rows)
     exact = rows[by_hand(vectors[rows].astype(float), vectors[:40].astype(float), 10, "inner_product")]
-    assert recall(fewer.search(vectors[:40], 10)[1], exact) >= 0.99
+    found = fewer.search(vectors[:40], 10)[1]
+    assert np.isin(found, rows).all()
+    assert recall(found, exact) >= 0.95
 
 
 def test_the_index_suits_the_vectors(monkeypatch):
