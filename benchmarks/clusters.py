@@ -54,10 +54,9 @@ def main() -> None:
         apart(make_vectors, path, arguments.videos, arguments.noise)
         result = measure(path)
     print(
-        f"{result['videos']:,} videos: ours {result['seconds']:.1f} s (with cover {result['cover_seconds']:.1f} s), "
-        f"exact {result['exact_seconds']:.1f} s, plain {result['plain_seconds']:.1f} s; recall "
-        f"{result['recall']:.3f}, plain {result['plain_recall']:.3f}; coverage {result['random_coverage']:.3f}, with cover {result['coverage']:.3f}; "
-        f"{result['peak_memory_bytes'] / result['vector_bytes']:.2f} times the vectors' memory"
+        "{videos:,} videos: ours {seconds:.1f} s (with cover {cover_seconds:.1f} s), exact {exact_seconds:.1f} s, plain "
+        "{plain_seconds:.1f} s; recall {recall:.3f}, plain {plain_recall:.3f}; coverage {random_coverage:.3f}, with "
+        "cover {coverage:.3f}; {peak_memory_bytes:,} bytes for {vector_bytes:,} of vectors".format(**result)
     )
     if arguments.json:
         print(json.dumps(result))

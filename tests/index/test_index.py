@@ -97,8 +97,8 @@ def test_only_some_rows_are_found(index, monkeypatch):
     vectors = grouped(50, 20)
     rows = np.arange(1, 1000, 2)
     fewer = index(vectors).only(rows)
-    exact = rows[by_hand(vectors[rows].astype(float), vectors[:40].astype(float), 10, "inner_product")]
-    found = fewer.search(vectors[:40], 10)[1]
+    exact = rows[by_hand(vectors[rows].astype(float), vectors[::25].astype(float), 10, "inner_product")]
+    found = fewer.search(vectors[::25], 10)[1]
     assert np.isin(found, rows).all()
     assert recall(found, exact) >= 0.95
 
