@@ -55,8 +55,8 @@ def main() -> None:
         result = measure(path)
     print(
         "{videos:,} videos: ours {seconds:.1f} s (with cover {cover_seconds:.1f} s), exact {exact_seconds:.1f} s, "
-        "plain {plain_seconds:.1f} s; recall {recall:.3f}, plain {plain_recall:.3f}; coverage {random_coverage:.3f}, with "
-        "cover {coverage:.3f}; {peak_memory_bytes:,} bytes for {vector_bytes:,} of vectors".format(**result)
+        "plain {plain_seconds:.1f} s; recall {recall:.3f}, plain {plain_recall:.3f}; coverage {random_coverage:.3f}, "
+        "with cover {coverage:.3f}; {peak_memory_bytes:,} bytes for {vector_bytes:,} of vectors".format(**result)
     )
     if arguments.json:
         print(json.dumps(result))
