@@ -20,6 +20,7 @@ from mmpt_plugin.registry import Entry
 from mmpt_plugin.samplers.coverage import coverage
 from mmpt_plugin.samplers.saved import read_clusters, write_clusters
 from mmpt_plugin.tasks.pretraining import embed_videos
+from mmpt_plugin.tasks.running_means import RunningMeans
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class FairseqTaskAdapter(FairseqTask):
         require_all_processes()
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
+        self.means: RunningMeans | None = None
         self.samplers: dict[int, Any] = {}
         self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
 
@@ -101,7 +103,9 @@ class FairseqTaskAdapter(FairseqTask):
         device = next(self.model.parameters()).device
 
         def embed(*, gather: bool = True) -> np.ndarray:
-            return embed_videos(
+            if self.means is not None:
+                return self.means.merge()
+            vectors = embed_videos(
                 self.model.model,
                 dataset.dataset,
                 seed=self.cfg.seed,
@@ -110,10 +114,19 @@ class FairseqTaskAdapter(FairseqTask):
                 num_workers=self.cfg.num_workers,
                 gather=gather,
             )
+            if getattr(self.task.config, "reuse_training_embeddings", False):
+                self.means = RunningMeans(vectors)
+                self.model.register_forward_hook(self._keep_embeddings, with_kwargs=True)
+            return vectors
 
         with torch.random.fork_rng():
             clusters: np.ndarray = self.samplers[id(dataset)].clusters(epoch, embed)
         return clusters
+
+    def _keep_embeddings(self, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:
+        if model.training and self.means is not None:
+            video, text = embeddings
+            self.means.add(video, text, sample["video_ids"])
 
 
 def require_all_processes() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmpt_plugin.index.parallel import in_parallel
 
 FEW = 32768  # vectors up to which a matrix product with all of them is done before lists are made
-BLOCK = 4096  # vectors scored at a time
+BLOCK = 1024  # vectors scored at a time
 QUERIES = 512  # queries at a time
 
 Found = tuple[Float[np.ndarray, "Q K"], Int[np.ndarray, "Q K"]]

@@ -26,6 +26,19 @@ class VideoTextPretrainingConfig:
     """Which data set, {_name: overlapped_clips, splits: {train: ..., valid: ...}}."""
     sampler: dict[str, Any] = field(default_factory=lambda: {"_name": "uniform"})
     """Which videos share a batch, {_name: retrieval_augmented, videos_per_batch: 32, clusters_from: 64}."""
+    reuse_training_embeddings: bool = False
+    """Index each epoch by the embeddings that training made in the one before, instead of a pass over all videos.
+
+    Only a run's first epoch, and the first after it is resumed, take that pass. See tasks/running_means.py for what
+    is stale about them.
+    """
+
+    def __post_init__(self) -> None:
+        if self.reuse_training_embeddings and self.sampler.get("sharded"):
+            raise ValueError(
+                "task.reuse_training_embeddings keeps all vectors on every rank, which sampler.sharded forbids: "
+                "turn one of them off"
+            )
 
 
 @register_task("video_text_pretraining", dataclass=VideoTextPretrainingConfig)

@@ -22,6 +22,10 @@ install()
 
 @pytest.fixture
 def task(kitchen, tmp_path):
+    return set_up(kitchen, tmp_path)
+
+
+def set_up(kitchen, tmp_path, **options):
     from fairseq import tasks
 
     config = fairseq_config(
@@ -33,6 +37,7 @@ def task(kitchen, tmp_path):
                     "splits": {"train": str(kitchen.shards)},
                     "pairs_per_video": 2,
                 },
+                **options,
             },
             "sampler": {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
             "model": {"_name": "videoclip", **TINY_MODEL},
@@ -83,6 +88,26 @@ def test_every_rank_gets_equally_many_full_batches(task):
     assert [len(rank) for rank in ranks] == [2, 2, 2]
     assert videos(ranks[1][1]) == videos(ranks[0][0])
     assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, clips drawn anew
+
+
+def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monkeypatch):
+    """The first epoch is indexed by a pass over all videos; the second by what training made in the first."""
+    task = set_up(kitchen, tmp_path, reuse_training_embeddings=True)
+    first = batches(task, 1)
+    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", lambda *_, **__: pytest.fail("a second pass"))
+    task.model.train()
+    embedded = {}
+    for batch in first:
+        video, text = task.model(**batch)
+        for pair, video_id in zip(((video + text) / 2).tolist(), batch["video_ids"].tolist(), strict=True):
+            embedded.setdefault(video_id, []).append(pair)
+    batches(task, 2)
+    for video, pairs in embedded.items():
+        mean = torch.tensor(pairs).mean(dim=0)
+        torch.testing.assert_close(torch.tensor(task.means.vectors[video]).float(), mean, atol=2e-3, rtol=2e-3)
+    task.model.eval()
+    task.model(**first[0])
+    assert task.means.counts.sum() == 0  # validation is no training
 
 
 @pytest.mark.parametrize(("before", "steps", "after", "shown"), [(2, 1, 1, 2), (1, 3, 2, 2), (4, 0, 1, 0)])

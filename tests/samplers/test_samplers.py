@@ -98,6 +98,14 @@ def test_saved_clusters_serve_the_run_that_stopped_in_them(tmp_path):
     assert read_clusters(path, RUN | {"epoch": 3}, num_updates=12) is None
 
 
+def test_saved_clusters_of_another_run_are_left_and_what_changed_is_said(tmp_path, caplog):
+    path = tmp_path / "clusters.safetensors"
+    write_clusters(path, np.arange(9).reshape(3, 3), RUN, num_updates=10)
+    assert read_clusters(path, RUN | {"num_videos": 12}, num_updates=12) is None
+    assert "num_videos was 9 and is 12" in caplog.text
+    assert "seed" not in caplog.text
+
+
 def test_damaged_saved_clusters_are_named(tmp_path):
     path = tmp_path / "clusters.safetensors"
     write_clusters(path, np.arange(9).reshape(3, 3), RUN, num_updates=10)
