@@ -46,4 +46,4 @@ class GpuFlat:
         found, places = self.index.search(asked, k)
         if self.metric == "l2":  # as flat.scores has it
             found = (np.square(asked).sum(axis=1, keepdims=True) - found) / 2
-        return found, np.where(places < 0, -1, self.rows[places])  # FAISS's -1: there were fewer than k
+        return found, np.append(self.rows, -1)[places]  # FAISS's -1, where there were fewer, stays -1
