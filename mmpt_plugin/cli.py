@@ -265,9 +265,9 @@ def run_embed(arguments: argparse.Namespace) -> int:
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.config import load_project, plain
+    from mmpt_plugin.config import fine_tuned, load_project, plain
 
-    project = plain(load_project(arguments.project, arguments.overrides))
+    project = fine_tuned(plain(load_project(arguments.project, arguments.overrides)))
     try:
         from mmpt_plugin.fairseq_bridge.train import command_line, train
     except ModuleNotFoundError as error:

@@ -45,6 +45,17 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
     return config
 
 
+def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
+    """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split."""
+    task = dict(project.get("task") or {})
+    recipe = task.pop("finetune", None)
+    if not recipe:
+        return project
+    splits = recipe["dataset"]["splits"]
+    measured = recipe.get("benchmark") or (task | {"dataset": splits["valid"]} if "valid" in splits else {})
+    return project | {"task": {"_name": "finetuning", "dataset": recipe["dataset"], "benchmark": measured}}
+
+
 def load_benchmarks(project: str, overrides: Sequence[str], loaded: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """For each of a project's `benchmarks` the project with that task."""
     names = loaded.get("benchmarks") or []

@@ -5,12 +5,14 @@ B pairs, T seconds of video, L text tokens, F feature width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+NO_LABEL = -100  # what torch's cross entropy leaves out
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,27 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Any]:
+        """Name -> tensor, for trainers that move mappings between devices."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """B windows of video with a label a second."""
+
+    video: Float[Tensor, "B T F"]
+    video_mask: Bool[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+    """NO_LABEL where the mask is False."""
+    video_ids: Int[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def to(self, device: torch.device | str) -> "LabelledBatch":
+        return LabelledBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Any]:
         """Name -> tensor, for trainers that move mappings between devices."""
@@ -77,21 +100,26 @@ class Cluster(NamedTuple):
         return np.random.default_rng([self.seed, self.epoch, self.number])
 
 
-def concatenate(batches: Sequence[Batch], *, pad_id: int) -> Batch:
+AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch)
+
+
+def concatenate(batches: Sequence[AnyBatch], *, pad_id: int) -> AnyBatch:
     """One batch of several, padded to the longest."""
     if len(batches) == 1:
         return batches[0]
+    fill = {"text": pad_id, "labels": NO_LABEL}
 
-    def rows(name: str, fill: float | bool | int) -> Tensor:
-        tensors = [getattr(batch, name) for batch in batches]
+    def rows(name: str) -> Tensor:
+        tensors: list[Tensor] = [batch.tensors()[name] for batch in batches]
+        if tensors[0].ndim == 1:
+            return torch.cat(tensors)
         width = max(tensor.shape[1] for tensor in tensors)
-        padded = [torch.cat([t, t.new_full((len(t), width - t.shape[1], *t.shape[2:]), fill)], dim=1) for t in tensors]
-        return torch.cat(padded)
+        return torch.cat([widened(tensor, width, fill.get(name, 0)) for tensor in tensors])
 
-    return Batch(
-        video=rows("video", 0.0),
-        video_mask=rows("video_mask", False),
-        text=rows("text", pad_id),
-        text_mask=rows("text_mask", False),
-        video_ids=torch.cat([batch.video_ids for batch in batches]),
-    )
+    return type(batches[0])(**{name: rows(name) for name in batches[0].tensors()})
+
+
+def widened(tensor: Tensor, width: int, fill: int) -> Tensor:
+    """(B, S, ..) -> (B, width, ..)"""
+    size, length, *rest = tensor.shape
+    return torch.cat([tensor, tensor.new_full((size, width - length, *rest), fill)], dim=1)

@@ -1,5 +1,6 @@
-"""Losses: embeddings of pairs -> a scalar."""
+"""Losses: what a model makes of a batch -> a scalar."""
 
+from mmpt_plugin.criterions.frame_cross_entropy import FrameCrossEntropy, FrameCrossEntropyConfig
 from mmpt_plugin.criterions.nce import NCE, NCEConfig
 
-__all__ = ["NCE", "NCEConfig"]
+__all__ = ["NCE", "FrameCrossEntropy", "FrameCrossEntropyConfig", "NCEConfig"]

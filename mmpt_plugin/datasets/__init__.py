@@ -1,5 +1,6 @@
 """Corpora."""
 
+from mmpt_plugin.datasets.captioned_clips import CaptionedClips, CaptionedClipsConfig
 from mmpt_plugin.datasets.coin import COIN, COINConfig
 from mmpt_plugin.datasets.crosstask import CrossTask, CrossTaskConfig
 from mmpt_plugin.datasets.didemo import DiDeMo, DiDeMoConfig, DiDeMoMoments
@@ -12,6 +13,7 @@ from mmpt_plugin.datasets.labelled_videos import (
     LabelledCSV,
     UCF101Config,
 )
+from mmpt_plugin.datasets.labelled_windows import LabelledWindows, LabelledWindowsConfig
 from mmpt_plugin.datasets.msrvtt import MSRVTT, MSRVTTConfig, MSRVTTMultipleChoice, MSRVTTMultipleChoiceConfig
 from mmpt_plugin.datasets.msvd import MSVD, MSVDConfig
 from mmpt_plugin.datasets.overlapped_clips import OverlappedClips, OverlappedClipsConfig
@@ -26,6 +28,8 @@ __all__ = [
     "UCF101",
     "VATEX",
     "COINConfig",
+    "CaptionedClips",
+    "CaptionedClipsConfig",
     "CrossTask",
     "CrossTaskConfig",
     "DiDeMo",
@@ -36,6 +40,8 @@ __all__ = [
     "JSONLConfig",
     "Kinetics",
     "LabelledCSV",
+    "LabelledWindows",
+    "LabelledWindowsConfig",
     "MSRVTTConfig",
     "MSRVTTMultipleChoice",
     "MSRVTTMultipleChoiceConfig",

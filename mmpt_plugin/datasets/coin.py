@@ -13,23 +13,25 @@ from mmpt_plugin.registry import register_dataset
 class COINConfig(CorpusConfig):
     """`annotations` is COIN.json."""
 
+    subset: str = "testing"
+    """training or testing."""
     allow_overlap: bool = False
     """Where segments overlap the later one counts, and their number is reported, instead of refusing to run."""
 
 
 @register_dataset("coin", dataclass=COINConfig)
 class COIN(Corpus):
-    """The videos of the testing subset; a segment's label is its id, from 1, and 0 is what has none.
+    """The videos of one subset; a segment's label is its id, from 1, and 0 is what has none.
 
     The labels' names are those of the testing subset, videos without features included.
     """
 
     config: COINConfig
 
-    def __init__(self, config: COINConfig, split: str = "testing") -> None:
+    def __init__(self, config: COINConfig, split: str = "test") -> None:
         super().__init__(config, split)
         self._named: list[tuple[str, int, str]] = []
-        videos = list(self._read(split))
+        videos = list(self._read(config.subset))
         self.labels = check_labels(self._named, config.annotations)
         self.videos = self.with_features(videos)
         self.num_overlaps = sum(self._check(video) for video in self.videos)

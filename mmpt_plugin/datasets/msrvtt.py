@@ -14,7 +14,9 @@ class MSRVTTConfig(CorpusConfig):
     or the corpus's own JSON with all sentences (MSRVTT_data.json, test_videodatainfo.json)."""
 
     videos: str | None = None
-    """For the JSON: a csv whose column video_id lists the videos; None takes those the JSON says are of `test`."""
+    """For the JSON: a csv whose column video_id lists the videos; None takes those that it says are of `split`."""
+    split: str = "test"
+    """train, validate or test, as the JSON names them."""
 
 
 @register_dataset("msrvtt", dataclass=MSRVTTConfig)
@@ -25,7 +27,7 @@ class MSRVTT(ClipCorpus):
 
     def __init__(self, config: MSRVTTConfig, split: str = "test") -> None:
         super().__init__(config, split)
-        rows = self._csv() if Path(config.annotations).suffix == ".csv" else self._json(split)
+        rows = self._csv() if Path(config.annotations).suffix == ".csv" else self._json(config.split)
         self.clips = self.keep(rows)
 
     def _csv(self) -> Iterator[tuple[str, AnnotatedClip]]:

@@ -49,6 +49,11 @@ def steps_shown(segments: Iterable[Segment], num_seconds: int, num_steps: int) -
     return shown
 
 
+def window_starts(num_seconds: int, *, window: int, stride: int) -> range:
+    """First seconds of sliding windows; the last is the first window that reaches the end."""
+    return range(0, max(num_seconds - window + stride, 1), stride)
+
+
 def overlaps(video: SegmentedVideo) -> list[tuple[Segment, Segment]]:
     """Pairs of segments that share time, neighbours in time only."""
     ordered = sorted(video.segments)

@@ -11,7 +11,7 @@ from mmpt_plugin.registry import Entry
 
 
 class FairseqCriterionAdapter(FairseqCriterion):
-    """Calls a core criterion on the embeddings of a batch; logs its loss and, where it gives some, its metrics."""
+    """Calls a core criterion on what the model makes of a batch; logs its loss and, where there are some, metrics."""
 
     entry: Entry
 
@@ -25,16 +25,16 @@ class FairseqCriterionAdapter(FairseqCriterion):
 
     def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
         """The loss is a mean over pairs already, so that the sample size, which divides it, is 1."""
-        video, text = model(**sample)
+        outputs = model(**sample)
         if hasattr(self.criterion, "with_metrics"):
-            loss, values = self.criterion.with_metrics(video, text)
+            loss, values = self.criterion.with_metrics(*outputs)
         else:
-            loss, values = self.criterion(video, text), {}
-        pairs = len(video)
+            loss, values = self.criterion(*outputs), {}
+        pairs = len(outputs[0])
         log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
         # fairseq's own names for throughput: a sentence is a pair, a token a second of video or a word piece.
         log["nsentences"] = pairs
-        log["ntokens"] = int(sample["video_mask"].sum() + sample["text_mask"].sum())
+        log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
         return loss, 1, log
 
     @classmethod

@@ -25,8 +25,8 @@ class FairseqModelAdapter(BaseFairseqModel):
         return cls(cls.entry.build(core_config(cls.entry, config)))
 
     def forward(self, **sample: Tensor) -> Any:
-        """`sample` holds the tensors of a Batch: trainers move and halve mappings, not Batches."""
-        return self.model(Batch(**sample))
+        """`sample` holds the tensors of a batch: trainers move and halve mappings, not batches."""
+        return self.model(getattr(self.model, "batch_type", Batch)(**sample))
 
     def set_num_updates(self, num_updates: int) -> None:
         super().set_num_updates(num_updates)

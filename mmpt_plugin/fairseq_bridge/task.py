@@ -45,6 +45,7 @@ class FairseqTaskAdapter(FairseqTask):
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
         self.means: RunningMeans | None = None
+        self.measured: tuple[int, dict[str, float]] = (-1, {})
         self.samplers: dict[int, Any] = {}
         self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
 
@@ -86,6 +87,19 @@ class FairseqTaskAdapter(FairseqTask):
         counted = coverage(self.planned[id(dataset)][1], len(dataset.dataset))
         metrics.log_scalar("coverage", counted.share, round=4)
         metrics.log_scalar("videos_repeated", counted.repeated)
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
+        """A benchmark is measured once a validation, by every rank alike; batches may not have metrics of its names."""
+        if self.measured[0] != self.model.num_updates and hasattr(self.task, "measure"):
+            self.measured = (self.model.num_updates, self.task.measure(self.model.model))
+        loss, size, log = super().valid_step(sample, model, criterion)
+        return loss, size, {name: value for name, value in log.items() if name not in self.measured[1]}
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            for name, value in self.measured[1].items():
+                metrics.log_scalar(name, value, round=4)
 
     def _clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
         """The epoch's clusters, worked out once; fairseq asks for one epoch past the last, which gets the last's."""

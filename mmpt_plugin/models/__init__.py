@@ -1,5 +1,6 @@
 """Models: batches -> embeddings."""
 
+from mmpt_plugin.models.segmenter import VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 
-__all__ = ["VideoCLIP", "VideoCLIPConfig"]
+__all__ = ["VideoCLIP", "VideoCLIPConfig", "VideoCLIPSegmenter", "VideoCLIPSegmenterConfig"]

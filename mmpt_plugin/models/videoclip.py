@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
+from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
 from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.clips.captions import load_tokenizer
@@ -30,6 +31,8 @@ class VideoCLIPConfig:
 
     bert: str | None = None
     """A BERT to start both encoders from, by hub name or folder; None starts from random weights."""
+    pretrained: str | None = None
+    """A VideoCLIP to start from: a folder, its name on the hub, or a fairseq checkpoint, as for from_pretrained."""
     feature_dim: int = 512
     hidden_size: int = 768
     num_attention_heads: int = 12
@@ -65,6 +68,12 @@ class VideoCLIPConfig:
 class VideoCLIP(nn.Module):
     """Frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
+    model_type = "videoclip"
+    config_type = VideoCLIPConfig
+    batch_type: type = Batch
+    heads: tuple[str, ...] = ()
+    """Prefixes of weights that a pre-trained checkpoint need not have."""
+
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
         self.config = config
@@ -77,8 +86,14 @@ class VideoCLIP(nn.Module):
             sep_token_id=config.cls_token_id + 1,
         )
         self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers))
-        if config.bert is not None:
+        self.add_heads()
+        if config.pretrained is not None:
+            start_from_pretrained(self, config.pretrained)
+        elif config.bert is not None:
             start_from_bert(self, config.bert)
+
+    def add_heads(self) -> None:
+        """For those who build on this model."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """The pooled video and text of every pair."""
@@ -158,7 +173,8 @@ class VideoCLIP(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""
-        write_folder(Path(folder), {"model_type": "videoclip", **asdict(self.config), "bert": None}, self.state_dict())
+        config = {"model_type": self.model_type, **asdict(self.config), "bert": None, "pretrained": None}
+        write_folder(Path(folder), config, self.state_dict())
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(str(folder))
 
@@ -172,19 +188,18 @@ class VideoCLIP(nn.Module):
         VideoCLIP was trained with bert-base-uncased's.
         """
         path = find_checkpoint(path)
-        if path.is_dir():
-            config, weights = read_folder(path)
-        else:
-            config, weights = from_fairseq(read_torch_file(path), where=str(path))
-        known = {field.name for field in fields(VideoCLIPConfig)}
+        config, weights = read_checkpoint(path)
+        name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
+        if name in registry.models and issubclass(registry.models[name].cls, cls):
+            cls = registry.models[name].cls
+        known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
         model = cls(
-            VideoCLIPConfig(
-                **{key: value for key, value in config.items() if key in known}
-                | shapes(weights, where=str(path))
+            cls.config_type(
+                **{key: value for key, value in (config | shapes(weights, where=str(path))).items() if key in known}
                 | settings
-                | {"bert": None}
+                | {"bert": None, "pretrained": None}
             )
         )
         load_strictly(model, weights, where=str(path))
@@ -198,6 +213,20 @@ class VideoCLIP(nn.Module):
                     f"{model.config.vocab_size}: it was trained with another"
                 )
         return model.eval()
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a folder or a fairseq checkpoint says of its configuration, and its weights."""
+    if path.is_dir():
+        return read_folder(path)
+    return from_fairseq(read_torch_file(path), where=str(path))
+
+
+def start_from_pretrained(model: "VideoCLIP", name: str) -> None:
+    """All weights that the checkpoint has; a head that it lacks keeps its own."""
+    weights = read_checkpoint(find_checkpoint(name))[1]
+    heads = {key: value for key, value in model.state_dict().items() if key.startswith(model.heads)}
+    load_strictly(model, heads | weights, where=name)
 
 
 def full_mask(features: Tensor, mask: Tensor | None) -> Tensor:
@@ -278,6 +307,7 @@ def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:
             "intermediate_size": len(weights["text_encoder.encoder.layer.0.intermediate.dense.weight"]),
             "num_video_layers": num_layers("video_encoder.bert"),
             "num_text_layers": num_layers("text_encoder"),
+            "num_labels": len(weights.get("video_encoder.classifier.bias", ())),
             "vocab_size": len(weights["text_encoder.embeddings.word_embeddings.weight"]),
             "max_position_embeddings": len(weights["text_encoder.embeddings.position_embeddings.weight"]),
         }

@@ -1,6 +1,7 @@
 """Kinds of task."""
 
 from mmpt_plugin.tasks.classification import ZeroShotClassification, ZeroShotClassificationConfig
+from mmpt_plugin.tasks.finetuning import FineTuning, FineTuningTaskConfig
 from mmpt_plugin.tasks.localization import StepLocalization, StepLocalizationConfig
 from mmpt_plugin.tasks.moments import MomentLocalization, MomentLocalizationConfig
 from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
@@ -11,6 +12,8 @@ from mmpt_plugin.tasks.segmentation import ActionSegmentation, ActionSegmentatio
 __all__ = [
     "ActionSegmentation",
     "ActionSegmentationConfig",
+    "FineTuning",
+    "FineTuningTaskConfig",
     "MomentLocalization",
     "MomentLocalizationConfig",
     "MultipleChoiceQA",

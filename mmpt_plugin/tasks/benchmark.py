@@ -29,6 +29,8 @@ class BenchmarkConfig:
     """Published numbers to stand beside ours, {zero_shot: {metric: value}, finetuned: {...}}."""
     source: str = ""
     """Where to get the data."""
+    finetune: dict[str, Any] = field(default_factory=dict)
+    """What projects/videoclip/finetune.yaml trains on, and how."""
 
     def __post_init__(self) -> None:
         if self.clips_at_once < 1:

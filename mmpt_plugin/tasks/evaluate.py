@@ -72,7 +72,7 @@ def load_models(checkpoint: Path) -> Models:
     trained = VideoCLIP.from_pretrained(checkpoint).to(device)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        untrained = VideoCLIP(trained.config).eval().to(device)
+        untrained = type(trained)(trained.config).eval().to(device)
     return Models({"path": str(checkpoint), "sha256": fingerprint(checkpoint)}, trained, untrained)
 
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from mmpt_plugin.datasets.segments import painted
 from mmpt_plugin.metrics.segmentation import segmentation
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import VideoCLIP, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark
+from mmpt_plugin.tasks.benchmark import Benchmark, device_of
 from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
 
 
@@ -32,12 +34,10 @@ class ActionSegmentation(Benchmark):
 
     def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
         num_classes = len(self.dataset.labels) + 1
-        labels = self.encode_labels(model)
-        limit = threshold(labels)
-        predicted, true = [], []
-        for video, scores in zip(self.dataset.videos, self.scores(model, labels), strict=True):
-            predicted.append(labels_of(scores, limit))
-            true.append(painted(video.segments, len(scores)))
+        predicted, limit = self.predict(model)
+        true = [
+            painted(video.segments, len(answer)) for video, answer in zip(self.dataset.videos, predicted, strict=True)
+        ]
         background = [np.zeros_like(labels) for labels in true]
         rng = np.random.default_rng(0)
         guessed = [rng.integers(0, num_classes, len(labels)) for labels in true]
@@ -47,14 +47,31 @@ class ActionSegmentation(Benchmark):
         counts = {"num_videos": len(true), "num_overlaps": self.dataset.num_overlaps}
         return self.result(counts, metrics, chance) | {"constant_background": constant, "threshold": limit}
 
+    @torch.inference_mode()
+    def predict(self, model: VideoCLIP) -> tuple[list[Int[np.ndarray, " _"]], float | None]:
+        """A label a second of every video, and the threshold under which there is none; a model with a classifier
+        needs no threshold."""
+        if isinstance(model, VideoCLIPSegmenter):
+            place = device_of(model), model.text_encoder.dtype
+            # The classifier is linear, so it may follow the averaging over windows.
+            logits = (model.classify_states(states.to(*place)) for states in self.states(model))
+            return [one.argmax(dim=1).cpu().numpy() for one in logits], None
+        labels = self.encode_labels(model)
+        limit = threshold(labels)
+        return [labels_of(scores, limit) for scores in self.scores(model, labels)], limit
+
     def encode_labels(self, model: VideoCLIP) -> Float[np.ndarray, "K D"]:
         return self.encode_texts(model, self.dataset.labels)
 
     def scores(self, model: VideoCLIP, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:
         """Of every video, second by label."""
-        videos = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
-        for states in encode_seconds(model, videos, self.config):
+        for states in self.states(model):
             yield states.numpy() @ labels.T
+
+    def states(self, model: VideoCLIP) -> Iterator[Float[Tensor, "_ D"]]:
+        """Of every video, its seconds' states."""
+        videos = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
+        return encode_seconds(model, videos, self.config)
 
 
 def threshold(labels: Float[np.ndarray, "K D"]) -> float:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmpt_plugin.datasets.segments import window_starts
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, pad
 
@@ -34,12 +35,12 @@ class Video:
 
     def __init__(self, rows: Float[Tensor, "T F"], config: WindowsConfig) -> None:
         self.rows, self.window = rows, config.window
-        self.starts = range(0, max(len(rows) - config.window + config.stride, 1), config.stride)
+        self.starts = window_starts(len(rows), window=config.window, stride=config.stride)
         self.sums: Tensor | None = None
         self.counts = torch.zeros(len(rows), 1)
 
     def windows(self) -> Iterator[tuple["Video", int]]:
-        """Each by its first second; the last is the first one that reaches the end."""
+        """Each by its first second."""
         for start in self.starts:
             yield self, start
 

@@ -1,0 +1,54 @@
+"""VideoCLIP with a label a second: the classifier that action segmentation is fine-tuned with.
+
+B windows, T seconds, F feature width, C labels.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmpt_plugin.clips.batch import LabelledBatch
+from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.registry import register_model
+
+
+@dataclass(kw_only=True)
+class VideoCLIPSegmenterConfig(VideoCLIPConfig):
+    num_labels: int = 779
+    """COIN's 778 steps, and 0 for none."""
+    see_cls: bool = False
+    """Whether seconds attend to [CLS]; the original hides it on COIN."""
+
+
+@register_model("videoclip_segmenter", dataclass=VideoCLIPSegmenterConfig)
+class VideoCLIPSegmenter(VideoCLIP):
+    """A linear classifier over every second's last hidden state (VideoCLIP, section 4.3)."""
+
+    model_type = "videoclip_segmenter"
+    config_type = VideoCLIPSegmenterConfig
+    batch_type = LabelledBatch
+    heads = ("video_encoder.classifier.",)
+    config: VideoCLIPSegmenterConfig
+
+    def add_heads(self) -> None:
+        classifier = nn.Linear(self.config.hidden_size, self.config.num_labels)
+        nn.init.normal_(classifier.weight, std=0.02)
+        nn.init.zeros_(classifier.bias)
+        self.video_encoder.classifier = classifier
+        # Training never reads the text tower, and wants a gradient for all that it trains.
+        self.text_encoder.requires_grad_(False)
+
+    def forward(self, batch: LabelledBatch) -> tuple[Float[Tensor, "B T C"], Int[Tensor, "B T"]]:  # type: ignore[override]
+        """Logits, and the labels they should have."""
+        return self.label_logits(batch.video, batch.video_mask), batch.labels
+
+    def label_logits(
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        states = self.encode_video_steps(features, mask, see_cls=self.config.see_cls)
+        return self.classify_states(states)
+
+    def classify_states(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
+        logits: Tensor = self.video_encoder.get_submodule("classifier")(states)
+        return logits

@@ -1,0 +1,36 @@
+"""Fine-tuning on a benchmark's own training data, measured by the benchmark itself as training goes on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmpt_plugin import registry
+from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.registry import register_task
+from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
+
+
+@dataclass(kw_only=True)
+class FineTuningTaskConfig(VideoTextPretrainingConfig):
+    benchmark: dict[str, Any] = field(default_factory=dict)
+    """What is measured at each validation, {_name: text_video_retrieval, dataset: ...}, of data that is not trained
+    on; its metrics may be fairseq's --best-checkpoint-metric."""
+
+
+@register_task("finetuning", dataclass=FineTuningTaskConfig)
+class FineTuning(VideoTextPretraining):
+    """Learn from `captioned_clips` or `labelled_windows`."""
+
+    config: FineTuningTaskConfig
+
+    def __init__(self, config: FineTuningTaskConfig) -> None:
+        super().__init__(config)
+        self.benchmark: Any = None
+
+    def measure(self, model: VideoCLIP) -> dict[str, float]:
+        """The benchmark's metrics, none where there is no benchmark."""
+        if not self.config.benchmark:
+            return {}
+        if self.benchmark is None:
+            self.benchmark = registry.tasks.build(self.config.benchmark)
+        metrics: dict[str, float] = self.benchmark.evaluate(model)["metrics"]
+        return metrics

@@ -1,0 +1,122 @@
+"""`mmpt train videoclip/finetune` on small benchmarks: from a pre-trained checkpoint, validated by the benchmark."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mmpt_plugin import VideoCLIP
+from mmpt_plugin.features.files import write_features
+from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter
+from tests.conftest import TINY_MODEL, run
+
+pytestmark = pytest.mark.fairseq
+pytest.importorskip("mmpt_plugin.fairseq_bridge")
+
+TINY = TINY_MODEL | {"feature_dim": 8, "vocab_size": 317}
+
+
+@pytest.fixture
+def data(tmp_path, kitchen):
+    """Two kinds of second, along either axis, that only features tell apart; and a pre-trained VideoCLIP."""
+    torch.manual_seed(0)
+    VideoCLIP(VideoCLIPConfig(**TINY)).save_pretrained(tmp_path / "pretrained")
+    (tmp_path / "features").mkdir()
+    rng = np.random.default_rng(0)
+    clips, database = [], {}
+    for number in range(8):
+        kinds = rng.integers(0, 2, 10)
+        rows = np.eye(8)[kinds] * 4
+        write_features(tmp_path / "features" / f"v{number}.npy", rows.astype(np.float16))
+        segments = [
+            {"id": "1", "segment": [i, i + 1], "label": "chop"} for i, kind in enumerate(kinds.tolist()) if kind
+        ]
+        database[f"v{number}"] = {"subset": "training" if number < 5 else "testing", "annotation": segments}
+        clips.append(
+            {"video_id": f"v{number}", "start": 0, "end": 10, "caption": f"chop {'the' if number % 2 else 'a'}"}
+        )
+    (tmp_path / "COIN.json").write_text(json.dumps({"database": database}))
+    for split, part in (("train", clips[:5]), ("valid", clips[5:])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in part))
+    return tmp_path
+
+
+def corpus(data, kitchen, name, annotations, **options):
+    files = {"annotations": str(data / annotations), "features": str(data / "features")}
+    return {"_name": name, **files, "tokenizer": str(kitchen.root / "tokenizer"), **options}
+
+
+def finetune(data, task, *overrides):
+    """A user's own project: the package's, with a task of their own."""
+    project = {
+        "defaults": ["/projects/videoclip/finetune@_global_", {"override /tasks@task": None}, "_self_"],
+        "task": task,
+        "model": TINY,
+    }
+    (data / "project.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(project, sort_keys=False)}")
+    return run(
+        "mmpt", "train", data / "project.yaml", f"model.pretrained={data}/pretrained", "common.fp16=false",
+        f"checkpoint.save_dir={data}/run", "dataset.num_workers=0", "common.log_format=json", *overrides,
+    )  # fmt: skip
+
+
+def validations(done):
+    """What fairseq printed of each validation, as JSON."""
+    return [
+        json.loads(line) for line in done.stderr.splitlines() if line.startswith('{"epoch"') and "valid_loss" in line
+    ]
+
+
+def test_retrieval_is_validated_by_its_own_metric(data, kitchen):
+    task = {
+        "_name": "text_video_retrieval",
+        "dataset": corpus(data, kitchen, "jsonl", "valid.jsonl"),
+        "finetune": {
+            "dataset": {
+                "_name": "captioned_clips",
+                "splits": {split: corpus(data, kitchen, "jsonl", f"{split}.jsonl") for split in ("train", "valid")},
+            },
+            "videos_per_batch": 5,
+            "epochs": 2,
+            "criterion": {"_name": "nce", "directions": "text_to_video"},
+            "metric": "t2v_recall@1",
+        },
+    }
+    measured = validations(finetune(data, task))
+    assert [line["epoch"] for line in measured] == [1, 2]
+    assert all(0 <= float(line["valid_t2v_recall@5"]) <= 1 for line in measured)
+    assert float(measured[-1]["valid_best_t2v_recall@1"]) == max(float(m["valid_t2v_recall@1"]) for m in measured)
+    assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIP)
+
+
+def test_segmentation_learns_labels_that_features_tell(data, kitchen):
+    """A second's label is its feature, so a few epochs are enough to know labels in unseen videos."""
+    testing = corpus(data, kitchen, "coin", "COIN.json", allow_overlap=True)
+    task = {
+        "_name": "action_segmentation",
+        "dataset": testing,
+        "finetune": {
+            "dataset": {
+                "_name": "labelled_windows",
+                "splits": {"train": testing | {"subset": "training"}, "valid": testing},
+            },
+            "videos_per_batch": 1,
+            "epochs": 12,
+            "model": "videoclip_segmenter",
+            "criterion": {"_name": "frame_cross_entropy"},
+            "metric": "frame_accuracy",
+        },
+    }
+    overrides = ["model.num_labels=2", "optimization.lr=[0.01]", "optimizer.lr=[0.01]", "lr_scheduler.lr=[0.01]"]
+    measured = validations(finetune(data, task, *overrides, "lr_scheduler.warmup_updates=1"))
+    assert float(measured[-1]["valid_frame_accuracy"]) == 1.0
+    assert float(measured[-1]["valid_macro_f1"]) == 1.0
+    checkpoint = data / "run" / "checkpoint_best.pt"
+    assert isinstance(VideoCLIP.from_pretrained(checkpoint), VideoCLIPSegmenter)
+    done = run(
+        "mmpt", "evaluate", data / "project.yaml", f"checkpoint={checkpoint}", "--json", data / "m.json", check=False
+    )
+    assert done.returncode == 2  # a project of training is no evaluation
+    assert "an evaluation has no section" in done.stderr
