@@ -14,13 +14,13 @@ from mmpt_plugin.registry import Entry
 def fairseq_dataclass(entry: Entry, name: str, extra: tuple[tuple[str, type, Any], ...] = ()) -> type:
     """A FairseqDataclass with the fields of the entry's config, and `extra` (name, type, default) ones.
 
-    fairseq knows neither `X | None` nor mappings: the one becomes Optional[X], the other a string of YAML.
+    fairseq knows neither `X | None` nor mappings and lists: the one becomes Optional[X], the others a string of YAML.
     """
     hints = typing.get_type_hints(entry.config)
     members = []
     for config_field in dataclasses.fields(entry.config):
         default, hint = written_default(config_field), hints[config_field.name]
-        if is_mapping(hint):
+        if is_container(hint):
             hint, default = str, flow(default)
         elif isinstance(hint, types.UnionType):
             hint = Optional[next(t for t in hint.__args__ if t is not type(None))]  # noqa: UP045
@@ -42,24 +42,25 @@ def core_config(entry: Entry, config: Any) -> Any:
     values = {}
     for key, hint in hints.items():
         value = getattr(config, key)
-        values[key] = parse_flow(key, value) if is_mapping(hint) else value
+        values[key] = parse_flow(key, value, typing.get_origin(hint)) if is_container(hint) else value
     return entry.config(**values)
 
 
-def is_mapping(hint: Any) -> bool:
-    return typing.get_origin(hint) is dict
+def is_container(hint: Any) -> bool:
+    return typing.get_origin(hint) in (dict, list)
 
 
 def flow(value: Any) -> str:
-    """A mapping as one line of YAML, `{_name: uniform, videos_per_batch: 32}`."""
+    """A mapping or a list as one line of YAML, `{_name: uniform, videos_per_batch: 32}`."""
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
 
 
-def parse_flow(key: str, text: str) -> Any:
+def parse_flow(key: str, text: str, kind: type) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"--{key.replace('_', '-')} is no YAML: {text}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"--{key.replace('_', '-')} must be a mapping such as {{_name: ...}}, got {text}")
+    if not isinstance(value, kind):
+        wanted = "a mapping such as {_name: ...}" if kind is dict else "a list such as [a, b]"
+        raise ValueError(f"--{key.replace('_', '-')} must be {wanted}, got {text}")
     return value

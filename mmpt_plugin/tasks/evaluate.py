@@ -30,6 +30,7 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     `paper` stands beside them where the task's YAML has numbers for the project's `setting`. A CUDA device is used
     where there is one.
     """
+    check_sections(project)
     task = build_task(project)
     return measure(task, project, load_models(Path(project["checkpoint"])))
 
@@ -40,6 +41,8 @@ def evaluate_all(projects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     A benchmark whose files are not on this machine is named with what is missing and where to get it. One whose
     files are wrong is an error.
     """
+    for project in projects.values():
+        check_sections(project)
     models = load_models(Path(next(iter(projects.values()))["checkpoint"]))
     results, not_there = {}, {}
     for name, project in projects.items():
@@ -52,9 +55,12 @@ def evaluate_all(projects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"checkpoint": models.checkpoint, "benchmarks": results, "not_there": not_there}
 
 
-def build_task(project: Mapping[str, Any]) -> Any:
+def check_sections(project: Mapping[str, Any]) -> None:
     if unknown := set(project) - SECTIONS:
         raise ValueError(f"an evaluation has no section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
+
+
+def build_task(project: Mapping[str, Any]) -> Any:
     task = registry.tasks.build(project["task"])
     if not hasattr(task, "evaluate"):
         raise ValueError(f"task '{project['task']['_name']}' is for training: it has nothing to evaluate")
