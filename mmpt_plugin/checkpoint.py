@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,6 +17,20 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 # A fairseq checkpoint keeps its configuration as argparse.Namespace where it was started with flags.
 SAFE_GLOBALS: list[Any] = [argparse.Namespace]
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """A file or folder as it is; else the folder of a model of that name, owner/model, from the hub or its cache."""
+    path = Path(name)
+    if path.exists() or path.is_absolute() or len(path.parts) != 2 or path.suffix:
+        return path
+    try:
+        files = [CONFIG_FILE, WEIGHTS_FILE, "tokenizer*", "vocab.txt", "special_tokens_map.json"]
+        return Path(snapshot_download(str(name), allow_patterns=files))
+    except Exception as error:  # of the network's and of the hub's many kinds
+        raise ValueError(
+            f"no checkpoint at {name}, nor a model of that name on the hub: {first_line(error)}"
+        ) from error
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -26,13 +41,18 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} holds more than weights and plain values, and is not read: {reason}") from error
+        raise ValueError(
+            f"{path} holds more than weights and plain values, and is not read: {first_line(error)}"
+        ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no torch file: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is damaged or no torch file: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, a checkpoint is a dict")
     return content
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), repr(error))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

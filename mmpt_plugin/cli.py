@@ -78,13 +78,52 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_extract)
 
     command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
-    command.add_argument("--videos", type=Path, required=True, help="a file of video ids, one a line")
-    command.add_argument("--features", type=Path, required=True, help="a folder of {video_id}.npy")
-    command.add_argument("--captions", type=Path, required=True, help="a folder of {video_id}.vtt, .srt or .jsonl")
+    command.add_argument("--videos", type=Path, help="a file of video ids, one a line (default: all with features)")
+    command.add_argument(
+        "--features", type=Path, required=True, help="a folder of {video_id}.npy, or of the original's shards"
+    )
+    command.add_argument(
+        "--captions",
+        type=Path,
+        required=True,
+        help="a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
+        "with a video_id; or a folder of the original's caption shards",
+    )
     command.add_argument("--tokenizer", required=True, help="a BERT tokenizer, by hub name or folder")
     command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--split", default="train", help="which of the original's shards (default train)")
+    command.add_argument("--max-tokens", type=int, default=32, help="word pieces kept of a caption (default 32)")
+    command.add_argument(
+        "--max-characters", type=int, help="characters kept of a caption; the released VideoCLIP saw 96 (default: all)"
+    )
+    command.add_argument(
+        "--deduplicate",
+        choices=["word", "character", "none"],
+        default="word",
+        help="how repetitions in HowTo100M's captions are found; the original's way is by character (default word)",
+    )
     command.add_argument("--allow-missing", action="store_true", help="videos without features or captions are counted")
     command.set_defaults(run=run_shard)
+
+    command = commands.add_parser("convert", help="a released or a fairseq checkpoint -> safetensors and config.json")
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="a folder for VideoCLIP.from_pretrained")
+    add_model_settings(command)
+    command.set_defaults(run=run_convert)
+
+    command = commands.add_parser("embed", help="videos or sentences -> vectors whose products are similarities")
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("videos", nargs="*", type=Path, help="video files, or one folder of them")
+    command.add_argument("--encoder", help="what made the features the model was trained on, as for mmpt extract")
+    command.add_argument("--text", type=Path, metavar="FILE", help="sentences, one a line, instead of videos")
+    command.add_argument(
+        "--out", type=Path, required=True, help="a .safetensors file; features go into a folder beside"
+    )
+    command.add_argument("--workers", type=int, default=1, help="processes that extract features (default 1)")
+    command.add_argument("--truncate", action="store_true", help="read max_video_len seconds of each video only")
+    command.add_argument("--allow-missing", action="store_true", help="videos that can't be decoded are no failure")
+    add_model_settings(command)
+    command.set_defaults(run=run_embed)
 
     command = commands.add_parser("train", help="run a project with fairseq's trainer")
     add_project(command)
@@ -109,6 +148,23 @@ def parser() -> argparse.ArgumentParser:
 def add_project(command: argparse.ArgumentParser) -> None:
     command.add_argument("project", help="a YAML file, or a name such as videoclip/pretrain (see mmpt list)")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="optimization.lr=[1e-4], task=msrvtt, ...")
+
+
+def add_model_settings(command: argparse.ArgumentParser) -> None:
+    """What a checkpoint's tensors can't tell."""
+    command.add_argument(
+        "--tokenizer", help="a BERT tokenizer, by hub name or folder; the released one's: bert-base-uncased"
+    )
+    command.add_argument("--num-attention-heads", type=int, help="default: as the file says, or 12")
+    command.add_argument("--max-video-len", type=int, help="seconds; default: as the file says, or 32")
+
+
+def load_model(arguments: argparse.Namespace) -> Any:
+    from mmpt_plugin import VideoCLIP
+
+    settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
+    given = {key: value for key, value in settings.items() if value is not None}
+    return VideoCLIP.from_pretrained(arguments.checkpoint, tokenizer=arguments.tokenizer, **given)
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -136,29 +192,76 @@ def run_generate(arguments: argparse.Namespace) -> None:
 def run_extract(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.features.extract import extract
 
-    encoder = yaml.safe_load(arguments.encoder)
     report = extract(
         arguments.videos,
         arguments.out,
-        encoder=encoder if isinstance(encoder, dict) else {"_name": encoder},
+        encoder=component(arguments.encoder),
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
     )
     print(report)
 
 
-def run_shard(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.clips.prepare import make_shards
+def component(text: str) -> dict[str, Any]:
+    """A component by its name, or by YAML with its settings."""
+    settings = yaml.safe_load(text)
+    return settings if isinstance(settings, dict) else {"_name": settings}
 
+
+def run_shard(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.clips.prepare import CaptionLimits, convert_mmpt_shards, make_shards
+
+    common = {
+        "features": arguments.features,
+        "captions": arguments.captions,
+        "tokenizer": arguments.tokenizer,
+        "out": arguments.out,
+    }
+    if (arguments.features / f"{arguments.split}_meta.pkl").is_file():
+        print(convert_mmpt_shards(**common, split=arguments.split))
+        return
     report = make_shards(
-        arguments.videos.read_text().split(),
-        features=arguments.features,
-        captions=arguments.captions,
-        tokenizer=arguments.tokenizer,
-        out=arguments.out,
+        arguments.videos.read_text().split() if arguments.videos else None,
+        **common,
         allow_missing=arguments.allow_missing,
+        limits=CaptionLimits(
+            max_tokens=arguments.max_tokens,
+            max_characters=arguments.max_characters,
+            unit=None if arguments.deduplicate == "none" else arguments.deduplicate,
+        ),
     )
     print(report)
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    model = load_model(arguments)
+    model.save_pretrained(arguments.out)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tokenizer = "with its tokenizer" if model.tokenizer is not None else "without a tokenizer (--tokenizer adds one)"
+    print(f"wrote {arguments.out}: {parameters:,} parameters, {tokenizer}")
+
+
+def run_embed(arguments: argparse.Namespace) -> int:
+    from mmpt_plugin.search.embed import write_text_vectors, write_video_vectors
+
+    if bool(arguments.videos) == bool(arguments.text):
+        raise ValueError("give either videos or --text FILE")
+    if arguments.videos and not arguments.encoder:
+        raise ValueError("videos need --encoder, what made the features the model was trained on (see mmpt list)")
+    model = load_model(arguments)
+    if arguments.text:
+        print(write_text_vectors(model, arguments.text, arguments.out))
+        return 0
+    report = write_video_vectors(
+        model,
+        arguments.videos,
+        arguments.out,
+        encoder=component(arguments.encoder),
+        num_workers=arguments.workers,
+        truncate=arguments.truncate,
+    )
+    print(report)
+    return 2 if report.failed and not arguments.allow_missing else 0
 
 
 def run_train(arguments: argparse.Namespace) -> None:

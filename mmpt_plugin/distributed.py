@@ -1,5 +1,6 @@
-"""Rank, world size, and a gather that carries gradients; all of them no-ops in one process."""
+"""Rank, world size, and gathers, one of which carries gradients; all of them no-ops in one process."""
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -24,6 +25,17 @@ def all_gather(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
         return tensor
     gathered: Tensor = _AllGather.apply(tensor)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def gather_arrays(array: np.ndarray) -> np.ndarray:
+    """The arrays of all ranks, stacked in the order of ranks; every rank's must have the same shape and type."""
+    if world_size() == 1:
+        return array[None]
+    mine = torch.from_numpy(np.ascontiguousarray(array)).to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    arrays = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(arrays, mine)
+    stacked: np.ndarray = torch.stack(arrays).cpu().numpy()
+    return stacked
 
 
 class _AllGather(torch.autograd.Function):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.cli import main
-from mmpt_plugin.features.extract import write_features
+from mmpt_plugin.features.files import write_features
 from mmpt_plugin.features.shards import ShardWriter
 from tests.conftest import TINY_MODEL, run
 
@@ -105,12 +105,13 @@ def test_videos_that_cannot_be_decoded_are_named_and_counted(capsys, tmp_path, k
     (tmp_path / "videos" / "good.mp4").write_bytes((kitchen.root / "videos" / "toy_0000.mp4").read_bytes())
     (tmp_path / "videos" / "text.mp4").write_text("not a video")
     words = ["extract", tmp_path / "videos", "--encoder", "{_name: s3d, size: 32, fps: 4}", "--out", tmp_path / "out"]
-    line = refused(capsys, *words)
-    assert "1 of 2 videos" in line
-    assert "text.mp4" in line
+    assert main([*map(str, words)]) == 2
+    first, *reasons = capsys.readouterr().err.splitlines()[-2:]
+    assert "mmpt extract: 1 of 2 videos failed" in first
+    assert "text.mp4 can't be decoded" in reasons[0]
     assert not (tmp_path / "out" / "text.npy").exists()
     assert main([*map(str, words), "--allow-missing"]) == 0
-    assert "1 failed" in capsys.readouterr().out
+    assert "1 of 2 videos failed" in capsys.readouterr().out
 
 
 def test_an_unknown_encoder_is_refused(capsys, tmp_path, kitchen):

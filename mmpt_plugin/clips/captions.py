@@ -152,16 +152,16 @@ def tokenize(
     *,
     max_tokens: int = 32,
     max_characters: int | None = None,
-) -> tuple[list[list[int]], int]:
-    """Word piece ids of each text, without special tokens, and how many texts were cut.
+) -> tuple[list[list[int]], list[bool]]:
+    """Word piece ids of each text, without special tokens, and which texts were cut.
 
     A text is cut to max_characters, then its ids to max_tokens. The released VideoCLIP saw 96 and 32.
     """
     if not texts:
-        return [], 0
+        return [], []
     kept = [text[:max_characters] for text in texts]
     rows = tokenizer(
         kept, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )["input_ids"]
-    cut = sum(len(row) > max_tokens or text != whole for row, text, whole in zip(rows, kept, texts, strict=True))
+    cut = [len(row) > max_tokens or text != whole for row, text, whole in zip(rows, kept, texts, strict=True)]
     return [row[:max_tokens] for row in rows], cut

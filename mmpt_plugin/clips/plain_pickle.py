@@ -1,19 +1,26 @@
-"""Pickle files that others made: read where they hold containers, strings and numbers, refused where more."""
+"""Pickles of nothing but containers, strings and numbers, read without running what else they may hold."""
 
 import pickle
 from pathlib import Path
-from typing import Any, NoReturn
-
-
-def read_plain_pickle(path: str | Path) -> Any:
-    """The lists, dicts, strings and numbers in a file; whatever names a class or a function is a ValueError."""
-    try:
-        with Path(path).open("rb") as file:
-            return PlainUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, OSError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not read: {error}") from error
+from typing import Any
 
 
 class PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and only plain values are taken from a pickle")
+    """Refuses every class and function, and with them all that a hostile pickle needs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to objects outside of it")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """What the pickle holds; ValueError, naming the file, where it is damaged or asks for more than plain values."""
+    try:
+        with path.open("rb") as file:
+            return PlainUnpickler(file).load()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        raise ValueError(f"{path} is no pickle of plain containers, strings and numbers: {error}") from error

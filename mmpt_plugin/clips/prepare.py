@@ -1,9 +1,12 @@
-"""Features and caption files -> shards."""
+"""Features and captions -> shards."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import random
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,18 +14,15 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
-from mmpt_plugin.clips.captions import (
-    SUFFIXES,
-    check_captions,
-    describe_tokenizer,
-    load_tokenizer,
-    read_captions,
-    tokenize,
-)
-from mmpt_plugin.features.extract import read_features
+from mmpt_plugin.clips.captions import Caption, check_captions, describe_tokenizer, load_tokenizer, tokenize
+from mmpt_plugin.clips.deduplicate import Unit, deduplicate
+from mmpt_plugin.clips.mmpt_shards import read_mmpt_shards
+from mmpt_plugin.clips.sources import Narration, caption_source, within
+from mmpt_plugin.features.files import read_features
 from mmpt_plugin.features.shards import ShardWriter
 
-NAMED = 10  # incomplete videos that an error shows; the report has all
+NAMED = 10  # incomplete videos that a message shows
+TOKENIZED_TOGETHER = 64  # videos
 
 
 @dataclass
@@ -34,24 +34,39 @@ class ShardReport:
     """Rows of features."""
     captions: int = 0
     captions_cut: int = 0
+    """Longer than a caption may be."""
+    captions_repeated: int = 0
+    """Speech recognition's captions that said nothing new, or became part of another."""
+    captions_outside: int = 0
+    """Speech recognition's captions that start after their video or have no length of time."""
     missing: dict[str, str] = field(default_factory=dict)
     """Video id -> what it lacks, or what is wrong with it."""
 
-    def add(self, seconds: int, captions: int, captions_cut: int) -> None:
-        self.videos += 1
-        self.seconds += seconds
-        self.captions += captions
-        self.captions_cut += captions_cut
-
     def __str__(self) -> str:
         lines = [
-            f"{self.videos} videos, {self.seconds} s, {self.captions} captions ({self.captions_cut} cut to their limit)"
+            f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} cut to their limit "
+            f"(left out: {self.captions_repeated} that repeat others, {self.captions_outside} outside their video)"
         ]
-        return "\n".join([*lines, *(f"left out {video}: {reason}" for video, reason in self.missing.items())])
+        lines += [f"left out {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
+        if len(self.missing) > NAMED:
+            lines.append(f"left out {len(self.missing) - NAMED} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionLimits:
+    """What of a caption becomes word pieces; the released VideoCLIP saw 96 characters and 32 tokens."""
+
+    max_tokens: int = 32
+    max_characters: int | None = None
+    unit: Unit | None = "word"
+    """How speech recognition's repetitions are found, see `deduplicate`; None leaves them in."""
+    seed: int = 0
+    """For the coin that decides which caption keeps a repetition; each video has its own."""
 
 
 def make_shards(
-    video_ids: Sequence[str],
+    video_ids: Sequence[str] | None,
     *,
     features: Path,
     captions: Path,
@@ -59,78 +74,161 @@ def make_shards(
     out: Path,
     allow_missing: bool = False,
     videos_per_shard: int = 4096,
-    max_tokens: int = 32,
-    max_characters: int | None = None,
+    limits: CaptionLimits = CaptionLimits(),
 ) -> ShardReport:
-    """Shards in `out` of the listed videos, from `features/{id}.npy` and `captions/{id}.vtt|.srt|.jsonl`.
+    """Shards in `out` of the listed videos (None: of all that have features), from `features/{id}.npy` and what
+    `captions` is: a folder of subtitles, or one of the files that `caption_source` knows.
 
     A listed video without features or captions, or with files that can't be used (captions must be in order and
-    within their video), is an error, or with allow_missing left out and reported. Features of two encoders or widths
-    are an error in any case. Captions are cut as in `tokenize`.
+    within their video), is an error, or with allow_missing left out and reported. What speech recognition wrote is
+    put in order instead, and what had to go is counted. Features of two encoders or widths are an error in any case.
     """
+    source = caption_source(captions)
+    if video_ids is None:
+        video_ids = sorted(path.stem for path in features.glob("*.npy"))
     if not video_ids:
         raise ValueError("the list of videos is empty")
     report = ShardReport()
-    present = list(find(video_ids, features, captions, report.missing))
+    file_of = {video_id: features / f"{video_id}.npy" for video_id in video_ids}
+    report.missing |= {v: f"no {path}" for v, path in file_of.items() if not path.is_file()}
+    report.missing |= source.lacking(v for v in video_ids if v not in report.missing)
+    present = [video_id for video_id in video_ids if video_id not in report.missing]
     if not present or (report.missing and not allow_missing):
-        some = "; ".join(f"'{video}': {reason}" for video, reason in list(report.missing.items())[:NAMED])
-        raise ValueError(f"{len(report.missing)} of {len(video_ids)} videos are incomplete, such as {some}")
+        some = "; ".join(f"'{video}': {report.missing[video]}" for video in video_ids if video in report.missing)
+        raise ValueError(f"{len(report.missing)} of {len(video_ids)} videos are incomplete, such as {some[:1000]}")
     words = load_tokenizer(tokenizer)
-    pieces = partial(tokenize, tokenizer=words, max_tokens=max_tokens, max_characters=max_characters)
-    encoder, width = encoder_of(present[0].features), read_features(present[0].features).shape[1]
+    pieces = partial(tokenize, tokenizer=words, max_tokens=limits.max_tokens, max_characters=limits.max_characters)
+    first = file_of[present[0]]
+    encoder = encoder_of(first)
     with ShardWriter(
         out,
-        feature_dim=width,
+        feature_dim=read_features(first).shape[1],
         encoder=encoder,
         tokenizer=describe_tokenizer(words, name=tokenizer),
         videos_per_shard=videos_per_shard,
     ) as writer:
-        for video in track(present, "sharding"):
-            try:
-                rows, times, ids, cut = read_video(video, pieces)
-            except ValueError as error:
-                if not allow_missing:
-                    raise
-                report.missing[video.video_id] = str(error)
-                continue
-            if encoder_of(video.features) != encoder:
-                raise ValueError(f"{video.features} is by another encoder than {present[0].features}")
-            writer.add(video.video_id, rows, times, ids)
-            report.add(len(rows), len(ids), cut)
+        unseen = set(present)
+        narrations = track(source(present), "sharding", total=len(present))
+        for video in tokenized(usable(narrations, file_of, limits, report, allow_missing, unseen), pieces):
+            if encoder_of(file_of[video.video_id]) != encoder:
+                raise ValueError(f"{file_of[video.video_id]} is by another encoder than {first}")
+            writer.add(video.video_id, video.features, video.times, video.tokens)
+            report.videos += 1
+            report.seconds += len(video.features)
+            report.captions += len(video.tokens)
+            report.captions_cut += video.captions_cut
+        report.missing |= dict.fromkeys(sorted(unseen), f"no captions in {captions}")
+        if unseen and not allow_missing:
+            raise ValueError(f"{len(unseen)} of {len(video_ids)} videos have no captions in {captions}: {min(unseen)}")
     return report
 
 
-class Source(NamedTuple):
-    """The files of one video."""
-
+class SpokenVideo(NamedTuple):
     video_id: str
-    features: Path
-    captions: Path
+    features: Float[np.ndarray, "T F"]
+    captions: list[Caption]
 
 
-def find(video_ids: Sequence[str], features: Path, captions: Path, missing: dict[str, str]) -> Iterator[Source]:
-    """The videos that have both files; the others go into `missing`, with what they lack."""
-    for video_id in video_ids:
-        feature_file = features / f"{video_id}.npy"
-        caption_file = next((path for suffix in SUFFIXES if (path := captions / f"{video_id}{suffix}").is_file()), None)
-        if not feature_file.is_file():
-            missing[video_id] = f"no {feature_file}"
-        elif caption_file is None:
-            missing[video_id] = f"no {video_id} with {' or '.join(SUFFIXES)} in {captions}"
-        else:
-            yield Source(video_id, feature_file, caption_file)
+class TokenizedVideo(NamedTuple):
+    video_id: str
+    features: Float[np.ndarray, "T F"]
+    times: Float[np.ndarray, "N 2"]
+    tokens: list[list[int]]
+    captions_cut: int
 
 
-def read_video(
-    video: Source, pieces: Callable[[list[str]], tuple[list[list[int]], int]]
-) -> tuple[Float[np.ndarray, "T F"], Float[np.ndarray, "N 2"], list[list[int]], int]:
-    """Features, caption times, word pieces, and how many captions were cut."""
-    rows, spoken = read_features(video.features), read_captions(video.captions)
-    check_captions(spoken, where=str(video.captions), duration=float(len(rows)))
-    ids, cut = pieces([caption.text for caption in spoken])
-    if not any(ids):
-        raise ValueError(f"captions {video.captions} hold no words")
-    return rows, np.array([[caption.start, caption.end] for caption in spoken]), ids, cut
+def usable(
+    narrations: Iterable[Narration],
+    file_of: dict[str, Path],
+    limits: CaptionLimits,
+    report: ShardReport,
+    allow_missing: bool,
+    unseen: set[str],
+) -> Iterator[SpokenVideo]:
+    """The videos whose files can be used; the others raise, or with allow_missing go into the report."""
+    for narration in narrations:
+        unseen.discard(narration.video_id)
+        try:
+            features = read_features(file_of[narration.video_id])
+            captions = narration.read()
+            if narration.by_machine:
+                captions = put_in_order(captions, narration.video_id, float(len(features)), limits, report)
+            check_captions(captions, where=narration.where, duration=float(len(features)))
+            if not any(caption.text for caption in captions):
+                raise ValueError(f"captions {narration.where} hold no words")
+            yield SpokenVideo(narration.video_id, features, captions)
+        except ValueError as error:
+            if not allow_missing:
+                raise
+            report.missing[narration.video_id] = str(error)
+
+
+def put_in_order(
+    captions: list[Caption], video_id: str, duration: float, limits: CaptionLimits, report: ShardReport
+) -> list[Caption]:
+    spoken = captions
+    if limits.unit is not None:
+        coin = random.Random(limits.seed ^ zlib.crc32(video_id.encode()))
+        spoken = deduplicate(captions, previous_keeps=lambda: coin.random() < 0.5, unit=limits.unit)
+        spoken.sort(key=lambda caption: caption.start)
+        report.captions_repeated += len(captions) - len(spoken)
+    inside = within(spoken, duration)
+    report.captions_outside += len(spoken) - len(inside)
+    return inside
+
+
+Pieces = Callable[[list[str]], tuple[list[list[int]], list[bool]]]
+
+
+def tokenized(videos: Iterator[SpokenVideo], pieces: Pieces) -> Iterator[TokenizedVideo]:
+    """A group of videos at a time, since a fast tokenizer spreads a long list over all cores."""
+    while together := list(islice(videos, TOKENIZED_TOGETHER)):
+        texts = [caption.text for video in together for caption in video.captions]
+        rows, cut = pieces(texts)
+        ids, cuts = iter(rows), iter(cut)
+        for video in together:
+            number = len(video.captions)
+            times = np.array([[caption.start, caption.end] for caption in video.captions])
+            yield TokenizedVideo(
+                video.video_id, video.features, times, list(islice(ids, number)), sum(islice(cuts, number))
+            )
+
+
+def convert_mmpt_shards(
+    features: Path, captions: Path, *, split: str, tokenizer: str, out: Path, videos_per_shard: int = 4096
+) -> ShardReport:
+    """Ours of the shards that MMPT wrote, see `mmpt_shards`. `tokenizer` is what made their word pieces."""
+    words = load_tokenizer(tokenizer)
+    report = ShardReport()
+    videos = read_mmpt_shards(features, captions, split=split)
+    first = next(videos, None)
+    if first is None:
+        raise ValueError(f"{features} holds no videos of split {split}")
+    with ShardWriter(
+        out,
+        feature_dim=first.features.shape[1],
+        encoder="unknown",
+        tokenizer=describe_tokenizer(words, name=tokenizer),
+        videos_per_shard=videos_per_shard,
+    ) as writer:
+        for video in track(chain([first], videos), "sharding"):
+            inside = video.caption_times[:, 0] < len(video.features)
+            if not inside.any():
+                report.missing[video.video_id] = "no caption starts inside the video"
+                continue
+            highest = max((max(row) for row in video.tokens if row), default=0)
+            if highest >= len(words):
+                raise ValueError(
+                    f"video '{video.video_id}': word piece {highest}, but {tokenizer} has {len(words)}: "
+                    "another tokenizer made these shards"
+                )
+            tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
+            writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
+            report.videos += 1
+            report.seconds += len(video.features)
+            report.captions += len(tokens)
+            report.captions_outside += int((~inside).sum())
+    return report
 
 
 def encoder_of(features: Path) -> str:

@@ -21,6 +21,9 @@ class ClipLengths:
 
     min_text_len: int = 8
     max_text_len: int = 61  # tokens, [CLS] and [SEP] not counted
+    max_text_budget: int | None = None
+    """A text clip grows until it has min_text_len to this many tokens; None: to max_text_len, as in the paper. The
+    original's code has 64 here, so that some clips grow past what is read of them."""
     min_video_len: int = 3
     max_video_len: int = 32  # seconds
 
@@ -31,6 +34,10 @@ class ClipLengths:
         ):
             if not 1 <= low <= high:
                 raise ValueError(f"dataset: 1 <= min_{kind}_len <= max_{kind}_len must hold, got {low} and {high}")
+        if self.max_text_budget is not None and self.max_text_budget < self.min_text_len:
+            raise ValueError(
+                f"dataset.max_text_budget {self.max_text_budget} is below dataset.min_text_len {self.min_text_len}"
+            )
 
 
 def text_clips(
@@ -49,7 +56,8 @@ def text_clips(
     may overshoot; what is beyond max_text_len is cut where the tokens are gathered.
     """
     centre = rng.integers(first, last)
-    budget = rng.integers(lengths.min_text_len, lengths.max_text_len + 1, size=len(first))
+    largest = lengths.max_text_budget or lengths.max_text_len
+    budget = rng.integers(lengths.min_text_len, largest + 1, size=len(first))
     room_left, room_right = centre - first, last - 1 - centre
     begin, end = centre.copy(), centre + 1
     growing = np.arange(len(first))

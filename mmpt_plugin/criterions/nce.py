@@ -19,8 +19,14 @@ class NCEConfig:
     temperature: float = 1.0
     learn_temperature: bool = False
     l2_normalize: bool = False
+    directions: str = "both"
+    """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
 
     def __post_init__(self) -> None:
+        if self.directions not in ("both", "text_to_video", "video_to_text"):
+            raise ValueError(
+                f"criterion.directions must be both, text_to_video or video_to_text, got {self.directions}"
+            )
         if self.temperature <= 0:
             raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
 
@@ -44,7 +50,7 @@ class NCE(nn.Module):
             self.register_buffer("log_scale", scale, persistent=False)
 
     def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-        """The two cross entropies summed, each a mean over this rank's pairs, in nats."""
+        """The cross entropies of the directions summed, each a mean over this rank's pairs, in nats."""
         loss, _ = self.with_metrics(video, text)
         return loss
 
@@ -52,14 +58,17 @@ class NCE(nn.Module):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
-        video, text = video.float(), text.float()
+        dtype = torch.promote_types(video.dtype, torch.float32)
+        video, text = video.to(dtype), text.to(dtype)
         if self.config.l2_normalize:
             video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
         scale = self.log_scale.exp()
         text_to_video = scale * text @ all_gather(video).T  # (B, N)
         video_to_text = scale * video @ all_gather(text).T
-        loss = F.cross_entropy(text_to_video, target) + F.cross_entropy(video_to_text, target)
+        scores = {"text_to_video": text_to_video, "video_to_text": video_to_text}
+        wanted = [rows for name, rows in scores.items() if self.config.directions in ("both", name)]
+        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum()
         with torch.no_grad():
             metrics = {
                 "t2v_recall@1": strict_recall_at_1(text_to_video, target),

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmpt_plugin.features.extract import read_features
+from mmpt_plugin.features.files import read_features
 
 logger = logging.getLogger(__name__)
 

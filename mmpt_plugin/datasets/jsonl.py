@@ -1,4 +1,4 @@
-"""Annotated clips for everyone's own data: one JSON object a line, features file a video."""
+"""Annotated clips for everyone's own data: one JSON object a line, a feature file a video."""
 
 import json
 from collections.abc import Iterator

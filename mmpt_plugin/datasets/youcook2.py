@@ -48,7 +48,7 @@ class YouCook2(ClipCorpus):
 
     def _read_pickle(self, path: str) -> Any:
         self.read_bytes(path)
-        return read_plain_pickle(path)
+        return read_plain_pickle(Path(path))
 
     def _clip(self, video_id: str, number: int, where: str) -> tuple[str, AnnotatedClip]:
         annotations = take(self._database[video_id], "annotations", list, where)

@@ -10,11 +10,15 @@ from functools import cache
 from typing import Any
 
 import torch
-from fairseq.distributed.utils import _TensorPlaceholder
 from omegaconf import AnyNode, DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 
 from mmpt_plugin import registry
+from mmpt_plugin.fairseq_bridge.importing import hashable_dataclasses
+
+with hashable_dataclasses("fairseq"):
+    from fairseq.distributed.utils import _TensorPlaceholder
+
 from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
 from mmpt_plugin.fairseq_bridge.model import mirror_model
 from mmpt_plugin.fairseq_bridge.task import mirror_task

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from jaxtyping import Int
 from omegaconf import II
@@ -14,9 +15,12 @@ from omegaconf import II
 from mmpt_plugin.distributed import rank, world_size
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
+from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
 from mmpt_plugin.registry import Entry
+from mmpt_plugin.samplers.coverage import coverage
 from mmpt_plugin.samplers.saved import read_clusters, write_clusters
 from mmpt_plugin.tasks.pretraining import embed_videos
+from mmpt_plugin.tasks.running_means import RunningMeans
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +31,20 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("num_workers", int, II("dataset.num_workers")),
     ("save_dir", str, II("checkpoint.save_dir")),
     ("train_subset", str, II("dataset.train_subset")),
+    ("disable_validation", bool, II("dataset.disable_validation")),
 )
 
 
 class FairseqTaskAdapter(FairseqTask):
     entry: Entry
+    source_dictionary = target_dictionary = None
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         require_all_processes()
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
+        self.means: RunningMeans | None = None
         self.samplers: dict[int, Any] = {}
         self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
 
@@ -46,7 +53,8 @@ class FairseqTaskAdapter(FairseqTask):
         return self.model
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
-        if split in self.datasets:
+        # fairseq 0.12.2 asks for the validation split even where validation is off.
+        if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
         dataset = self.task.dataset(split)
         width = getattr(self.model.model.config, "feature_dim", dataset.feature_dim)
@@ -63,12 +71,21 @@ class FairseqTaskAdapter(FairseqTask):
         clusters = self._clusters(dataset, epoch)
         dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards)
         iterator = super().get_batch_iterator(dataset, **kwargs)
+        iterator.__class__ = ClusterIterator  # fairseq names the class where it makes one
         # The sampler's order is random already, and the same for any number of processes.
         iterator.disable_shuffling = True
         iterator.shuffle = False
         # The loader serves this epoch only; workers kept alive would hold up the next one's for seconds.
         iterator.persistent_workers = False
         return iterator
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Puts into fairseq's log of the epoch which share of the videos it shows."""
+        super().begin_epoch(epoch, model)
+        dataset = self.datasets[self.cfg.train_subset]
+        counted = coverage(self.planned[id(dataset)][1], len(dataset.dataset))
+        metrics.log_scalar("coverage", counted.share, round=4)
+        metrics.log_scalar("videos_repeated", counted.repeated)
 
     def _clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
         """The epoch's clusters, worked out once; fairseq asks for one epoch past the last, which gets the last's."""
@@ -88,19 +105,31 @@ class FairseqTaskAdapter(FairseqTask):
     def _new_clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
         device = next(self.model.parameters()).device
 
-        def embed() -> np.ndarray:
-            return embed_videos(
+        def embed(*, gather: bool = True) -> np.ndarray:
+            if self.means is not None:
+                return self.means.merge()
+            vectors = embed_videos(
                 self.model.model,
                 dataset.dataset,
                 seed=self.cfg.seed,
                 epoch=epoch,
                 device=device,
                 num_workers=self.cfg.num_workers,
+                gather=gather,
             )
+            if getattr(self.task.config, "reuse_training_embeddings", False):
+                self.means = RunningMeans(vectors)
+                self.model.register_forward_hook(self._keep_embeddings, with_kwargs=True)
+            return vectors
 
         with torch.random.fork_rng():
             clusters: np.ndarray = self.samplers[id(dataset)].clusters(epoch, embed)
         return clusters
+
+    def _keep_embeddings(self, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:
+        if model.training and self.means is not None:
+            video, text = embeddings
+            self.means.add(video, text, sample["video_ids"])
 
 
 def require_all_processes() -> None:

@@ -102,7 +102,7 @@ def sections(project: dict[str, Any]) -> dict[str, Any]:
         check_keys(group, section)
     return {
         group: {
-            key: flow(value) if isinstance(value, dict) else value
+            key: flow(value) if isinstance(value, dict) or (group in OURS and isinstance(value, list)) else value
             for key, value in section.items()
             if value is not None
         }

@@ -27,6 +27,7 @@ from rich.progress import (
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.encoder import Encoder
+from mmpt_plugin.features.files import read_features, write_features
 from mmpt_plugin.features.video import SUFFIXES, read_seconds
 
 SECONDS_AT_ONCE = 16
@@ -43,8 +44,19 @@ class ExtractReport:
     """Video file -> why it has no features."""
 
     def __str__(self) -> str:
-        line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} were there, {len(self.failed)} failed"
+        total = self.done + self.skipped + len(self.failed)
+        line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} were there"
+        if self.failed:
+            line = f"{len(self.failed)} of {total} videos failed, {line}"
         return "\n".join([line, *(f"failed: {reason}" for reason in self.failed.values())])
+
+
+class ExtractionFailed(ValueError):
+    """Some videos have no features; the others have."""
+
+    def __init__(self, report: ExtractReport) -> None:
+        super().__init__(str(report))
+        self.report = report
 
 
 def extract(
@@ -57,8 +69,8 @@ def extract(
 ) -> ExtractReport:
     """`out/{stem}.npy` (T, D) float16 for every video; `videos` are files, or one folder of them.
 
-    A video that can't be decoded is named and counted; unless allow_missing, a ValueError at the end says so.
-    Files that are finished stay in any case.
+    A video that can't be decoded is named and counted; unless allow_missing, ExtractionFailed at the end says so.
+    Files that are finished stay in any case. Each process takes the next GPU, where there are some.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
@@ -77,7 +89,7 @@ def extract(
                 report.seconds += outcome
             progress.advance(bar)
     if report.failed and not allow_missing:
-        raise ValueError(f"{len(report.failed)} of {len(files)} videos failed: {'; '.join(report.failed.values())}")
+        raise ExtractionFailed(report)
     return report
 
 
@@ -106,11 +118,12 @@ def run(
         for path in files:
             yield path, extract_one(path, out, model)
         return
+    spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
         min(num_workers, len(files)),
-        multiprocessing.get_context("spawn"),
+        spawn,
         initializer=start_worker,
-        initargs=(encoder, max(1, (os.cpu_count() or 1) // num_workers)),
+        initargs=(encoder, max(1, (os.cpu_count() or 1) // num_workers), spawn.Value("i", 0)),
     )
     try:
         path_of = {pool.submit(extract_in_worker, path, out): path for path in files}
@@ -127,11 +140,15 @@ def run(
 _encoder: Encoder | None = None
 
 
-def start_worker(encoder: dict[str, Any], threads: int) -> None:
+def start_worker(encoder: dict[str, Any], threads: int, started: Any) -> None:
     """Each process builds the encoder once; what there is to warn of, the first process has said."""
     global _encoder
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
     _encoder = registry.encoders.build(encoder)
 
 
@@ -150,8 +167,10 @@ def extract_one(path: Path, out: Path, encoder: Encoder) -> Outcome:
         about.unlink(missing_ok=True)
         write_features(target, features)
         write_whole(about, lambda beside: beside.write_text(json.dumps(made_from)))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return str(error)
+    except OSError as error:
+        return f"{path}: {error.strerror or error}: {error.filename or target}"
     return len(features)
 
 
@@ -188,25 +207,6 @@ def encode(path: Path, encoder: Encoder) -> Float[np.ndarray, "T D"]:
     if waiting:
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
     return np.concatenate(rows).astype(np.float16)
-
-
-def write_features(path: Path, features: Float[np.ndarray, "T D"]) -> None:
-    def save(beside: Path) -> None:
-        with beside.open("wb") as file:
-            np.save(file, features, allow_pickle=False)
-
-    write_whole(path, save)
-
-
-def read_features(path: Path) -> Float[np.ndarray, "T D"]:
-    """One row a second, memory-mapped."""
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"features {path} can't be read: {error}") from error
-    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
-        raise ValueError(f"features {path} have shape {features.shape} of {features.dtype}, expected (T, D) of floats")
-    return np.asarray(features)
 
 
 def progress_bar() -> Progress:

@@ -47,8 +47,12 @@ class S3DEncoderConfig:
     fps: int = 30
     normalize: bool = True
     """L2 normalisation of each row, as VideoCLIP's released features have it."""
+    dtype: str | None = None
+    """float32, float16 or bfloat16; None: float16 on a GPU, float32 on a CPU. Features are kept as float16."""
 
     def __post_init__(self) -> None:
+        if self.dtype not in (None, "float32", "float16", "bfloat16"):
+            raise ValueError(f"encoder.dtype must be float32, float16 or bfloat16, got {self.dtype}")
         if self.size < 2 or self.fps < 2 or self.size % 2 or self.fps % 2:
             raise ValueError(f"encoder.size and encoder.fps must be even and positive, got {self.size} and {self.fps}")
 
@@ -63,13 +67,18 @@ class S3DEncoder:
         self.config = config
         self.fps, self.size = config.fps, config.size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_s3d(config).eval().to(self.device)
+        self.dtype: torch.dtype = getattr(
+            torch, config.dtype or ("float16" if self.device.type == "cuda" else "float32")
+        )
+        self.model = load_s3d(config).eval().to(self.device, self.dtype)
+        self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.fingerprint = json.dumps({"encoder": "s3d", **asdict(config), "weights": weights_digest(config.weights)})
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
-        video = frames.to(self.device).permute(0, 4, 1, 2, 3).float().div_(255)
-        rows = self.model.encode_video(video)
+        # A permuted (S, F, H, W, 3) array is channels_last_3d as it stands.
+        video = frames.to(self.device).permute(0, 4, 1, 2, 3).to(self.dtype).div_(255)
+        rows = self.model.encode_video(video).float()
         return F.normalize(rows, dim=1) if self.config.normalize else rows
 
 

@@ -1,5 +1,6 @@
 """Vectors -> nearest videos."""
 
-from mmpt_plugin.index.nearest import nearest
+from mmpt_plugin.index.build import Index, build_index
+from mmpt_plugin.index.ranks import SharedQueries, SharedVectors
 
-__all__ = ["nearest"]
+__all__ = ["Index", "SharedQueries", "SharedVectors", "build_index"]

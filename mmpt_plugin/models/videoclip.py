@@ -3,7 +3,7 @@
 B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
-from mmpt_plugin.checkpoint import load_strictly, read_folder, read_torch_file, write_folder
+from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
 from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.features.encoder import Encoder
+from mmpt_plugin.models.embedding import classify, embed_features, embed_text, read_videos
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.registry import register_model
 
@@ -36,6 +39,8 @@ class VideoCLIPConfig:
     vocab_size: int = BERT_VOCAB_SIZE
     max_video_len: int = 32
     """Seconds; the [SEP] after a clip stands at position max_video_len + 1."""
+    max_text_len: int = 61
+    """Word pieces of a text that are read, [CLS] and [SEP] not counted."""
     max_position_embeddings: int = 512
     dropout: float = 0.1
     cls_token_id: int = -1
@@ -80,18 +85,20 @@ class VideoCLIP(nn.Module):
         return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
 
     def encode_video(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True
     ) -> Float[Tensor, "B D"]:
-        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
-        mask = full_mask(features, mask)
-        return self.video_encoder.pool(self.video_encoder(features, mask), mask)
+        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding.
+
+        Training sees [CLS]; see_cls=False hides it from all other tokens.
+        """
+        return self.video_encoder.encode(features, full_mask(features, mask), see_cls=see_cls)
 
     def encode_video_steps(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True
     ) -> Float[Tensor, "B T D"]:
         """The last hidden state of every second, [CLS] and [SEP] left out.
 
-        The original hides [CLS] from attention where it segments videos: `see_cls=False`.
+        The original hides [CLS] here on COIN and CrossTask, where see_cls=False gives its numbers.
         """
         states: Tensor = self.video_encoder(features, full_mask(features, mask), see_cls=see_cls)
         return states[:, 1:-1]
@@ -114,11 +121,40 @@ class VideoCLIP(nn.Module):
             texts,
             padding=True,
             truncation=True,
-            max_length=self.config.max_position_embeddings,
+            max_length=min(self.config.max_text_len + 2, self.config.max_position_embeddings),
             return_tensors="pt",
         )
         device = self.text_encoder.device
         return encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device)
+
+    def embed_videos(
+        self,
+        paths: Iterable[str | Path],
+        encoder: str | Mapping[str, Any] | Encoder,
+        *,
+        truncate: bool = False,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "V D"]:
+        """One vector a video file, float32 on the CPU; their products with `embed_text`'s are the similarities.
+
+        `encoder` makes the features this model was trained on: a name, settings such as
+        `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or one that is built. A video longer than max_video_len
+        is cut into equal windows, whose vectors are averaged; truncate reads its first max_video_len seconds only,
+        as the original's benchmarks do. A file that can't be used raises ValueError, naming it.
+        """
+        return embed_features(self, read_videos(paths, encoder), truncate=truncate, batch_size=batch_size)
+
+    def embed_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
+        """One vector a sentence, float32 on the CPU. Wants a tokenizer, see `encode_text`."""
+        return embed_text(self, sentences, batch_size=batch_size)
+
+    def classify(self, videos: Float[Tensor, "V D"], prompts: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
+        """Zero-shot: for each of `embed_videos`'s vectors label -> score, the best first.
+
+        `prompts` has one or more sentences a label, whose vectors are averaged:
+        `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
+        """
+        return classify(self, videos, prompts)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""
@@ -127,13 +163,15 @@ class VideoCLIP(nn.Module):
             self.tokenizer.save_pretrained(str(folder))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "VideoCLIP":
-        """A model in eval mode from a folder of `save_pretrained`, or from a fairseq checkpoint.
+    def from_pretrained(cls, path: str | Path, *, tokenizer: str | Path | None = None, **settings: Any) -> "VideoCLIP":
+        """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
 
-        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, dropout,
-        cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
+        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
+        dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
+        `tokenizer` is a BERT tokenizer by hub name or folder, for checkpoints, which hold none; the released
+        VideoCLIP was trained with bert-base-uncased's.
         """
-        path = Path(path)
+        path = find_checkpoint(path)
         if path.is_dir():
             config, weights = read_folder(path)
         else:
@@ -150,8 +188,15 @@ class VideoCLIP(nn.Module):
             )
         )
         load_strictly(model, weights, where=str(path))
-        if (path / "tokenizer_config.json").is_file():
-            model.tokenizer = AutoTokenizer.from_pretrained(path)
+        if tokenizer is None and (path / "tokenizer_config.json").is_file():
+            tokenizer = path
+        if tokenizer is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer))
+            if len(model.tokenizer) > model.config.vocab_size:
+                raise ValueError(
+                    f"tokenizer {tokenizer} has {len(model.tokenizer)} word pieces, {path} knows "
+                    f"{model.config.vocab_size}: it was trained with another"
+                )
         return model.eval()
 
 

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mmpt_plugin.index import nearest
+from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
 from mmpt_plugin.registry import register_sampler
+from mmpt_plugin.samplers.coverage import coverage
 from mmpt_plugin.samplers.uniform import Embed, UniformConfig, require_videos
 
 logger = logging.getLogger(__name__)
+
+Neighbours = SharedQueries | SharedVectors
+
+SPREAD = 2  # a covering round draws centres that want half of the videos left: few want the same
 
 
 @dataclass(kw_only=True)
@@ -18,6 +23,13 @@ class RetrievalAugmentedConfig(UniformConfig):
     clusters_from: int = 64
     """2k: how many neighbours of a centre the k = videos_per_batch of a cluster are drawn from."""
     metric: str = "inner_product"
+    """Or l2."""
+    recall: float = 0.95
+    """The least share of the exact 2k neighbours that the index must find; 1 compares all with all."""
+    cover: bool = False
+    """Show every video in every epoch. The paper's sampling misses some and repeats others."""
+    sharded: bool = False
+    """Leave each rank its share of the vectors, where one machine's memory cannot hold them all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,6 +38,8 @@ class RetrievalAugmentedConfig(UniformConfig):
                 f"sampler.clusters_from {self.clusters_from} is smaller than "
                 f"sampler.videos_per_batch {self.videos_per_batch}"
             )
+        if not 0 < self.recall <= 1:
+            raise ValueError(f"sampler.recall must be in (0, 1], got {self.recall}")
 
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
@@ -33,7 +47,7 @@ class RetrievalAugmented:
     """C random centre videos; of each one's 2k nearest, k at random make a cluster (VideoCLIP, section 3.3).
 
     C is the number of clusters that hold every video once. Videos may be missed in an epoch or come several
-    times: how many are, is logged.
+    times, unless `cover` is set: how many are, is logged.
     """
 
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:
@@ -43,16 +57,51 @@ class RetrievalAugmented:
         self.seed = seed
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
-        """Video indices, a row a cluster; the same for equal seed, epoch and embeddings. Calls `embed` once."""
-        vectors = embed()
-        size = self.config.videos_per_batch
+        """Video indices, a row a cluster; the same on all ranks, and for equal seed, epoch and embeddings.
+
+        Calls `embed` once.
+        """
+        config = self.config
+        vectors = embed(gather=not config.sharded)
+        index = build_index(vectors, k=config.clusters_from, metric=config.metric, recall=config.recall, seed=epoch)
+        neighbours = SharedVectors(index) if config.sharded else SharedQueries(index)
+        draw = covering_clusters if config.cover else random_clusters
         rng = np.random.default_rng([self.seed, epoch])
-        centres = rng.choice(self.num_videos, -(-self.num_videos // size), replace=False)
-        neighbours = nearest(vectors, vectors[centres], self.config.clusters_from, metric=self.config.metric)
-        clusters = rng.permuted(neighbours, axis=1)[:, :size]
-        seen = len(np.unique(clusters))
+        clusters = draw(neighbours, self.num_videos, config.videos_per_batch, config.clusters_from, rng)
         logger.info(
-            "epoch %d: %d clusters of %d videos show %d of %d videos (%.0f %%)",
-            epoch, len(clusters), size, seen, self.num_videos, 100 * seen / self.num_videos,
-        )  # fmt: skip
+            "epoch %d: %d clusters of %d videos show %s", epoch, *clusters.shape, coverage(clusters, self.num_videos)
+        )
         return clusters
+
+
+def random_clusters(
+    index: Neighbours, num_videos: int, size: int, candidates: int, rng: np.random.Generator
+) -> Int[np.ndarray, "C K"]:
+    """Around random centres, `size` of the `candidates` nearest, whether they are in other clusters or not."""
+    centres = rng.choice(num_videos, -(-num_videos // size), replace=False)
+    return rng.permuted(index.neighbours(centres, candidates), axis=1)[:, :size]
+
+
+def covering_clusters(
+    index: Neighbours, num_videos: int, size: int, candidates: int, rng: np.random.Generator
+) -> Int[np.ndarray, "C K"]:
+    """Without replacement: a centre and its `candidates` nearest, all in no cluster yet, make clusters at random.
+
+    Where centres of one round want the same videos, what the later one is left with may make fewer clusters, or
+    none. The very last cluster is filled up with videos near to those left.
+    """
+    clusters, free = [], np.ones(num_videos, dtype=bool)
+    while free.sum() >= size:
+        unused = np.flatnonzero(free)
+        centres = rng.choice(unused, max(1, len(unused) // (SPREAD * candidates)), replace=False)
+        near = index.only(unused).neighbours(centres, min(candidates, len(unused)))
+        for row in rng.permuted(near, axis=1):
+            taken = row[free[row]]
+            taken = taken[: len(taken) // size * size]
+            free[taken] = False
+            clusters.extend(taken.reshape(-1, size))
+    if free.any():
+        rest = np.flatnonzero(free)
+        near = index.neighbours(rest[:1], size)[0]
+        clusters.append(np.concatenate([rest, near[~free[near]]])[:size])
+    return rng.permutation(np.stack(clusters))  # the last ones, of what was left, stand among the others

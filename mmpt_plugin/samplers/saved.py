@@ -1,6 +1,7 @@
 """An epoch's clusters, kept beside the checkpoints, so that a run resumed within the epoch goes on with them."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmpt_plugin.checkpoint import write_whole
+
+logger = logging.getLogger(__name__)
 
 
 def write_clusters(path: Path, clusters: Int[np.ndarray, "C K"], run: Mapping[str, int], *, num_updates: int) -> None:
@@ -35,8 +38,11 @@ def read_clusters(path: Path, run: Mapping[str, int], *, num_updates: int) -> In
         raise ValueError(f"{path} is damaged ({error}): remove it to draw the epoch's clusters anew") from error
     if metadata["sha256"] != digest(clusters):
         raise ValueError(f"{path} is damaged (checksum): remove it to draw the epoch's clusters anew")
-    same_run = all(metadata.get(key) == str(value) for key, value in run.items())
-    return clusters if same_run and int(metadata["num_updates"]) <= num_updates else None
+    changed = [key for key, value in run.items() if metadata.get(key) != str(value)]
+    if changed and "epoch" not in changed:
+        differences = ", ".join(f"{key} was {metadata.get(key)} and is {run[key]}" for key in changed)
+        logger.warning("%s is not used, the epoch's clusters are drawn anew: %s", path, differences)
+    return clusters if not changed and int(metadata["num_updates"]) <= num_updates else None
 
 
 def digest(clusters: Int[np.ndarray, "C K"]) -> str:

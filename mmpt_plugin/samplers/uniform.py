@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 
 from mmpt_plugin.registry import register_sampler
 
-Embed = Callable[[], Float[np.ndarray, "V D"]]
+Embed = Callable[..., Float[np.ndarray, "V D"]]
+"""A vector a video; with `gather=False` only those of this rank's share, which follow the lower ranks'."""
 
 
 @dataclass(kw_only=True)

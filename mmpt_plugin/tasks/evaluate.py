@@ -30,7 +30,6 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     `paper` stands beside them where the task's YAML has numbers for the project's `setting`. A CUDA device is used
     where there is one.
     """
-    check_sections(project)
     task = build_task(project)
     return measure(task, project, load_models(Path(project["checkpoint"])))
 
@@ -41,9 +40,9 @@ def evaluate_all(projects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     A benchmark whose files are not on this machine is named with what is missing and where to get it. One whose
     files are wrong is an error.
     """
-    for project in projects.values():
-        check_sections(project)
-    models = load_models(Path(next(iter(projects.values()))["checkpoint"]))
+    first = next(iter(projects.values()))
+    check_sections(first)
+    models = load_models(Path(first["checkpoint"]))
     results, not_there = {}, {}
     for name, project in projects.items():
         try:
@@ -61,6 +60,7 @@ def check_sections(project: Mapping[str, Any]) -> None:
 
 
 def build_task(project: Mapping[str, Any]) -> Any:
+    check_sections(project)
     task = registry.tasks.build(project["task"])
     if not hasattr(task, "evaluate"):
         raise ValueError(f"task '{project['task']['_name']}' is for training: it has nothing to evaluate")

@@ -153,13 +153,13 @@ def test_possible_times_pass():
 
 def test_a_folder_may_hold_a_vocabulary_alone(vocabulary):
     tokenizer = load_tokenizer(str(vocabulary))
-    assert tokenize(["Chop the tomatoes", "a plum"], tokenizer) == ([[5, 6, 7, 8], [9, 1]], 0)
+    assert tokenize(["Chop the tomatoes", "a plum"], tokenizer) == ([[5, 6, 7, 8], [9, 1]], [False, False])
 
 
 def test_a_folder_may_be_one_that_a_tokenizer_saved(vocabulary, tmp_path):
     load_tokenizer(str(vocabulary)).save_pretrained(str(tmp_path / "saved"))
     (tmp_path / "saved" / "vocab.txt").unlink(missing_ok=True)
-    assert tokenize(["Chop the tomatoes"], load_tokenizer(str(tmp_path / "saved"))) == ([[5, 6, 7, 8]], 0)
+    assert tokenize(["Chop the tomatoes"], load_tokenizer(str(tmp_path / "saved"))) == ([[5, 6, 7, 8]], [False])
 
 
 def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
@@ -167,8 +167,8 @@ def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
     tokenizer = load_tokenizer(str(vocabulary))
     ids, cut = tokenize(["the tomatoes", "a a a a", "a a a", ""], tokenizer, max_tokens=3, max_characters=10)
     assert ids == [[6, 7], [9, 9, 9], [9, 9, 9], []]
-    assert cut == 2
-    assert tokenize([], tokenizer) == ([], 0)
+    assert cut == [True, True, False, False]
+    assert tokenize([], tokenizer) == ([], [])
 
 
 def test_a_folder_without_a_vocabulary_is_named(tmp_path):

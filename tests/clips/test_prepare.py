@@ -1,14 +1,17 @@
 """Features and captions -> shards: what is complete goes in, what is not is named or counted."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmpt_plugin.clips.prepare import make_shards
-from mmpt_plugin.features.extract import read_features, write_features
+from mmpt_plugin.clips.captions import load_tokenizer, tokenize
+from mmpt_plugin.clips.prepare import CaptionLimits, convert_mmpt_shards, make_shards
+from mmpt_plugin.features.files import read_features, write_features
 from mmpt_plugin.features.shards import Shards
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "mmpt_shards"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato"]
 
 
@@ -44,7 +47,7 @@ def test_what_went_in_is_counted_and_comes_out(folders):
     (folders["captions"] / "b.vtt").write_text(
         "WEBVTT\n\n00:00.000 --> 00:01.500\nchop chop\n\n00:02.000 --> 00:03.000\nthe tomato the tomato\n"
     )
-    report = make_shards(["b", "a"], **folders, max_tokens=3)
+    report = make_shards(["b", "a"], **folders, limits=CaptionLimits(max_tokens=3))
     assert (report.videos, report.seconds, report.captions, report.captions_cut) == (2, 12, 3, 1)
     assert report.missing == {}
     shards = Shards(folders["out"])
@@ -61,7 +64,7 @@ def test_incomplete_videos_are_an_error_or_counted(folders):
         make_shards(["a", "b", "c"], **folders)
     assert not folders["out"].exists()
     report = make_shards(["a", "b", "c"], **folders, allow_missing=True)
-    assert (report.videos, report.captions, list(report.missing)) == (1, 1, ["b", "c"])
+    assert (report.videos, report.captions, sorted(report.missing)) == (1, 1, ["b", "c"])
     assert "left out c: no " in str(report)
     assert Shards(folders["out"]).video_ids == ["a"]
 
@@ -110,3 +113,74 @@ def test_nothing_to_write_is_refused(folders):
         make_shards([], **folders)
     with pytest.raises(ValueError, match=r"1 of 1 videos are incomplete, such as 'c': no "):
         make_shards(["c"], **folders, allow_missing=True)
+
+
+def howto100m(path, **texts):
+    columns = {
+        video: {"start": [s for s, *_ in rows], "end": [e for _, e, _ in rows], "text": [t for *_, t in rows]}
+        for video, rows in texts.items()
+    }
+    path.write_text(json.dumps(columns))
+    return path
+
+
+def test_howto100m_s_captions_are_put_in_order_and_counted(folders, tmp_path):
+    """Of four captions one repeats the one before, and one starts after the video's six seconds."""
+    folders["captions"] = howto100m(
+        tmp_path / "raw_caption.json",
+        b=[(0, 2, "chop the"), (1, 3, "the"), (8, 9, "chop"), (4, 9, "tomato")],
+        a=[(0, 1, "chop")],
+        other=[(0, 1, "chop")],
+    )
+    report = make_shards(None, **folders)
+    assert (report.videos, report.captions, report.captions_repeated, report.captions_outside) == (2, 3, 1, 1)
+    shards = Shards(folders["out"])
+    assert shards.video_ids == ["b", "a"]
+    assert shards[0].caption_times.tolist() == [[0.0, 3.0], [4.0, 6.0]]
+    assert shards[0].tokens.tolist() == [5, 6, 7]
+
+
+def test_repetitions_stay_where_nobody_asks(folders, tmp_path):
+    folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=[(0, 2, "chop the"), (1, 3, "the")])
+    report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
+    assert (report.captions, report.captions_repeated) == (2, 0)
+
+
+def test_videos_that_the_captions_lack_are_an_error_or_counted(folders, tmp_path):
+    folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=[(0, 2, "chop")])
+    with pytest.raises(ValueError, match=r"1 of 2 videos have no captions in .*raw_caption\.json: b"):
+        make_shards(["a", "b"], **folders)
+    assert not folders["out"].exists()
+    report = make_shards(["a", "b"], **folders, allow_missing=True)
+    assert list(report.missing) == ["b"]
+
+
+def test_the_original_s_shards_become_ours(tmp_path):
+    """Word pieces as recorded; the captions of b, c and d that start after their video are counted."""
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.txt").write_bytes((GOLDEN / "vocab.txt").read_bytes())
+    report = convert_mmpt_shards(
+        GOLDEN, GOLDEN, split="train", tokenizer=str(tmp_path / "tokenizer"), out=tmp_path / "out"
+    )
+    shards = Shards(tmp_path / "out")
+    recorded = json.loads((GOLDEN / "sharded_text_expected.json").read_text())
+    assert shards.video_ids == ["a", "b", "c", "d"]
+    assert shards[0].tokens.tolist() == [token for caption in recorded["0"]["cap"] for token in caption]
+    assert (report.videos, report.captions + report.captions_outside) == (4, 9)
+    assert (shards.cls_id, shards.sep_id, shards.pad_id) == (2, 3, 0)
+
+
+def test_word_pieces_equal_the_recordings(tmp_path):
+    """96 characters, then 32 word pieces, as the original cut its captions."""
+    (tmp_path / "vocab.txt").write_bytes((GOLDEN / "vocab.txt").read_bytes())
+    spoken = json.loads((GOLDEN / "pretok_input.json").read_text())
+    recorded = json.loads((GOLDEN / "pretok_ids.json").read_text())
+    for video, columns in spoken.items():
+        ids, _ = tokenize(columns["text"], load_tokenizer(str(tmp_path)), max_characters=96)
+        assert ids == [row[:32] for row in recorded[video]["cap"]]
+
+
+def test_shards_of_another_tokenizer_are_refused(tmp_path, folders):
+    with pytest.raises(ValueError, match=r"video 'a': word piece 56, but .* has 8: another tokenizer"):
+        convert_mmpt_shards(GOLDEN, GOLDEN, split="train", tokenizer=folders["tokenizer"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """The embedded data set: deterministic, real files, loosely aligned, and true to its annotation."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -89,3 +90,24 @@ def test_the_picture_moves_while_something_is_done():
     for step in recipe.steps:
         middle = int((step.start + step.end) / 2 * FPS)
         assert np.abs(made[middle] - made[middle - 2]).sum() > 0
+
+
+def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_path, monkeypatch, kitchen):
+    """Interrupted after the first videos: those stay, and another seed's are not put beside them."""
+
+    class Interrupted:
+        def __init__(self, *_):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("mmpt_plugin.datasets.toy_kitchen.generate"), "ProcessPoolExecutor", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generate(tmp_path, num_train=1, num_test=1)
+    first = tmp_path / "videos" / "toy_0000.mp4"
+    first.write_bytes((kitchen.root / "videos" / "toy_0000.mp4").read_bytes())
+    before = first.stat().st_mtime_ns
+    with pytest.raises(ValueError, match="of other settings"):
+        generate(tmp_path, num_train=1, num_test=1, seed=1)
+    generate(tmp_path, num_train=1, num_test=1, num_workers=1)
+    assert first.stat().st_mtime_ns == before
+    assert (tmp_path / "test.txt").read_text() == "toy_0001\n"

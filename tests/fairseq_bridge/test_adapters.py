@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.fairseq
-pytest.importorskip("fairseq")
+pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
 from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 
@@ -22,6 +22,10 @@ install()
 
 @pytest.fixture
 def task(kitchen, tmp_path):
+    return set_up(kitchen, tmp_path)
+
+
+def set_up(kitchen, tmp_path, **options):
     from fairseq import tasks
 
     config = fairseq_config(
@@ -33,6 +37,7 @@ def task(kitchen, tmp_path):
                     "splits": {"train": str(kitchen.shards)},
                     "pairs_per_video": 2,
                 },
+                **options,
             },
             "sampler": {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
             "model": {"_name": "videoclip", **TINY_MODEL},
@@ -85,6 +90,54 @@ def test_every_rank_gets_equally_many_full_batches(task):
     assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, clips drawn anew
 
 
+def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monkeypatch):
+    """The first epoch is indexed by a pass over all videos; the second by what training made in the first."""
+    task = set_up(kitchen, tmp_path, reuse_training_embeddings=True)
+    first = batches(task, 1)
+    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", lambda *_, **__: pytest.fail("a second pass"))
+    task.model.train()
+    embedded = {}
+    for batch in first:
+        video, text = task.model(**batch)
+        for pair, video_id in zip(((video + text) / 2).tolist(), batch["video_ids"].tolist(), strict=True):
+            embedded.setdefault(video_id, []).append(pair)
+    batches(task, 2)
+    for video, pairs in embedded.items():
+        mean = torch.tensor(pairs).mean(dim=0)
+        torch.testing.assert_close(torch.tensor(task.means.vectors[video]).float(), mean, atol=2e-3, rtol=2e-3)
+    task.model.eval()
+    task.model(**first[0])
+    assert task.means.counts.sum() == 0  # validation is no training
+
+
+@pytest.mark.parametrize(("before", "steps", "after", "shown"), [(2, 1, 1, 2), (1, 3, 2, 2), (4, 0, 1, 0)])
+def test_an_epoch_goes_on_with_other_processes(task, caplog, before, steps, after, shown):
+    """Of 4 batches, `before` processes took `steps` each; where they make no whole step of `after`, one comes again."""
+    options = {"epoch": 2, "seed": 1, "max_sentences": 1}
+    stopped = task.get_batch_iterator(task.dataset("train"), num_shards=before, **options)
+    epoch = stopped.next_epoch_itr(shuffle=True)
+    for _ in range(steps):
+        next(epoch)
+    state = stopped.state_dict()
+    ranks = []
+    for rank in range(after):
+        resumed = task.get_batch_iterator(task.dataset("train"), num_shards=after, shard_id=rank, **options)
+        resumed.load_state_dict(state)
+        ranks.append([videos(batch) for batch in resumed.next_epoch_itr(shuffle=True)])
+    assert [batch for step in zip(*ranks, strict=True) for batch in step] == planned(task)[shown:]
+    assert f"resumed on {after} processes instead of {before}" in caplog.text
+
+
+def test_the_epochs_log_says_how_many_videos_it_shows(task):
+    from fairseq.logging import metrics
+
+    batches(task, 1)
+    shown = {video for cluster in planned(task) for video in cluster}
+    with metrics.aggregate("train", new_root=True) as logged:
+        task.begin_epoch(1, task.model)
+    assert logged.get_smoothed_value("coverage") == pytest.approx(len(shown) / 12, abs=1e-4)
+
+
 def test_no_clusters_are_made_past_the_last_epoch(task, monkeypatch):
     """fairseq asks for the batches of one epoch more than it trains."""
     batches(task, 3)
@@ -123,7 +176,14 @@ def test_no_two_components_of_one_command_share_a_flag():
         and group.name in ("common", "dataset", "optimization", "checkpoint", "distributed_training", "ema", "bmuf")
         for member in dataclasses.fields(group.type)
     } - {"_name"}
-    shared = {"seed", "max_epoch", "num_workers", "save_dir", "train_subset"}  # read from fairseq, on purpose
+    shared = {
+        "seed",
+        "max_epoch",
+        "num_workers",
+        "save_dir",
+        "train_subset",
+        "disable_validation",
+    }  # read from fairseq, on purpose
     for model in registry.models:
         for criterion in registry.criterions:
             for task_name in registry.tasks:

@@ -1,6 +1,7 @@
 """Videos are read as ffmpeg shows them: by time stamp, upright, and never shorter than they say without a word."""
 
 import struct
+import tracemalloc
 from fractions import Fraction
 
 import av
@@ -227,3 +228,19 @@ def test_frames_at_times_are_those_shown_then(tmp_path):
     frames = read_frames(path, [1.2, 0.0, 7.5, 99.0, -1.0], height=16)
     assert [frame.shape for frame in frames] == [(16, 32, 3)] * 5
     assert [round(float(frame.mean()) / 10) for frame in frames] == [3, 1, 16, 20, 1]
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    """Two hours and one minute, both read second by second: the same peak."""
+
+    def peak(seconds):
+        path = tmp_path / f"{seconds}.mp4"
+        write_video(path, (grey(i % 200) for i in range(seconds)), fps=1)
+        tracemalloc.start()
+        count = sum(1 for _ in read_seconds(path, fps=2, size=16))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert count == seconds
+        return most
+
+    assert peak(7200) < 1.2 * peak(60)

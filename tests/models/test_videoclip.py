@@ -1,7 +1,10 @@
 """VideoCLIP against recordings of the original's outputs, and against what its files may and may not hold."""
 
+import json
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -54,6 +57,71 @@ def test_outputs_equal_the_recordings(released, name):
     torch.testing.assert_close(text @ video.T, case["scores_t2v_f32"], atol=1e-4, rtol=1e-5)
 
 
+def test_a_hidden_cls_gives_the_recorded_outputs(released):
+    """As the original's COIN and CrossTask have it: mask 0 on [CLS] for both halves of the sequence."""
+    case = CASES["cls_masked"]
+    with torch.no_grad():
+        video = released.encode_video(case["vfeats"], case["vmasks"].bool(), see_cls=False)
+        steps = released.encode_video_steps(case["vfeats"], case["vmasks"].bool(), see_cls=False)
+        text = released.encode_text(*text_of(case))
+        seen = released.encode_video(case["vfeats"], case["vmasks"].bool())
+    torch.testing.assert_close(video, case["pooled_video_f32"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(steps, case["video_hidden_f32"][:, 1:-1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, case["pooled_text_f32"], atol=1e-5, rtol=0)
+    assert not torch.allclose(seen, video, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["full", "mixed", "edge", "short_T", "cls_masked"])
+@pytest.mark.parametrize(
+    ("directions", "loss"),
+    [("both", "MMContraLoss"), ("text_to_video", "T2VContraLoss"), ("video_to_text", "V2TContraLoss")],
+)
+def test_losses_equal_the_recordings(name, directions, loss):
+    case = CASES[name]
+    value = NCE(NCEConfig(directions=directions))(case["pooled_video_f64"], case["pooled_text_f64"])
+    assert value.item() == pytest.approx(case[f"{loss}_f64"].item(), abs=1e-9)
+
+
+def seeded(key, shape, base_seed):
+    """The full-size recording's weights: tests/golden/full holds a seed instead of 700 MB."""
+    n = np.random.RandomState((zlib.crc32(key.encode()) ^ base_seed) & 0xFFFFFFFF).standard_normal(shape)
+    if key.endswith("bias"):
+        n = 0.1 * n
+    elif len(shape) == 1:
+        n = 1 + 0.2 * n
+    else:
+        n = (0.5 if "embeddings" in key else 0.03) * n
+    return torch.from_numpy(n.astype(np.float32))
+
+
+def full_size_checkpoint(folder):
+    """The released checkpoint's 310 keys and shapes, BERT-base with 6 and 12 layers."""
+    shapes = json.loads((GOLDEN / "full" / "keys_and_shapes.json").read_text())
+    about = json.loads((GOLDEN / "full" / "meta.json").read_text())
+    weights = {}
+    for name, (shape, _) in shapes.items():
+        key = name.removeprefix("mmmodel.")
+        is_buffer = key.endswith("position_ids")
+        weights[f"mmmodel.{key}"] = torch.arange(512)[None] if is_buffer else seeded(key, shape, about["base_seed"])
+    for key, (total, absolute) in about["tensor_checksums"].items():
+        made = weights[f"mmmodel.{key}"].double()
+        assert (made.sum().item(), made.abs().sum().item()) == pytest.approx((total, absolute), rel=1e-5)
+    torch.save({"model": weights}, folder / "checkpoint_best.pt")
+    return folder / "checkpoint_best.pt"
+
+
+def test_the_full_size_model_equals_its_recording(tmp_path):
+    model = VideoCLIP.from_pretrained(full_size_checkpoint(tmp_path))
+    with np.load(GOLDEN / "full" / "expected.npz") as recorded, torch.no_grad():
+        case = {key: torch.from_numpy(recorded[key]) for key in ("caps", "cmasks")}
+        video = torch.from_numpy(recorded["vfeats_f16"]).float(), torch.from_numpy(recorded["vmasks"])
+        text = model.encode_text(*text_of(case))
+        np.testing.assert_allclose(model.encode_video(*video), recorded["pooled_video"], atol=1e-5)
+        np.testing.assert_allclose(text, recorded["pooled_text"], atol=1e-5)
+        hidden = model.encode_video_steps(*video)[1]
+        np.testing.assert_allclose(hidden, recorded["video_hidden_row1"][1:-1], atol=1e-5)
+
+
 def test_gradients_equal_the_recordings(released):
     case, recorded = CASES["mixed"], CASES["grad_mixed"]
     video = released.encode_video(case["vfeats"], case["vmasks"].bool())
@@ -76,6 +144,22 @@ def test_a_clip_has_one_embedding_whatever_it_is_batched_with(released):
             for i, n in enumerate(lengths)
         ]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
+
+
+def test_many_clips_and_texts_keep_their_places_and_their_gradients(tiny):
+    """150 rows are encoded in groups of similar length; alone each has the same embedding."""
+    lengths = torch.randint(0, 7, (150,))
+    features, mask = torch.randn(150, 6, 4), torch.arange(6) < lengths[:, None]
+    ids, seen = torch.randint(5, 30, (150, 9)), torch.arange(9) < lengths[:, None] + 2
+    video, text = tiny.encode_video(features, mask), tiny.encode_text(ids, seen)
+    alone_video = torch.cat([tiny.encode_video(features[i : i + 1], mask[i : i + 1]) for i in range(150)])
+    alone_text = torch.cat([tiny.encode_text(ids[i : i + 1], seen[i : i + 1]) for i in range(150)])
+    torch.testing.assert_close(video, alone_video, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, alone_text, atol=1e-5, rtol=0)
+    weights = list(tiny.parameters())
+    together = torch.autograd.grad((video * text).sum(), weights)
+    for one, two in zip(together, torch.autograd.grad((alone_video * alone_text).sum(), weights), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-4)
 
 
 def test_what_padding_holds_changes_nothing(tiny):
@@ -153,3 +237,45 @@ def test_a_bert_of_another_size_is_named(tmp_path):
     ).save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match="model.hidden_size is 16, but .* has 8"):
         VideoCLIP(VideoCLIPConfig(**TINY, bert=str(tmp_path / "bert")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged or no torch file"),
+        (lambda content: b"", "is damaged or no torch file"),
+        (lambda content: b"<html>not found</html>", "is not read|is damaged or no torch file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, damage, message):
+    path = tmp_path / "checkpoint_best.pt"
+    path.write_bytes(damage((GOLDEN / "videoclip_released_layout.pt").read_bytes()))
+    with pytest.raises(ValueError, match=rf"checkpoint_best\.pt.*({message})"):
+        VideoCLIP.from_pretrained(path)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt is no checkpoint of VideoCLIP: it has no video_encoder"):
+        VideoCLIP.from_pretrained(tmp_path / "other.pt")
+
+
+def test_weights_that_are_no_numbers_are_named(tiny, tmp_path):
+    weights = tiny.state_dict()
+    weights["video_encoder.videomlp.linear1.bias"][0] = torch.nan
+    torch.save(weights, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"video_encoder\.videomlp\.linear1\.bias holds NaN or infinity"):
+        VideoCLIP.from_pretrained(tmp_path / "nan.pt", num_attention_heads=2)
+
+
+def test_a_name_that_is_no_file_is_looked_for_on_the_hub(tiny, tmp_path, monkeypatch):
+    """Its cache here: owner/model as huggingface_hub lays it out, which it reads without a network."""
+    snapshot = tmp_path / "hub" / "models--someone--videoclip" / "snapshots" / "abc"
+    tiny.save_pretrained(snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert VideoCLIP.from_pretrained("someone/videoclip").config == tiny.config
+    with pytest.raises(ValueError, match="no checkpoint at someone/else, nor a model of that name on the hub"):
+        VideoCLIP.from_pretrained("someone/else")

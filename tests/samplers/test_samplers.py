@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmpt_plugin.index import nearest
 from mmpt_plugin.samplers import RetrievalAugmented, RetrievalAugmentedConfig, Uniform, UniformConfig
+from mmpt_plugin.samplers.coverage import Coverage, coverage
 from mmpt_plugin.samplers.saved import read_clusters, write_clusters
 
 RUN = {"epoch": 2, "seed": 1, "num_videos": 9}
@@ -14,8 +14,8 @@ def never():
     pytest.fail("uniform sampling needs no embeddings")
 
 
-def retrieval(num_videos, k, from_):
-    config = RetrievalAugmentedConfig(videos_per_batch=k, clusters_from=from_)
+def retrieval(num_videos, k, from_, **options):
+    config = RetrievalAugmentedConfig(videos_per_batch=k, clusters_from=from_, **options)
     return RetrievalAugmented(config, num_videos=num_videos, seed=1)
 
 
@@ -31,7 +31,7 @@ def test_uniform_shows_every_video_and_fills_the_last_cluster():
 def test_clusters_are_drawn_from_their_centres_neighbours():
     """Four groups of eight far apart: with 2k = 8 a cluster never leaves its centre's group."""
     groups = np.repeat(np.eye(4) * 10, 8, axis=0) + np.random.default_rng(0).normal(0, 0.1, (32, 4))
-    clusters = retrieval(32, 4, 8).clusters(1, lambda: groups)
+    clusters = retrieval(32, 4, 8).clusters(1, lambda **_: groups)
     assert clusters.shape == (8, 4)
     for cluster in clusters:
         assert len(set(cluster.tolist())) == 4
@@ -42,9 +42,44 @@ def test_k_of_2k_neighbours_are_drawn_at_random():
     """One tight group and one centre's 2k nearest: over epochs each is drawn, about equally often."""
     vectors = np.random.default_rng(0).standard_normal((8, 4))
     sampler = retrieval(8, 4, 8)
-    drawn = np.concatenate([sampler.clusters(epoch, lambda: vectors).ravel() for epoch in range(400)])
+    drawn = np.concatenate([sampler.clusters(epoch, lambda **_: vectors).ravel() for epoch in range(400)])
     counts = np.bincount(drawn, minlength=8)
     assert counts.min() > 0.85 * counts.mean()
+
+
+def test_covering_clusters_show_every_video_once():
+    """Six groups of eight far apart: each centre's eight nearest make two clusters, at random."""
+    groups = np.repeat(np.eye(6) * 10, 8, axis=0) + np.random.default_rng(0).normal(0, 0.1, (48, 6))
+    sampler = retrieval(48, 4, 8, cover=True)
+    clusters = sampler.clusters(1, lambda **_: groups)
+    assert clusters.shape == (12, 4)
+    assert sorted(clusters.ravel().tolist()) == list(range(48))
+    assert all(len({video // 8 for video in cluster.tolist()}) == 1 for cluster in clusters)
+    again = sampler.clusters(2, lambda **_: groups)
+    assert {frozenset(cluster.tolist()) for cluster in clusters} != {frozenset(cluster.tolist()) for cluster in again}
+
+
+def test_the_last_covering_cluster_is_filled_with_neighbours():
+    """Ten videos in fours: two clusters, and the last two videos with two that are shown twice."""
+    vectors = np.random.default_rng(0).standard_normal((10, 4))
+    for epoch in range(20):
+        clusters = retrieval(10, 4, 8, cover=True).clusters(epoch, lambda **_: vectors)
+        assert clusters.shape == (3, 4)
+        assert coverage(clusters, 10) == Coverage(10, missed=0, repeated=2, most=2)
+        assert all(len(set(cluster.tolist())) == 4 for cluster in clusters)
+
+
+def test_coverage_counts_the_missed_and_the_repeated():
+    """Of six videos, 0 is shown three times, 3 twice, 5 once."""
+    counted = coverage(np.array([[0, 3, 5], [0, 3, 0]]), 6)
+    assert counted == Coverage(6, missed=3, repeated=2, most=3)
+    assert counted.share == 0.5
+
+
+def test_a_sampler_reports_its_coverage(caplog):
+    caplog.set_level("INFO")
+    retrieval(8, 4, 8, cover=True).clusters(3, lambda **_: np.eye(8))
+    assert "epoch 3: 2 clusters of 4 videos show 100.0 % of 8 videos (0 missed, 0 more than once" in caplog.text
 
 
 def test_too_few_videos_are_refused():
@@ -54,21 +89,6 @@ def test_too_few_videos_are_refused():
         Uniform(UniformConfig(), num_videos=3, seed=1)
 
 
-def test_nearest_is_exact_in_both_metrics():
-    rng = np.random.default_rng(0)
-    vectors, queries = rng.standard_normal((200, 16)), rng.standard_normal((5, 16))
-    by_product = np.argsort(-(queries @ vectors.T), axis=1)[:, :7]
-    by_distance = np.argsort(((queries[:, None] - vectors) ** 2).sum(-1), axis=1)[:, :7]
-    np.testing.assert_array_equal(nearest(vectors, queries, 7), by_product)
-    np.testing.assert_array_equal(nearest(vectors, queries, 7, metric="l2"), by_distance)
-
-
-@pytest.mark.parametrize(("k", "metric", "message"), [(9, "l2", "9 neighbours"), (2, "cosine", "no metric 'cosine'")])
-def test_impossible_searches_are_refused(k, metric, message):
-    with pytest.raises(ValueError, match=message):
-        nearest(np.ones((3, 2)), np.ones((1, 2)), k, metric=metric)
-
-
 def test_saved_clusters_serve_the_run_that_stopped_in_them(tmp_path):
     path, clusters = tmp_path / "clusters.safetensors", np.arange(9).reshape(3, 3)
     write_clusters(path, clusters, RUN, num_updates=10)
@@ -76,6 +96,14 @@ def test_saved_clusters_serve_the_run_that_stopped_in_them(tmp_path):
     assert read_clusters(path, RUN, num_updates=0) is None  # a run that starts afresh
     assert read_clusters(path, RUN, num_updates=9) is None  # one that has not come that far
     assert read_clusters(path, RUN | {"epoch": 3}, num_updates=12) is None
+
+
+def test_saved_clusters_of_another_run_are_left_and_what_changed_is_said(tmp_path, caplog):
+    path = tmp_path / "clusters.safetensors"
+    write_clusters(path, np.arange(9).reshape(3, 3), RUN, num_updates=10)
+    assert read_clusters(path, RUN | {"num_videos": 12}, num_updates=12) is None
+    assert "num_videos was 9 and is 12" in caplog.text
+    assert "seed" not in caplog.text
 
 
 def test_damaged_saved_clusters_are_named(tmp_path):

@@ -23,7 +23,8 @@ VERSION = 1
 def generate(
     out: Path, *, num_train: int = 240, num_test: int = 80, seed: int = 0, num_workers: int | None = None
 ) -> None:
-    """A folder of narrated videos, the same for the same settings; a complete one is left as it is.
+    """A folder of narrated videos, the same for the same settings; a complete one is left as it is, an interrupted one
+    is completed.
 
     Video i depends on the seed and i alone. The training videos have nothing but their captions; every step of a
     held-out video has a line in test_clips.jsonl.
@@ -33,11 +34,15 @@ def generate(
     about = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
     settings = out / "about.json"
     if settings.is_file():
-        if json.loads(settings.read_text()) != about:
+        found = json.loads(settings.read_text())
+        complete = found.pop("complete")
+        if found != about:
             raise ValueError(f"{out} holds a toy kitchen of other settings: choose another folder or remove it")
-        return
+        if complete:
+            return
     for folder in ("videos", "captions", "tokenizer"):
         (out / folder).mkdir(parents=True, exist_ok=True)
+    write_text(settings, json.dumps(about | {"complete": False}))
     write_tokenizer(out / "tokenizer")
     names = [video_name(i) for i in range(num_train + num_test)]
     workers = num_workers or os.cpu_count() or 1
@@ -47,7 +52,7 @@ def generate(
     write_text(out / "train.txt", "".join(f"{name}\n" for name in names[:num_train]))
     write_text(out / "test.txt", "".join(f"{name}\n" for name in names[num_train:]))
     write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[num_train:] for line in lines))
-    write_text(settings, json.dumps(about))
+    write_text(settings, json.dumps(about | {"complete": True}))
 
 
 def video_name(i: int) -> str:

@@ -1,0 +1,204 @@
+"""An epoch's clusters from the vectors of all videos: time, recall, coverage and memory.
+
+    python -m benchmarks.clusters --videos 100000 --json
+
+Four routes to the 64 nearest of each of N/32 random videos, one after the other, each in a process of its own:
+ours (build, search and draw, as training does before an epoch); ours with `cover: true`; exact, a blocked matrix
+product of the same queries with all vectors; plain, FAISS's IVF512 with one list probed, a query at a time.
+
+The vectors are float16, of equal length, and have structure: topics in 32 directions of falling weight, spread
+within the topics, and noise in all directions (`--noise` is its share of the variance; 1 is noise alone).
+Memory is the process's peak above what it held before it read the vectors, the vectors included; a search among a
+thousand others goes before, so that what the libraries keep for themselves is not counted.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Int
+
+from mmpt_plugin.index import SharedQueries, build_index
+from mmpt_plugin.index.lists import InvertedLists
+from mmpt_plugin.samplers.coverage import coverage
+from mmpt_plugin.samplers.retrieval_augmented import covering_clusters, random_clusters
+
+WIDTH, SIZE, CANDIDATES = 768, 32, 64
+DIRECTIONS, TOPIC_SIZE, WITHIN_TOPICS = 32, 500, 0.4
+BLOCK = 16384  # vectors made at a time
+QUERIES = 256  # queries of the exact route at a time
+
+Vectors = Float16[np.ndarray, "V D"]
+Neighbours = Int[np.ndarray, "Q K"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--videos", type=int, default=100_000)
+    parser.add_argument("--noise", type=float, default=0.1)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vectors.npy"
+        apart(make_vectors, path, arguments.videos, arguments.noise)
+        result = measure(path)
+    print(
+        "{videos:,} videos: ours {seconds:.1f} s (with cover {cover_seconds:.1f} s), exact {exact_seconds:.1f} s, "
+        "plain {plain_seconds:.1f} s; recall {recall:.3f}, plain {plain_recall:.3f}; coverage {random_coverage:.3f}, "
+        "with cover {coverage:.3f}; {peak_memory_bytes:,} bytes for {vector_bytes:,} of vectors".format(**result)
+    )
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def measure(path: Path) -> dict[str, Any]:
+    exact, exact_seconds = apart(exact_route, path)
+    plain, plain_seconds = apart(plain_route, path)
+    ours, figures = apart(our_route, path)
+    cover = apart(covering_route, path)
+    return {
+        "recall": recall(ours, exact),
+        "plain_recall": recall(plain, exact),
+        "exact_seconds": exact_seconds,
+        "plain_seconds": plain_seconds,
+        **figures,
+        **cover,
+        "peak_memory_bytes": max(figures["random_memory_bytes"], cover["cover_memory_bytes"]),
+    }
+
+
+def apart(route: Callable[..., Any], *arguments: Any) -> Any:
+    """What `route` returns, worked out in a fresh process that uses all cores."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=use_all_cores) as pool:
+        return pool.submit(route, *arguments).result()
+
+
+def use_all_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    faiss.omp_set_num_threads(cores)
+
+
+def make_vectors(path: Path, num_videos: int, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    weights = 1 / np.sqrt(1 + np.arange(DIRECTIONS))
+    directions = np.linalg.qr(rng.standard_normal((WIDTH, DIRECTIONS)))[0].T * weights[:, None]
+    directions *= np.sqrt((1 - noise) * WIDTH / np.square(weights).sum())
+    topics = rng.standard_normal((max(num_videos // TOPIC_SIZE, 1), DIRECTIONS)) * np.sqrt(1 - WITHIN_TOPICS)
+    vectors = np.lib.format.open_memmap(path, "w+", np.float16, (num_videos, WIDTH))
+    for begin in range(0, num_videos, BLOCK):
+        count = min(BLOCK, num_videos - begin)
+        places = topics[rng.integers(len(topics), size=count)]
+        places += np.sqrt(WITHIN_TOPICS) * rng.standard_normal(places.shape)
+        block = (places @ directions).astype(np.float32)
+        block += np.float32(np.sqrt(noise)) * rng.standard_normal(block.shape, dtype=np.float32)
+        vectors[begin : begin + count] = block * (np.sqrt(WIDTH) / np.linalg.norm(block, axis=1, keepdims=True))
+
+
+def drawing() -> np.random.Generator:
+    return np.random.default_rng([1, 1])
+
+
+def centres(num_videos: int) -> Int[np.ndarray, " C"]:
+    """Those that random_clusters draws."""
+    return drawing().choice(num_videos, -(-num_videos // SIZE), replace=False)
+
+
+def our_route(path: Path) -> tuple[Neighbours, dict[str, Any]]:
+    before = resident_bytes_after_warm_up()
+    vectors = np.load(path)
+    index, build_seconds = timed(lambda: SharedQueries(build_index(vectors, k=CANDIDATES)))
+    clusters, draw_seconds = timed(lambda: random_clusters(index, len(vectors), SIZE, CANDIDATES, drawing()))
+    memory = peak_bytes() - before
+    found, search_seconds = timed(lambda: index.neighbours(centres(len(vectors)), CANDIDATES))
+    return found, {
+        "videos": len(vectors),
+        "vector_bytes": vectors.nbytes,
+        "index": type(index.index).__name__,
+        "seconds": build_seconds + draw_seconds,
+        "build_seconds": build_seconds,
+        "search_seconds": search_seconds,
+        "random_coverage": coverage(clusters, len(vectors)).share,
+        "random_memory_bytes": memory,
+        "similarity": similarity(vectors, clusters),
+        "uniform_similarity": similarity(vectors, drawing().choice(len(vectors), clusters.shape)),
+    }
+
+
+def covering_route(path: Path) -> dict[str, Any]:
+    before = resident_bytes_after_warm_up()
+    vectors = np.load(path)
+    index, build_seconds = timed(lambda: SharedQueries(build_index(vectors, k=CANDIDATES)))
+    clusters, draw_seconds = timed(lambda: covering_clusters(index, len(vectors), SIZE, CANDIDATES, drawing()))
+    return {
+        "cover_memory_bytes": peak_bytes() - before,
+        "cover_seconds": build_seconds + draw_seconds,
+        "coverage": coverage(clusters, len(vectors)).share,
+        "cover_similarity": similarity(vectors, clusters),
+    }
+
+
+def exact_route(path: Path) -> tuple[Neighbours, float]:
+    vectors = torch.from_numpy(np.load(path).astype(np.float32))
+    queries = vectors[torch.from_numpy(centres(len(vectors)))]
+    found, seconds = timed(
+        lambda: torch.cat([(part @ vectors.T).topk(CANDIDATES).indices for part in torch.split(queries, QUERIES)])
+    )
+    return found.numpy(), seconds
+
+
+def plain_route(path: Path) -> tuple[Neighbours, float]:
+    """L2, as the vectors have equal lengths; 512 lists trained on the first 48 vectors each."""
+    vectors = np.load(path).astype(np.float32)
+    queries = vectors[centres(len(vectors))]
+
+    def search() -> Neighbours:
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, 512)
+        index.train(vectors[: 512 * 48])
+        index.add(vectors)
+        return np.concatenate([index.search(query[None], CANDIDATES)[1] for query in queries])
+
+    return timed(search)
+
+
+def recall(found: Neighbours, exact: Neighbours) -> float:
+    shares = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)]
+    return float(np.mean(shares))
+
+
+def similarity(vectors: Vectors, clusters: Int[np.ndarray, "C K"]) -> float:
+    """The mean cosine of two videos of a cluster, over the first thousand clusters."""
+    members: Float[np.ndarray, "C K D"] = vectors[clusters[:1000]].astype(np.float32) / np.sqrt(WIDTH)
+    size = members.shape[1]
+    return float(((np.square(members.sum(axis=1)).sum(axis=1) - size) / (size * (size - 1))).mean())
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - start
+
+
+def resident_bytes_after_warm_up() -> int:
+    few = np.random.default_rng(0).standard_normal((1000, WIDTH), dtype=np.float32)
+    InvertedLists(few, k=CANDIDATES).search(few, CANDIDATES)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

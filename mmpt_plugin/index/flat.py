@@ -1,0 +1,84 @@
+"""Exact nearest neighbours: a blocked matrix product, of which only the best k a query are kept."""
+
+from itertools import product
+from threading import Lock
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmpt_plugin.index.parallel import in_parallel
+
+FEW = 32768  # vectors up to which a matrix product with all of them is done before lists are made
+BLOCK = 1024  # vectors scored at a time
+QUERIES = 512  # queries at a time
+
+Found = tuple[Float[np.ndarray, "Q K"], Int[np.ndarray, "Q K"]]
+
+
+class Flat:
+    """Some rows (all, unless told) of an array of vectors, float32 or float16, which stays as it is and where it is."""
+
+    def __init__(
+        self,
+        vectors: Float[np.ndarray, "V D"],
+        *,
+        metric: str = "inner_product",
+        rows: Int[np.ndarray, " R"] | None = None,
+    ) -> None:
+        self.vectors = vectors
+        self.metric = metric
+        self.rows = np.arange(len(vectors)) if rows is None else rows
+
+    def only(self, rows: Int[np.ndarray, " R"]) -> "Flat":
+        """The same among fewer vectors."""
+        return Flat(self.vectors, metric=self.metric, rows=rows)
+
+    def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
+        """Scores (the higher the nearer) and rows of the k nearest to each query, nearest first.
+
+        Where there are fewer, the last are -inf and -1.
+        """
+        best, vectors = Best(len(queries), k), torch.from_numpy(self.vectors)
+
+        def score(which: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None:
+            asked = torch.from_numpy(queries[which.numpy()]).float()
+            best.add(which, scores(asked, vectors[rows].float(), self.metric), rows)
+
+        blocks = product(
+            torch.split(torch.arange(len(queries)), QUERIES), torch.split(torch.from_numpy(self.rows), BLOCK)
+        )
+        in_parallel(score, blocks)
+        return best.sorted()
+
+
+def scores(queries: Float[Tensor, "Q D"], vectors: Float[Tensor, "V D"], metric: str) -> Float[Tensor, "Q V"]:
+    """Inner products qv; for l2, qv - |v|²/2, which orders the vectors of one query as their distances do."""
+    products = queries @ vectors.T
+    if metric == "l2":
+        products -= vectors.square().sum(dim=1) / 2
+    return products
+
+
+class Best:
+    """The k best of all that was added, a row a query; -inf and row -1 where there were fewer. Threads may add."""
+
+    def __init__(self, num_queries: int, k: int) -> None:
+        self.scores = torch.full((num_queries, k), -torch.inf)
+        self.rows = torch.full((num_queries, k), -1)
+        self.lock = Lock()
+
+    def add(self, which: Int[Tensor, " B"], scores: Float[Tensor, "B R"], rows: Int[Tensor, " R"]) -> None:
+        """Scores of the queries `which` against the vectors `rows`."""
+        k = self.scores.shape[1]
+        scores, place = scores.topk(min(k, scores.shape[1]), sorted=False)
+        with self.lock:
+            scores = torch.cat([self.scores[which], scores], dim=1)
+            candidates = torch.cat([self.rows[which], rows[place]], dim=1)
+            self.scores[which], kept = scores.topk(k, sorted=False)
+            self.rows[which] = candidates.gather(1, kept)
+
+    def sorted(self) -> Found:
+        scores, order = self.scores.sort(dim=1, descending=True)
+        return scores.numpy(), self.rows.gather(1, order).numpy()

@@ -1,0 +1,1 @@
+"""Videos and sentences as files of vectors."""

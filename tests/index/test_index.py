@@ -1,0 +1,141 @@
+"""Nearest neighbours, exact and in inverted lists."""
+
+import numpy as np
+import pytest
+
+from mmpt_plugin.index import build, build_index, gpu
+from mmpt_plugin.index.flat import Flat
+from mmpt_plugin.index.lists import InvertedLists
+
+METRICS = ("inner_product", "l2")
+
+
+def by_hand(vectors, queries, k, metric):
+    """The k nearest by sorting everything."""
+    if metric == "l2":
+        return np.argsort(((queries[:, None] - vectors) ** 2).sum(-1), axis=1)[:, :k]
+    return np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
+
+
+def grouped(num_groups, each, *, width=16, seed=0):
+    """Vectors around num_groups places, those of a group one after the other."""
+    rng = np.random.default_rng(seed)
+    places = rng.standard_normal((num_groups, width))
+    return (np.repeat(places, each, axis=0) + 0.3 * rng.standard_normal((num_groups * each, width))).astype(np.float16)
+
+
+def recall(found, exact):
+    return np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_flat_search_is_exact(metric, dtype, monkeypatch):
+    """In blocks smaller than the data, of both vectors and queries."""
+    monkeypatch.setattr("mmpt_plugin.index.flat.BLOCK", 70)
+    monkeypatch.setattr("mmpt_plugin.index.flat.QUERIES", 3)
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((n, 16)).astype(dtype) for n in (200, 7))
+    exact = by_hand(vectors.astype(float), queries.astype(float), 9, metric)
+    np.testing.assert_array_equal(Flat(vectors, metric=metric).search(queries, 9)[1], exact)
+
+
+def test_scores_are_inner_products_and_order_distances():
+    """Of (3, 4) with (1, 0), (0, 2): 3 and 8; for l2 less half the squared length, 3 - 1/2 and 8 - 2."""
+    vectors, queries = np.float32([[1, 0], [0, 2]]), np.float32([[3, 4]])
+    assert Flat(vectors).search(queries, 2)[0].tolist() == [[8, 3]]
+    assert Flat(vectors, metric="l2").search(queries, 2)[0].tolist() == [[6, 2.5]]
+
+
+def test_fewer_vectors_than_neighbours_are_marked():
+    found = Flat(np.eye(4, dtype=np.float32)).only(np.array([1, 3])).search(np.float32([[0, 0, 0, 1]]), 3)[1]
+    assert found.tolist() == [[3, 1, -1]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_lists_find_the_wanted_share_of_the_neighbours(metric):
+    vectors = grouped(200, 20)
+    queries = vectors[::7]
+    lists = InvertedLists(vectors, k=10, metric=metric)
+    exact = Flat(vectors, metric=metric).search(queries, 10)[1]
+    assert recall(lists.search(queries, 10)[1], exact) >= 0.95
+    assert lists.num_probes < len(lists.cells) / 3
+
+
+def test_a_higher_floor_probes_more_lists():
+    vectors = grouped(200, 20)
+    few, many = (InvertedLists(vectors, k=10, recall=floor) for floor in (0.5, 0.98))
+    assert few.num_probes < many.num_probes
+    exact = Flat(vectors).search(vectors[::7], 10)[1]
+    assert recall(many.search(vectors[::7], 10)[1], exact) >= 0.98
+
+
+def test_probing_all_lists_is_exact():
+    vectors = grouped(50, 20)
+    lists = InvertedLists(vectors, k=10, metric="l2")
+    lists.num_probes = len(lists.cells)
+    exact = Flat(vectors, metric="l2").search(vectors[::9], 10)[1]
+    np.testing.assert_array_equal(lists.search(vectors[::9], 10)[1], exact)
+
+
+def test_a_search_meets_k_vectors_however_few_lists_it_probes():
+    vectors = grouped(50, 20)
+    lists = InvertedLists(vectors, k=5, recall=0.01)
+    assert lists.num_probes == 1
+    assert (lists.search(vectors[:20], 300)[1] >= 0).all()
+
+
+def test_recall_is_logged(caplog):
+    caplog.set_level("INFO")
+    InvertedLists(grouped(50, 20), k=10)
+    assert "recall@10 0.9" in caplog.text
+
+
+@pytest.mark.parametrize("index", [Flat, lambda vectors: InvertedLists(vectors, k=10, recall=0.98)])
+def test_only_some_rows_are_found(index, monkeypatch):
+    monkeypatch.setattr("mmpt_plugin.index.lists.FEW", 100)
+    vectors = grouped(50, 20)
+    rows = np.arange(1, 1000, 2)
+    fewer = index(vectors).only(rows)
+    exact = rows[by_hand(vectors[rows].astype(float), vectors[::25].astype(float), 10, "inner_product")]
+    found = fewer.search(vectors[::25], 10)[1]
+    assert np.isin(found, rows).all()
+    assert recall(found, exact) >= 0.95
+
+
+def test_the_index_suits_the_vectors(monkeypatch):
+    """Exact for few vectors, for recall 1, and where there is no structure that lists could use."""
+    monkeypatch.setattr(build, "FEW", 500)
+    vectors = grouped(50, 20)
+    noise = np.random.default_rng(0).standard_normal((1000, 64)).astype(np.float16)
+    assert isinstance(build_index(vectors, k=10), InvertedLists)
+    assert isinstance(build_index(vectors[:500], k=10), Flat)
+    assert isinstance(build_index(vectors, k=10, recall=1.0), Flat)
+    assert isinstance(build_index(noise, k=10), Flat)
+
+
+def test_a_gpu_is_used_where_faiss_can(monkeypatch):
+    """What counts is what the module can do, not what its package is called."""
+    assert not gpu.has_gpu()
+    monkeypatch.setattr(gpu.faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(gpu.faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(gpu.GpuFlat, "__init__", lambda self, vectors, metric: None)
+    assert isinstance(build_index(np.eye(4), k=2), gpu.GpuFlat)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_gpu_finds_what_the_cpu_finds(metric):
+    if not gpu.has_gpu():
+        pytest.skip("FAISS sees no GPU")
+    vectors = grouped(50, 20)
+    on_gpu, flat = (kind(vectors, metric=metric) for kind in (gpu.GpuFlat, Flat))
+    for rows in (np.arange(1000), np.arange(0, 1000, 3)):
+        mine, exact = (index.only(rows).search(vectors[:40], 10) for index in (on_gpu, flat))
+        np.testing.assert_allclose(mine[0], exact[0], atol=0.05)
+        assert recall(mine[1], exact[1]) > 0.97
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="no metric 'cosine'. Possible: \\['inner_product', 'l2'\\]"):
+        build_index(np.eye(4), k=2, metric="cosine")

@@ -1,0 +1,104 @@
+"""Raw videos and sentences in, vectors out: batches of any size, long videos, labels by prompts."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt_plugin import VideoCLIP
+from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.features.extract import encode
+from mmpt_plugin.features.files import read_features
+from mmpt_plugin.models import VideoCLIPConfig
+from mmpt_plugin.models.embedding import embed_features
+from mmpt_plugin.registry import encoders
+from tests.conftest import TINY_ENCODER, TINY_MODEL
+
+
+@pytest.fixture(scope="module")
+def model(kitchen):
+    torch.manual_seed(0)
+    made = VideoCLIP(VideoCLIPConfig(**TINY_MODEL, max_video_len=8)).eval()
+    made.tokenizer = load_tokenizer(str(kitchen.root / "tokenizer"))
+    return made
+
+
+def rows(seconds, seed=0):
+    return np.random.default_rng(seed).standard_normal((seconds, 512)).astype(np.float16)
+
+
+def test_video_files_become_the_vectors_of_their_features(model, kitchen):
+    paths = sorted((kitchen.root / "videos").glob("*.mp4"))[:3]
+    vectors = model.embed_videos(paths, TINY_ENCODER)
+    features = [read_features(kitchen.features / f"{path.stem}.npy") for path in paths]
+    torch.testing.assert_close(vectors, embed_features(model, features))
+    assert vectors.shape == (3, 16)
+    built = encoders.build(TINY_ENCODER)
+    torch.testing.assert_close(model.embed_videos(map(str, paths[:1]), built), vectors[:1], atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(encode(paths[0], built), features[0])
+
+
+def test_a_short_video_is_one_clip_whatever_it_is_batched_with(model):
+    videos = [rows(n, n) for n in (1, 8, 5)]
+    alone = torch.cat([model.encode_video(torch.from_numpy(video)[None].float()) for video in videos])
+    for batch_size in (1, 2, 64):
+        together = embed_features(model, videos, batch_size=batch_size)
+        torch.testing.assert_close(together, alone.detach(), atol=1e-5, rtol=0)
+
+
+def test_a_long_video_is_the_mean_of_equal_windows(model):
+    """20 s in windows of at most 8 s: 7, 7 and 6."""
+    video = rows(20)
+    windows = [embed_features(model, [part]) for part in (video[:7], video[7:14], video[14:])]
+    torch.testing.assert_close(embed_features(model, [video]), torch.stack(windows).mean(dim=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed_features(model, [video], truncate=True), embed_features(model, [video[:8]]))
+
+
+def test_sentences_are_read_up_to_their_limit(model):
+    short, long = "chop the tomato", "chop " * 61
+    vectors = model.embed_text([short, long, long + "the tomato"], batch_size=2)
+    torch.testing.assert_close(vectors[:1], model.encode_text([short]).detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(vectors[1], vectors[2])  # 61 word pieces are read
+    assert not torch.allclose(vectors[1], model.embed_text(["chop " * 60])[0])
+
+
+def test_labels_are_ranked_by_the_mean_of_their_prompts(model):
+    prompts = {"chopping": ["chop the tomato", "chop it"], "stirring": ["stir the pot"]}
+    videos = model.embed_text(["stir the pot"])  # a video that looks just like a sentence
+    (ranked,) = model.classify(videos, prompts)
+    expected = {
+        "chopping": float(videos[0] @ model.embed_text(prompts["chopping"]).mean(dim=0)),
+        "stirring": float(videos[0] @ videos[0]),
+    }
+    assert ranked == pytest.approx(expected, rel=1e-4)
+    assert list(ranked) == sorted(expected, key=lambda label: -expected[label])
+
+
+def test_no_videos_and_no_sentences_are_no_vectors(model):
+    assert model.embed_videos([], TINY_ENCODER).shape == (0, 16)
+    assert model.embed_text([]).shape == (0, 16)
+
+
+def test_what_can_not_be_embedded_is_named(model, tmp_path):
+    with pytest.raises(ValueError, match=r"features of video 1 have shape \(3, 4\), the model takes \(T, 512\)"):
+        embed_features(model, [rows(3), np.zeros((3, 4), dtype=np.float16)])
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ValueError, match=r"text\.mp4 can't be decoded"):
+        model.embed_videos([tmp_path / "text.mp4"], TINY_ENCODER)
+    with pytest.raises(ValueError, match="no encoder 's3'. Did you mean 's3d'"):
+        model.embed_videos([], "s3")
+    for prompts, message in (({}, "no labels"), ({"a": []}, "label 'a' needs a list"), ({"a": "b"}, "label 'a' needs")):
+        with pytest.raises(ValueError, match=message):
+            model.classify(torch.zeros(1, 16), prompts)
+
+
+def test_a_tokenizer_of_another_model_is_refused(model, kitchen, tmp_path):
+    small = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"vocab_size": 30}))
+    small.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="317 word pieces, .* knows 30: it was trained with another"):
+        VideoCLIP.from_pretrained(tmp_path / "model", tokenizer=kitchen.root / "tokenizer")
+
+
+def test_a_saved_model_keeps_its_tokenizer(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    again = VideoCLIP.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(again.embed_text(["chop the tomato"]), model.embed_text(["chop the tomato"]))
