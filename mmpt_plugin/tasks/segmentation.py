@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.datasets.segments import painted
-from mmpt_plugin.metrics.segmentation import segmentation
+from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark
@@ -38,12 +38,10 @@ class ActionSegmentation(Benchmark):
         for video, scores in zip(self.dataset.videos, self.scores(model, labels), strict=True):
             predicted.append(labels_of(scores, limit))
             true.append(painted(video.segments, len(scores)))
-        background = [np.zeros_like(labels) for labels in true]
         rng = np.random.default_rng(0)
         guessed = [rng.integers(0, num_classes, len(labels)) for labels in true]
-        metrics, constant, chance = (
-            segmentation(answer, true, num_classes=num_classes) for answer in (predicted, background, guessed)
-        )
+        metrics, chance = (segmentation(answer, true, num_classes=num_classes) for answer in (predicted, guessed))
+        constant = constant_background(true, num_classes=num_classes)
         counts = {"num_videos": len(true), "num_overlaps": self.dataset.num_overlaps}
         return self.result(counts, metrics, chance) | {"constant_background": constant, "threshold": limit}
 
