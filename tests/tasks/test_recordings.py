@@ -145,3 +145,11 @@ def test_a_model_that_sees_too_little_is_refused(model):
 def test_the_recordings_are_small():
     assert sum(path.stat().st_size for path in ENDTASK.rglob("*") if path.is_file()) < 2 * 2**20
     assert torch.load(ENDTASK / "coin_mixed_layer_norm.pt", weights_only=True).keys() <= released().state_dict().keys()
+
+
+def test_captions_are_cut_to_61_word_pieces(model, msrvtt):
+    """The vocabulary has every letter, so each of these is a word piece."""
+    long, cut = (" ".join("ab"[i % 2] for i in range(number)) for number in (100, 61))
+    vectors = msrvtt.encode_texts(model, [long, cut, cut[:-2]])
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert np.abs(vectors[1] - vectors[2]).max() > 1e-3
