@@ -1,27 +1,76 @@
-"""DiDeMo's moment localisation: four annotators' moments in six chunks, of which the three nearest count."""
+"""DiDeMo's moments: which stretch of six five-second chunks a sentence describes. Q sentences, A annotators.
 
-from collections.abc import Sequence
+Hendricks et al. (ICCV 2017): of the annotators, the one who agrees least is left out.
+"""
+
+from itertools import combinations
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-Moment = tuple[int, int]
-
-
-def moment_localization(rankings: Sequence[Sequence[Moment]], times: Sequence[Sequence[Moment]]) -> dict[str, float]:
-    """Shares of descriptions whose moment ranks within 1 and 5, and the mean IoU of the first."""
-    ranked, overlap = [], []
-    for ranking, own in zip(rankings, times, strict=True):
-        ranks = sorted(ranking.index(moment) + 1 for moment in own if moment in ranking)[:3]
-        ranked.append(np.mean(ranks) if ranks else np.inf)
-        overlap.append(np.mean(sorted((iou(ranking[0], moment) for moment in own), reverse=True)[:3]))
-    places = np.array(ranked)
-    return {
-        "rank@1": float((places <= 1).mean()),
-        "rank@5": float((places <= 5).mean()),
-        "mIoU": float(np.mean(overlap)),
-    }
+NUM_CHUNKS = 6
+MOMENTS = np.array([(i, i) for i in range(NUM_CHUNKS)] + list(combinations(range(NUM_CHUNKS), 2)))  # (21, 2)
+"""First and last chunk of each candidate, in the order of the scores."""
 
 
-def iou(one: Moment, other: Moment) -> float:
-    shared = min(one[1], other[1]) - max(one[0], other[0]) + 1
-    return max(shared, 0) / (max(one[1], other[1]) - min(one[0], other[0]) + 1)
+def moments(
+    scores: Float[np.ndarray, "Q 21"], times: Int[np.ndarray, "Q A 2"], possible: Bool[np.ndarray, "Q 21"]
+) -> dict[str, float]:
+    """`rank@1` and `rank@5`, shares of the sentences, and `miou`; ties count against the model.
+
+    A sentence's rank is the mean of its three best among annotators, and only possible moments (those that the
+    video lasts for) are ranked; where an annotator chose another, the rest decide, and with none left it is a
+    miss. Its IoU is that of the best moment, the mean of the three highest among annotators.
+    """
+    if len(scores) == 0:
+        raise ValueError("there is nothing to score: 0 sentences")
+    chosen = moment_of(times)  # (Q, A)
+    below = scores[:, None, :] < scores[:, :, None]  # (Q, 21, 21)
+    ranks = np.where(possible, (~below & possible[:, None]).sum(axis=2), np.inf)
+    three = np.sort(np.take_along_axis(ranks, chosen, axis=1))[:, :3]
+    ranked = np.isfinite(three)
+    num_ranked, sum_ranked = ranked.sum(axis=1), three.sum(axis=1, where=ranked)
+    rank_at = {f"rank@{k}": (num_ranked > 0) & (sum_ranked <= k * num_ranked) for k in (1, 5)}
+
+    agreement = np.sort(overlap()[:, chosen])[:, :, -3:].mean(axis=2).T  # (Q, 21)
+    highest = np.fmax.reduce(np.where(possible, scores, -np.inf), axis=1, keepdims=True)
+    best = possible & ~(scores < highest)
+    iou = agreement.min(axis=1, where=best, initial=1) * possible.any(axis=1)
+    return {name: float(values.mean()) for name, values in (rank_at | {"miou": iou}).items()}
+
+
+def chance(
+    times: Int[np.ndarray, "Q A 2"],
+    possible: Bool[np.ndarray, "Q 21"],
+    *,
+    rng: np.random.Generator,
+    num_draws: int = 100,
+) -> dict[str, float]:
+    """What random orders of the moments score, averaged over draws."""
+    drawn = [moments(rng.random(possible.shape), times, possible) for _ in range(num_draws)]
+    return {name: float(np.mean([values[name] for values in drawn])) for name in drawn[0]}
+
+
+def moment_of(times: Int[np.ndarray, "Q A 2"]) -> Int[np.ndarray, "Q A"]:
+    """The place in `MOMENTS` of each stretch from a first to a last chunk."""
+    first, last = times[..., 0], times[..., 1]
+    wrong = np.argwhere((first < 0) | (first > last) | (last >= NUM_CHUNKS))
+    if len(wrong):
+        sentence, annotator = wrong[0]
+        raise ValueError(
+            f"sentence {sentence}: annotator {annotator} chose chunks {times[sentence, annotator].tolist()}, "
+            f"and a stretch is [first, last] with 0 <= first <= last < {NUM_CHUNKS}"
+        )
+    place = np.empty((NUM_CHUNKS, NUM_CHUNKS), dtype=np.int64)
+    place[tuple(MOMENTS.T)] = np.arange(len(MOMENTS))
+    found: Int[np.ndarray, "Q A"] = place[first, last]
+    return found
+
+
+def overlap() -> Float[np.ndarray, "21 21"]:
+    """The intersection over the union of every two moments, in whole chunks."""
+    first, last = MOMENTS.T
+    both = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
+    either = np.maximum.outer(last, last) - np.minimum.outer(first, first) + 1
+    iou: Float[np.ndarray, "21 21"] = np.maximum(both, 0) / either
+    return iou

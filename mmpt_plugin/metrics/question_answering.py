@@ -1,8 +1,16 @@
-"""Multiple choice: the share of questions whose right option scores highest. Q questions, O options."""
+"""Multiple-choice question answering: the option with the highest score. Q questions, O options."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmpt_plugin.metrics.ranking import right_rank
+
 
 def multiple_choice(scores: Float[np.ndarray, "Q O"], answers: Int[np.ndarray, " Q"]) -> dict[str, float]:
-    return {"accuracy": float((scores.argmax(axis=1) == answers).mean())}
+    """`accuracy`: the share of questions whose answer scores above every other option."""
+    return {"accuracy": float((right_rank(scores, answers) == 1).mean())}
+
+
+def chance(num_options: int) -> dict[str, float]:
+    """What a guess scores on average."""
+    return {"accuracy": 1 / num_options}

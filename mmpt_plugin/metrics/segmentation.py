@@ -1,26 +1,48 @@
-"""Segmentation: a label a frame, 0 for background."""
+"""Action segmentation: one label a second, over all frames of all videos. T frames of a video."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 
+Labels = Sequence[Int[np.ndarray, " _"]]
 
-def segmentation(
-    predicted: Sequence[Int[np.ndarray, " _"]],
-    true: Sequence[Int[np.ndarray, " _"]],
-    *,
-    num_classes: int,
-    background: int = 0,
-) -> dict[str, float]:
-    """Shares of right frames, of all and of those that are no background, and the mean F1 over foreground classes."""
-    p, t = np.concatenate(predicted), np.concatenate(true)
-    foreground = t != background
-    hits = np.bincount(t[p == t], minlength=num_classes)
-    both = np.bincount(p, minlength=num_classes) + np.bincount(t, minlength=num_classes)
-    f1 = [2 * hits[c] / both[c] for c in range(num_classes) if c != background and (t == c).any()]
+
+def segmentation(predicted: Labels, true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
+    """Shares of all videos' frames together; arrays of one place in the two sequences are one video's (T,).
+
+    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look beside it:
+    `foreground_accuracy` counts the frames that truly are not background (NaN where there are none), and
+    `macro_f1` is the mean F1 of the classes, background among them, that occur in either.
+    """
+    lengths = [(len(p), len(t)) for p, t in zip(predicted, true, strict=True)]
+    for video, (given, wanted) in enumerate(lengths):
+        if given != wanted:
+            raise ValueError(f"video {video} has {wanted} true labels, but {given} predicted ones")
+    if not any(wanted for _, wanted in lengths):
+        raise ValueError("there is nothing to score: 0 frames")
+    labels, answers = (in_range(np.concatenate(videos), num_classes) for videos in (true, predicted))
+    right = labels == answers
+    num_true, num_predicted, num_right = (
+        np.bincount(values, minlength=num_classes) for values in (labels, answers, labels[right])
+    )
+    occurs = num_true + num_predicted > 0
+    foreground = right[labels != background]
     return {
-        "frame_accuracy": float((p == t).mean()),
-        "foreground_accuracy": float((p == t)[foreground].mean()) if foreground.any() else float("nan"),
-        "macro_f1": float(np.mean(f1)) if f1 else float("nan"),
+        "frame_accuracy": float(right.mean()),
+        "foreground_accuracy": float(foreground.mean()) if len(foreground) else float("nan"),
+        "macro_f1": float((2 * num_right[occurs] / (num_true + num_predicted)[occurs]).mean()),
     }
+
+
+def constant_background(true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
+    """What the prediction that nothing ever happens scores."""
+    predicted = [np.full_like(labels, background) for labels in true]
+    return segmentation(predicted, true, num_classes=num_classes, background=background)
+
+
+def in_range(labels: Int[np.ndarray, " F"], num_classes: int) -> Int[np.ndarray, " F"]:
+    lowest, highest = labels.min(), labels.max()
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(f"labels run from {lowest} to {highest}, but the classes are 0 to {num_classes - 1}")
+    return labels

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mmpt_plugin.metrics.classification import classification
+from mmpt_plugin.metrics.classification import chance, classification
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
@@ -35,8 +35,7 @@ class ZeroShotClassification(Benchmark):
     def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
-        chance = {key: min(5 if key == "top5" else 1, num_labels) / num_labels for key in metrics}
-        return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance)
+        return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance(num_labels))
 
     def scores(self, model: VideoCLIP) -> Float[np.ndarray, "N C"]:
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mmpt_plugin.datasets.segments import steps_shown
-from mmpt_plugin.metrics.localization import average_recall, ordered_steps
+from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark
@@ -29,30 +29,28 @@ class StepLocalization(Benchmark):
     config: StepLocalizationConfig
 
     def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
-        """Chance is the same search on random scores."""
+        """Chance is the same search on random costs."""
         videos = self.dataset.videos
-        scores = list(self.scores(model))
+        costs = list(self.costs(model))
         shown = [
-            steps_shown(video.segments, *one.shape) for video, one in zip(videos, scores, strict=True)
+            steps_shown(video.segments, *one.shape) for video, one in zip(videos, costs, strict=True)
         ]  # each (T, K)
-        recall = self._recall(scores, shown)
+        recall = self._recall(costs, shown)
         rng = np.random.default_rng(0)
-        draws = [self._recall([rng.standard_normal(one.shape) for one in scores], shown) for _ in range(CHANCE_DRAWS)]
+        draws = [self._recall([rng.standard_normal(one.shape) for one in costs], shown) for _ in range(CHANCE_DRAWS)]
         chance = {key: float(np.mean([draw[key] for draw in draws])) for key in recall}
         return self.result({"num_videos": len(videos), "num_tasks": len(self._tasks())}, recall, chance)
 
-    def scores(self, model: VideoCLIP) -> Iterator[Float[np.ndarray, "_ K"]]:
-        """Of every video, the log-probability of each step of its task, second by second."""
+    def costs(self, model: VideoCLIP) -> Iterator[Float[np.ndarray, "_ K"]]:
+        """Of every video, what each step of its task costs second by second."""
         steps = {task: self.encode_texts(model, self.dataset.steps[task]) for task in self._tasks()}
         rows = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
         for video, states in zip(self.dataset.videos, encode_seconds(model, rows, self.config), strict=True):
-            logits = states.numpy() @ steps[video.group].T
-            logits -= logits.max(axis=1, keepdims=True)
-            yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            yield step_costs(states.numpy() @ steps[video.group].T)
 
     def _tasks(self) -> list[str]:
         return list(dict.fromkeys(video.group for video in self.dataset.videos))
 
-    def _recall(self, scores: list[Float[np.ndarray, "_ _"]], shown: list[Bool[np.ndarray, "_ _"]]) -> dict[str, float]:
+    def _recall(self, costs: list[Float[np.ndarray, "_ _"]], shown: list[Bool[np.ndarray, "_ _"]]) -> dict[str, float]:
         groups = [video.group for video in self.dataset.videos]
-        return average_recall([ordered_steps(one) for one in scores], shown, groups)
+        return average_recall([ordered_steps(one) for one in costs], shown, groups)

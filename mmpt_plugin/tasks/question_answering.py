@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mmpt_plugin.metrics.question_answering import multiple_choice
+from mmpt_plugin.metrics.question_answering import chance, multiple_choice
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
@@ -24,7 +24,7 @@ class MultipleChoiceQA(Benchmark):
     def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
         questions = self.dataset.questions
         metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
-        return self.result({"num_questions": len(questions)}, metrics, {"accuracy": 1 / len(questions[0].options)})
+        return self.result({"num_questions": len(questions)}, metrics, chance(len(questions[0].options)))
 
     def scores(self, model: VideoCLIP) -> Float[np.ndarray, "Q O"]:
         questions = self.dataset.questions

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmpt_plugin.datasets.segments import painted
-from mmpt_plugin.metrics.segmentation import segmentation
+from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import VideoCLIP, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, device_of
@@ -38,12 +38,10 @@ class ActionSegmentation(Benchmark):
         true = [
             painted(video.segments, len(answer)) for video, answer in zip(self.dataset.videos, predicted, strict=True)
         ]
-        background = [np.zeros_like(labels) for labels in true]
         rng = np.random.default_rng(0)
         guessed = [rng.integers(0, num_classes, len(labels)) for labels in true]
-        metrics, constant, chance = (
-            segmentation(answer, true, num_classes=num_classes) for answer in (predicted, background, guessed)
-        )
+        metrics, chance = (segmentation(answer, true, num_classes=num_classes) for answer in (predicted, guessed))
+        constant = constant_background(true, num_classes=num_classes)
         counts = {"num_videos": len(true), "num_overlaps": self.dataset.num_overlaps}
         return self.result(counts, metrics, chance) | {"constant_background": constant, "threshold": limit}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt_plugin.metrics.retrieval import chance, ranks, summary
+from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
 
 
 def test_ranks_by_hand():
@@ -49,3 +49,19 @@ def test_chance_is_what_random_embeddings_score():
     assert expected["t2v_recall@5"] == pytest.approx(5 / 60)
     for key, value in expected.items():
         assert measured[key] == pytest.approx(value, rel=0.2)
+
+
+def test_a_group_scores_as_its_best_member():
+    """Videos 0 and 1; captions 0 and 2 are video 0's. Video 0 scores [1, 5, 9]: its best, 9, beats 5. Video 1 scores
+    [4, 3, 2]: its own 3 is below the other's best, 4."""
+    members = np.array([[1.0, 4], [5, 3], [9, 2]])
+    group = np.array([0, 1, 0])
+    assert best_member_ranks(np.eye(2), members, group).tolist() == [1, 2]
+    assert best_member_ranks(np.eye(2), members, group, block=1).tolist() == [1, 2]
+
+
+def test_with_a_member_a_group_its_ranks_are_plain_ones():
+    rng = np.random.default_rng(0)
+    queries, members, group = rng.standard_normal((20, 4)), rng.standard_normal((20, 4)), rng.permutation(20)
+    expected = ranks(queries, members, np.argsort(group))
+    np.testing.assert_array_equal(best_member_ranks(queries, members, group), expected)

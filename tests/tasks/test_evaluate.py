@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import yaml
 
 from mmpt_plugin import registry
 from mmpt_plugin.cli import main
 from mmpt_plugin.config import available, load_project, plain
 from mmpt_plugin.tasks.benchmark import Benchmark
 from mmpt_plugin.tasks.evaluate import evaluate_all
+from tests.conftest import ROOT
 from tests.tasks.golden import ENDTASK, released
 
 
@@ -94,3 +96,27 @@ def test_every_task_yaml_is_complete():
             assert name in benchmarks
             assert config.source
             assert set().union(*config.paper.values()) <= keys | {"rank@1", "rank@5"}
+
+
+def test_a_benchmark_added_as_the_readme_says_runs(checkpoint, tmp_path):
+    """A made-up one: which of two colours, for videos whose features happen to be there."""
+    readme = (ROOT / "tasks" / "README.md").read_text()
+    block = readme.split("`tasks/my_actions.yaml`")[1].split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "test.csv").write_text("video_id,label\nvideo7000,RedCar\nvideo7001,blue_car\n")
+    task = yaml.safe_load(block.replace("data/my_actions/features", str(ENDTASK / "msrvtt" / "features")))
+    task["dataset"] |= {"annotations": str(tmp_path / "test.csv"), "tokenizer": str(ENDTASK / "tokenizer")}
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "# @package _global_\ndefaults: [/projects/videoclip/zeroshot@_global_, _self_]\n"
+        + yaml.safe_dump({"task": task})
+    )
+    assert main(["evaluate", str(own), f"checkpoint={checkpoint}", "--json", str(tmp_path / "result.json")]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["num_videos"] == result["num_labels"] == 2
+    assert result["chance"] == {"top1": 0.5, "top5": 1.0, "mean_per_class": 0.5}
+    assert result["paper"] == {"top1": 0.5}
+
+
+def test_prompts_without_a_place_for_the_label_are_refused():
+    with pytest.raises(ValueError, match=r"task.prompts are texts with \{label\} in them, got \['a video'\]"):
+        registry.tasks["zero_shot_classification"].parse({"prompts": ["a video"]})
