@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import faiss
@@ -63,6 +64,15 @@ def main() -> None:
 
 
 def measure(path: Path) -> dict[str, Any]:
+    """Few videos in three rounds, of which the median counts: other work on the machine can double a short time."""
+    few = len(np.load(path, mmap_mode="r")) <= 100_000
+    rounds = [one_round(path) for _ in range(3 if few else 1)]
+    return {
+        key: value if isinstance(value, str) else median(r[key] for r in rounds) for key, value in rounds[0].items()
+    }
+
+
+def one_round(path: Path) -> dict[str, Any]:
     exact, exact_seconds = apart(exact_route, path)
     plain, plain_seconds = apart(plain_route, path)
     ours, figures = apart(our_route, path)
