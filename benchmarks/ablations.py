@@ -1,6 +1,7 @@
 """What each of the paper's two ideas is worth on the embedded data: the demo's project and its ablations, over seeds.
 
     python -m benchmarks.ablations --seeds 5 --json
+    python -m benchmarks.ablations --seeds 5 --only covering "reused embeddings"
 
 Wants what `make demo` leaves in data/toy_kitchen. Every run is a real `mmpt train`, one thread each, as many side by
 side as there are cores, then an evaluation on the held-out clips.
@@ -20,6 +21,8 @@ PROJECTS = {
     "VideoCLIP": "videoclip/toy_kitchen",
     "aligned clips": "videoclip/ablations/toy_kitchen_aligned",
     "uniform batches": "videoclip/ablations/toy_kitchen_uniform",
+    "covering": "videoclip/ablations/toy_kitchen_cover",
+    "reused embeddings": "videoclip/ablations/toy_kitchen_reuse",
 }
 METRICS = ("t2v_recall@1", "t2v_recall@5", "t2v_recall@10", "t2v_median_rank", "v2t_recall@10")
 
@@ -28,17 +31,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    parser.add_argument("--only", nargs="+", choices=PROJECTS, default=list(PROJECTS), metavar="NAME")
     arguments = parser.parse_args()
-    jobs = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in PROJECTS]
+    jobs = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in arguments.only]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: run(Path(folder), *job), jobs))
     table = {}
-    for name in PROJECTS:
+    for name in arguments.only:
         mine = [result for (job, _), result in zip(jobs, results, strict=True) if job == name]
         table[name] = {key: spread([result["metrics"][key] for result in mine]) for key in METRICS}
-        print(f"{name:16}", "  ".join(f"{key} {m:.3f} ± {s:.3f}" for key, (m, s) in table[name].items()))
+        print(f"{name:17}", "  ".join(f"{key} {m:.3f} ± {s:.3f}" for key, (m, s) in table[name].items()))
     chance = {key: results[0]["chance"][key] for key in METRICS}
-    print(f"{'chance':16}", "  ".join(f"{key} {value:.3f}" for key, value in chance.items()))
+    print(f"{'chance':17}", "  ".join(f"{key} {value:.3f}" for key, value in chance.items()))
     if arguments.json:
         print(json.dumps({"seeds": arguments.seeds, "mean_and_stdev": table, "chance": chance}))
 
