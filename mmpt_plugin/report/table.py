@@ -33,7 +33,9 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def not_there_table(not_there: Mapping[str, Mapping[str, str]]) -> Table:
     """A row a benchmark that could not be measured."""
-    table = Table("benchmark", "what is missing", "where to get it", title="not on this machine")
+    table = Table(title="not on this machine")
+    for head in ("benchmark", "what is missing", "where to get it"):
+        table.add_column(head, overflow="fold")
     for name, of in not_there.items():
         table.add_row(name, of["missing"], of["source"])
     return table

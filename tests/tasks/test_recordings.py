@@ -123,8 +123,11 @@ def test_crosstask_recall(model, crosstask):
     assert 0 < result["chance"]["average_recall"] < 1
 
 
-def test_didemo_rankings_and_metrics(model):
-    didemo = task("moment_localization", "didemo_moments", "didemo/test_data.json")
+@pytest.mark.parametrize("clips_at_once", [1, 64])
+def test_didemo_rankings_and_metrics(model, clips_at_once):
+    """Padding counts in a moment's mean, so a short video alone is padded as it is in a batch."""
+    options = {"clips_at_once": clips_at_once}
+    didemo = task("moment_localization", "didemo_moments", "didemo/test_data.json", options=options)
     recorded = METRICS["test_didemo_zs"]
     for scores, possible, ranked in zip(*didemo.scores(model), recorded["ranked_segments"], strict=True):
         assert MOMENTS[[i for i in np.argsort(-scores) if possible[i]]].tolist() == ranked
