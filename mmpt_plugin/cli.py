@@ -133,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="measure a checkpoint, on one task or on all benchmarks there are")
     add_project(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
+    command.add_argument(
+        "--html", type=Path, metavar="DIR", help="a page of timelines, predicted and true, for each segmented benchmark"
+    )
     command.set_defaults(run=run_evaluate)
 
     command = commands.add_parser("report", help="a run's training curve, and a page of queries with what was found")
@@ -283,19 +286,22 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from mmpt_plugin.config import load_benchmarks, load_project, plain
-    from mmpt_plugin.report import metrics_table, not_there_table
+    from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, write_timelines
     from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
     project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
     if (project.get("task") or {}).get("_name"):
         result = evaluate(project)
-        console.print(metrics_table(result))
+        results = [result]
     else:
         result = evaluate_all(load_benchmarks(arguments.project, arguments.overrides, project))
-        for one in result["benchmarks"].values():
-            console.print(metrics_table(one))
+        results = list(result["benchmarks"].values())
         if result["not_there"]:
             console.print(not_there_table(result["not_there"]))
+    for one in results:
+        console.print(metrics_table(one))
+        if arguments.html and has_timelines(one):
+            write_timelines(arguments.html / f"{one.get('benchmark', one['task'])}.html", one)
     if arguments.json:
         from mmpt_plugin.checkpoint import write_whole
 

@@ -49,6 +49,13 @@ def steps_shown(segments: Iterable[Segment], num_seconds: int, num_steps: int) -
     return shown
 
 
+def runs(labels: Int[np.ndarray, " T"]) -> list[Segment]:
+    """The segments that a label a second amounts to, those of label 0 left out."""
+    borders = np.flatnonzero(np.diff(labels, prepend=0, append=0))
+    pairs = [(int(a), int(b)) for a, b in pairwise(borders)]
+    return [Segment(float(a), float(b), int(labels[a])) for a, b in pairs if labels[a]]
+
+
 def window_starts(num_seconds: int, *, window: int, stride: int) -> range:
     """First seconds of sliding windows; the last is the first window that reaches the end."""
     return range(0, max(num_seconds - window + stride, 1), stride)

@@ -17,7 +17,7 @@ from mmpt_plugin.registry import register_model
 class VideoCLIPSegmenterConfig(VideoCLIPConfig):
     num_labels: int = 779
     """COIN's 778 steps, and 0 for none."""
-    see_cls: bool = False
+    attend_to_cls: bool = False
     """Whether seconds attend to [CLS]; the original hides it on COIN."""
 
 
@@ -46,7 +46,7 @@ class VideoCLIPSegmenter(VideoCLIP):
     def label_logits(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
-        states = self.encode_video_steps(features, mask, see_cls=self.config.see_cls)
+        states = self.encode_video_steps(features, mask, see_cls=self.config.attend_to_cls)
         return self.classify_states(states)
 
     def classify_states(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:

@@ -48,7 +48,7 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
 
     Other video suffixes will do too; a video that isn't there is a ValueError.
     """
-    if not result.get("examples"):
+    if not any("found" in example for example in result.get("examples", ())):
         raise ValueError(
             f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks give them"
         )

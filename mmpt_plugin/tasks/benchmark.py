@@ -85,6 +85,12 @@ class Benchmark:
         return vectors[[position[video_id] for video_id in video_ids]]
 
 
+def spread(size: int, number: int) -> list[int]:
+    """At most `number` of the first `size` integers, evenly spread."""
+    chosen: list[int] = np.linspace(0, size - 1, min(number, size)).astype(int).tolist()
+    return chosen
+
+
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):

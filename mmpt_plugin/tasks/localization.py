@@ -11,7 +11,7 @@ from mmpt_plugin.datasets.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark
+from mmpt_plugin.tasks.benchmark import Benchmark, spread
 from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
 
 CHANCE_DRAWS = 20
@@ -39,7 +39,20 @@ class StepLocalization(Benchmark):
         rng = np.random.default_rng(0)
         draws = [self._recall([rng.standard_normal(one.shape) for one in costs], shown) for _ in range(CHANCE_DRAWS)]
         chance = {key: float(np.mean([draw[key] for draw in draws])) for key in recall}
-        return self.result({"num_videos": len(videos), "num_tasks": len(self._tasks())}, recall, chance)
+        result = self.result({"num_videos": len(videos), "num_tasks": len(self._tasks())}, recall, chance)
+        return result | {"examples": [self._example(i, costs[i]) for i in spread(len(videos), self.config.examples)]}
+
+    def _example(self, number: int, costs: Float[np.ndarray, "T K"]) -> dict[str, Any]:
+        """A video's steps as segments, (start, end, step) in seconds; a predicted one is a second long."""
+        video = self.dataset.videos[number]
+        steps = self.dataset.steps[video.group]
+        predicted = [(int(at), int(at) + 1, steps[k]) for k, at in enumerate(ordered_steps(costs))]
+        true = [(start, end, steps[label]) for start, end, label in video.segments]
+        return {
+            "video_id": video.video_id,
+            "seconds": len(costs),
+            "segments": {"predicted": predicted, "true": true},
+        }
 
     def costs(self, model: VideoCLIP) -> Iterator[Float[np.ndarray, "_ K"]]:
         """Of every video, what each step of its task costs second by second."""

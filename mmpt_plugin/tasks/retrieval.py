@@ -10,7 +10,7 @@ from mmpt_plugin.datasets.corpus import AnnotatedClip
 from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
 from mmpt_plugin.models import VideoCLIP
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
 
 
 @dataclass(kw_only=True)
@@ -67,9 +67,8 @@ class TextVideoRetrieval(Benchmark):
 
     def _examples(self, embeddings: Embeddings, t2v: Int[np.ndarray, " Q"]) -> list[dict[str, Any]]:
         clips = self.dataset.clips
-        shown = np.linspace(0, len(clips) - 1, min(self.config.examples, len(clips))).astype(int)
         examples = []
-        for query in shown.tolist():
+        for query in spread(len(clips), self.config.examples):
             scores, right = embeddings.video @ embeddings.text[query], int(self.right[query])
 
             def found(i: int, query: int = query, scores: np.ndarray = scores, right: int = right) -> dict[str, Any]:

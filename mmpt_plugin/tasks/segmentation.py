@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.datasets.segments import painted
+from mmpt_plugin.datasets.segments import painted, runs
 from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import VideoCLIP, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, device_of
+from mmpt_plugin.tasks.benchmark import Benchmark, device_of, spread
 from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
 
 
@@ -43,7 +43,17 @@ class ActionSegmentation(Benchmark):
         metrics, chance = (segmentation(answer, true, num_classes=num_classes) for answer in (predicted, guessed))
         constant = constant_background(true, num_classes=num_classes)
         counts = {"num_videos": len(true), "num_overlaps": self.dataset.num_overlaps}
-        return self.result(counts, metrics, chance) | {"constant_background": constant, "threshold": limit}
+        examples = [self._example(i, predicted[i], true[i]) for i in spread(len(true), self.config.examples)]
+        result = self.result(counts, metrics, chance)
+        return result | {"constant_background": constant, "threshold": limit, "examples": examples}
+
+    def _example(self, number: int, predicted: Int[np.ndarray, " T"], true: Int[np.ndarray, " T"]) -> dict[str, Any]:
+        """A video's labels as segments, (start, end, label) in seconds."""
+        segments = {
+            name: [(start, end, self.dataset.labels[label - 1]) for start, end, label in runs(labels)]
+            for name, labels in (("predicted", predicted), ("true", true))
+        }
+        return {"video_id": self.dataset.videos[number].video_id, "seconds": len(true), "segments": segments}
 
     @torch.inference_mode()
     def predict(self, model: VideoCLIP) -> tuple[list[Int[np.ndarray, " _"]], float | None]:

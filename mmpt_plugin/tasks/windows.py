@@ -20,6 +20,8 @@ class WindowsConfig(BenchmarkConfig):
     window: int = 32
     """Seconds that the model sees together; clips_at_once counts windows."""
     stride: int = 16
+    examples: int = 10
+    """How many videos the result shows in full, spread evenly over the data."""
     see_cls: bool = False
     """Whether seconds attend to [CLS]. The released weights' numbers were measured without, though in training
     they do."""

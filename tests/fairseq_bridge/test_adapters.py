@@ -13,6 +13,7 @@ pytest.importorskip("mmpt_plugin.fairseq_bridge")
 from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 
 from mmpt_plugin import registry  # noqa: E402
+from mmpt_plugin.checkpoint import read_torch_file  # noqa: E402
 from mmpt_plugin.fairseq_bridge import install  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import component_dataclass, fairseq_config  # noqa: E402
 from tests.conftest import TINY_MODEL  # noqa: E402
@@ -156,6 +157,8 @@ def test_clusters_depend_on_the_weights(task):
 
 def test_checkpoints_of_fairseq_train_hold_a_namespace_that_torch_is_told_to_allow(tmp_path):
     torch.save({"args": argparse.Namespace(lr=1)}, tmp_path / "flags.pt")
+    assert torch.load(tmp_path / "flags.pt", weights_only=True)["args"].lr == 1
+    read_torch_file(tmp_path / "flags.pt")  # which allows it for itself, must not forbid it to fairseq
     assert torch.load(tmp_path / "flags.pt", weights_only=True)["args"].lr == 1
 
 
