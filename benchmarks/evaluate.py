@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,9 +25,8 @@ from mmpt_plugin.metrics.segmentation import segmentation
 
 WIDTH = 768
 ARGSORTED_AT_MOST = 10**8  # scores; they and their order take 17 bytes each
-NUM_VIDEOS, NUM_SECONDS, NUM_STEPS, NUM_CLASSES = 100, 300, 8, 779
-
-Result = TypeVar("Result")
+NUM_VIDEOS, NUM_SECONDS, NUM_STEPS, NUM_CLASSES = 400, 300, 8, 779
+FRAME_REPEATS = 5
 
 
 def main() -> int:
@@ -38,13 +37,25 @@ def main() -> int:
     arguments = parser.parse_args()
     if min(arguments.queries, arguments.repeats) < 1:
         parser.error("--queries and --repeats are 1 or more")
-    values = retrieval(arguments.queries, arguments.repeats) | frames(arguments.repeats)
-    for kind, whole in (("segmentation", "frames"), ("localization", "alignments")):
-        ours, plain = values[f"{kind}_seconds"], values[f"{kind}_plain_seconds"]
-        print(f"{kind}: {1000 * ours:.1f} ms, loops over {whole} {plain:.2f} s, {plain / ours:.0f} times as long")
+    values = retrieval(arguments.queries, arguments.repeats) | frames()
+    show(values)
     if arguments.json:
         print(json.dumps(values))
     return 0
+
+
+def show(values: dict[str, float]) -> None:
+    number, argsorted, otherwise = (values[f"{x}queries"] for x in ("", "argsorted_", "otherwise_ranked_"))
+    scaled = f" (scaled from {argsorted} queries)" if argsorted < number else ""
+    alone, argsort_alone = (values[f"{x}seconds"] - values[f"{x}product_seconds"] for x in ("", "argsort_"))
+    print(f"{number} queries x {number} candidates: {values['seconds']:.2f} s, ", end="")
+    print(f"at most {values['peak_memory_bytes'] / 1e6:.0f} MB in the process")
+    print(f"full argsort: {values['argsort_seconds']:.2f} s{scaled}, ", end="")
+    print(f"with another rank for {otherwise} of {argsorted} queries (scores that rounding alone tells apart)")
+    print(f"without the matrix product: {alone:.2f} s, argsort {argsort_alone:.2f} s")
+    for kind in ("segmentation", "localization"):
+        ours, plain = values[f"{kind}_seconds"], values[f"{kind}_plain_seconds"]
+        print(f"{kind}: {1000 * ours:.1f} ms, plain loops {1000 * plain:.0f} ms, {plain / ours:.0f} times as long")
 
 
 def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
@@ -53,42 +64,36 @@ def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
     text = rng.standard_normal((num_queries, WIDTH), dtype=np.float32)
     text[:, : WIDTH // 8] += video[:, : WIDTH // 8]
     right = np.arange(num_queries)
+    num_argsorted = max(1, min(num_queries, ARGSORTED_AT_MOST // num_queries))
+    queries = text[:num_argsorted]
 
-    def ours() -> Int[np.ndarray, " Q"]:
+    def ours() -> tuple[Int[np.ndarray, " Q"], int]:
         ranked = ranks(text, video, right)
         summary(ranked, prefix="t2v")
-        return ranked
+        return ranked, peak_memory_bytes()
 
     ranks(text[:100], video[:100], right[:100])  # BLAS starts its threads
-    runs = [timed(ours) for _ in range(repeats)]
-    peak = peak_memory_bytes()
-    rows = max(1, min(num_queries, ARGSORTED_AT_MOST // num_queries))
-    scale = num_queries / rows
-    product = [timed(lambda: multiply(text, video)) for _ in range(repeats)]
-    argsorted = [timed(lambda: argsort_ranks(text[:rows], video, right[:rows])) for _ in range(repeats)]
-    argsorted_product = [timed(lambda: text[:rows] @ video.T) for _ in range(repeats)]
-    values = {
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": ours,
+        "product": lambda: multiply(text, video, size=max(1, SCORES_AT_ONCE // num_queries)),
+        "argsort": lambda: argsort_ranks(queries, video, right[:num_argsorted]),
+        "argsort_product": lambda: multiply(queries, video, size=num_argsorted),
+    }
+    seconds, results = compare(ways, repeats)
+    (ranked, peak), scale = results["ours"], num_queries / num_argsorted
+    return {
         "queries": num_queries,
-        "seconds": seconds(runs),
-        "argsort_seconds": scale * seconds(argsorted),
-        "product_seconds": seconds(product),
-        "argsort_product_seconds": scale * seconds(argsorted_product),
-        "argsorted_queries": rows,
-        "queries_ranked_otherwise": int((argsorted[0][1] != runs[0][1][:rows]).sum()),
+        "seconds": seconds["ours"],
+        "product_seconds": seconds["product"],
+        "argsort_seconds": scale * seconds["argsort"],
+        "argsort_product_seconds": scale * seconds["argsort_product"],
+        "argsorted_queries": num_argsorted,
+        "otherwise_ranked_queries": int((results["argsort"] != ranked[:num_argsorted]).sum()),
         "peak_memory_bytes": peak,
     }
-    ranking = values["seconds"] - values["product_seconds"]
-    argsort_ranking = values["argsort_seconds"] - values["argsort_product_seconds"]
-    scaled = "" if rows == num_queries else f" ({rows} queries of it were run, and their time scaled)"
-    print(f"{num_queries} queries x {num_queries} candidates: {values['seconds']:.2f} s, {peak / 1e6:.0f} MB at most")
-    print(
-        f"full argsort: {values['argsort_seconds']:.2f} s{scaled}, other ranks in {values['queries_ranked_otherwise']}"
-    )
-    print(f"ranking alone, without either's matrix product: {ranking:.2f} s, argsort {argsort_ranking:.2f} s")
-    return values
 
 
-def frames(repeats: int) -> dict[str, float]:
+def frames() -> dict[str, float]:
     rng = np.random.default_rng(0)
     true, predicted = (list(rng.integers(0, NUM_CLASSES, (NUM_VIDEOS, NUM_SECONDS))) for _ in range(2))
     costs = list(rng.random((NUM_VIDEOS, NUM_SECONDS, NUM_STEPS)))
@@ -98,15 +103,27 @@ def frames(repeats: int) -> dict[str, float]:
         "localization": lambda: [ordered_steps(video).tolist() for video in costs],
         "localization_plain": lambda: [plain_ordered_steps(video.tolist()) for video in costs],
     }
-    runs = {name: [timed(way) for _ in range(repeats)] for name, way in ways.items()}
+    seconds, results = compare(ways, FRAME_REPEATS)
     for kind in ("segmentation", "localization"):
-        assert runs[kind][0][1] == runs[f"{kind}_plain"][0][1], f"the two ways of {kind} differ"
-    return {f"{name}_seconds": seconds(run) for name, run in runs.items()}
+        assert results[kind] == results[f"{kind}_plain"], f"the two ways of {kind} differ"
+    return {f"{name}_seconds": value for name, value in seconds.items()}
 
 
-def multiply(queries: Float[np.ndarray, "Q D"], candidates: Float[np.ndarray, "V D"]) -> None:
-    """The product as `ranks` takes it, block by block."""
-    size = max(1, SCORES_AT_ONCE // len(candidates))
+def compare(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Each way's median seconds, and what it gave the first time."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results: dict[str, Any] = {}
+    for _ in range(repeats):  # one after the other, so that all meet the same moods of the machine
+        for name, way in ways.items():
+            start = time.perf_counter()
+            result = way()
+            seconds[name].append(time.perf_counter() - start)
+            results.setdefault(name, result)
+    return {name: median(runs) for name, runs in seconds.items()}, results
+
+
+def multiply(queries: Float[np.ndarray, "Q D"], candidates: Float[np.ndarray, "V D"], *, size: int) -> None:
+    """Only the matrix product, so many queries at a time."""
     for begin in range(0, len(queries), size):
         queries[begin : begin + size] @ candidates.T
 
@@ -152,16 +169,6 @@ def plain_ordered_steps(costs: list[list[float]]) -> list[int]:
         found.append(t)
         t -= 1
     return found[::-1]
-
-
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def seconds(runs: list[tuple[float, Result]]) -> float:
-    return median(run[0] for run in runs)
 
 
 def peak_memory_bytes() -> int:
