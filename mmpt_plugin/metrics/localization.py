@@ -28,11 +28,12 @@ def ordered_steps(costs: Float[np.ndarray, "T K"]) -> Int[np.ndarray, " K"]:
         return np.empty(0, dtype=np.int64)
     # Step k stands at frame k + delay, and delays never fall: then any choice of one is possible.
     num_delays = num_frames - num_steps + 1
-    frame = np.arange(num_delays)[:, None] + np.arange(num_steps)
-    delayed = np.take_along_axis(np.where(np.isnan(costs), np.inf, costs), frame, axis=0).T  # (K, delays)
-    sums = delayed.astype(np.float64)
-    for k in range(1, num_steps):
-        sums[k] += np.minimum.accumulate(sums[k - 1])
+    costs = np.where(np.isnan(costs), np.inf, costs)
+    sums = np.zeros((num_steps, num_delays))  # of a step at each delay and of those before it
+    for k in range(num_steps):
+        if k > 0:
+            np.minimum.accumulate(sums[k - 1], out=sums[k])
+        sums[k] += costs[k : k + num_delays, k]
     delays = np.empty(num_steps, dtype=np.int64)
     delays[-1] = num_delays - 1 - np.argmin(sums[-1, ::-1])
     for k in range(num_steps - 2, -1, -1):
