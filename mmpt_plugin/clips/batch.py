@@ -4,7 +4,7 @@ B pairs, T seconds of video, L text tokens, F feature width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,8 +15,24 @@ from torch import Tensor
 NO_LABEL = -100  # what torch's cross entropy leaves out
 
 
+class Tensors:
+    """What all batches can do; a subclass is a dataclass of tensors whose rows belong together."""
+
+    video: Tensor
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def to(self, device: torch.device | str) -> Any:
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Any]:
+        """Name -> tensor, for trainers that move mappings between devices."""
+        return dict(vars(self))
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
 
     video: Float[Tensor, "B T F"]
@@ -28,19 +44,9 @@ class Batch:
     video_ids: Int[Tensor, " B"]
     """Which video of the data set each pair came from."""
 
-    def __len__(self) -> int:
-        return len(self.video)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        return Batch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Any]:
-        """Name -> tensor, for trainers that move mappings between devices."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 @dataclass(frozen=True)
-class LabelledBatch:
+class LabelledBatch(Tensors):
     """B windows of video with a label a second."""
 
     video: Float[Tensor, "B T F"]
@@ -49,15 +55,18 @@ class LabelledBatch:
     """NO_LABEL where the mask is False."""
     video_ids: Int[Tensor, " B"]
 
-    def __len__(self) -> int:
-        return len(self.video)
 
-    def to(self, device: torch.device | str) -> "LabelledBatch":
-        return LabelledBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+@dataclass(frozen=True)
+class StepBatch(Tensors):
+    """W windows of one video, and the texts of the K steps of its task."""
 
-    def tensors(self) -> dict[str, Any]:
-        """Name -> tensor, for trainers that move mappings between devices."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    video: Float[Tensor, "W T F"]
+    video_mask: Bool[Tensor, "W T"]
+    text: Int[Tensor, "K L"]
+    text_mask: Bool[Tensor, "K L"]
+    shown: Float[Tensor, "W T K"]
+    """1 where a second shows a step."""
+    video_ids: Int[Tensor, " W"]
 
 
 def pad_text(
@@ -100,13 +109,15 @@ class Cluster(NamedTuple):
         return np.random.default_rng([self.seed, self.epoch, self.number])
 
 
-AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch)
+AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch, StepBatch)
 
 
 def concatenate(batches: Sequence[AnyBatch], *, pad_id: int) -> AnyBatch:
     """One batch of several, padded to the longest."""
     if len(batches) == 1:
         return batches[0]
+    if isinstance(batches[0], StepBatch):
+        raise ValueError("dataset.batch_size must be 1: videos of different tasks have different steps")
     fill = {"text": pad_id, "labels": NO_LABEL}
 
     def rows(name: str) -> Tensor:

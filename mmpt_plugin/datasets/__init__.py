@@ -17,6 +17,7 @@ from mmpt_plugin.datasets.labelled_windows import LabelledWindows, LabelledWindo
 from mmpt_plugin.datasets.msrvtt import MSRVTT, MSRVTTConfig, MSRVTTMultipleChoice, MSRVTTMultipleChoiceConfig
 from mmpt_plugin.datasets.msvd import MSVD, MSVDConfig
 from mmpt_plugin.datasets.overlapped_clips import OverlappedClips, OverlappedClipsConfig
+from mmpt_plugin.datasets.step_windows import StepWindows
 from mmpt_plugin.datasets.vatex import VATEX, VATEXConfig
 from mmpt_plugin.datasets.youcook2 import YouCook2, YouCook2Config
 
@@ -48,6 +49,7 @@ __all__ = [
     "MSVDConfig",
     "OverlappedClips",
     "OverlappedClipsConfig",
+    "StepWindows",
     "UCF101Config",
     "VATEXConfig",
     "YouCook2",

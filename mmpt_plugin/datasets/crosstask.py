@@ -17,11 +17,17 @@ class CrossTaskConfig(CorpusConfig):
 
     num_train: int = 30
     """Videos of each primary task that its authors' split trains on; the others are the test set."""
+    subset: str = "test"
+    """train or test."""
+
+    def __post_init__(self) -> None:
+        if self.subset not in ("train", "test"):
+            raise ValueError(f"dataset.subset must be train or test, got {self.subset}")
 
 
 @register_dataset("crosstask", dataclass=CrossTaskConfig)
 class CrossTask(Corpus):
-    """The test videos of the primary tasks; a segment's label is its step, from 0, in `steps[video.group]`.
+    """The videos of one subset of the primary tasks; a segment's label is its step, from 0, in `steps[video.group]`.
 
     The split is its authors': drawn with NumPy's seed 0 among the videos that are there, those of videos_val.csv
     left out. So it is the published one only where no video is missing.
@@ -71,9 +77,10 @@ class CrossTask(Corpus):
         rng = np.random.RandomState(0)
         for task in dict.fromkeys(video.group for video in videos):
             own = [video for video in videos if video.group == task]
+            train = {video.video_id for video in own}
             if len(own) > self.config.num_train:
                 train = {own[i].video_id for i in rng.choice(len(own), self.config.num_train, replace=False)}
-                yield from (video for video in own if video.video_id not in train)
+            yield from (video for video in own if (video.video_id in train) == (self.config.subset == "train"))
 
     def _annotation_file(self, video: SegmentedVideo) -> Path:
         return self.folder / "annotations" / f"{video.group}_{video.video_id}.csv"

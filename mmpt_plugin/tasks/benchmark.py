@@ -1,6 +1,8 @@
 """What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -55,25 +57,27 @@ class Benchmark:
             "chance": chance,
         }
 
-    @torch.inference_mode()
     def encode_texts(self, model: VideoCLIP, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """One vector a text; each different text is encoded once."""
         different = list(dict.fromkeys(texts))
         length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
-        vectors = []
-        for some in batches(different, self.config.clips_at_once):
+
+        def encode(model: VideoCLIP, some: list[str]) -> Tensor:
             encoded = self.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="pt")
             ids, mask = (encoded[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
-            vectors.append(model.encode_text(ids, mask.bool()).float().cpu())
+            return model.encode_text(ids, mask.bool())
+
+        vectors = list(on_all_gpus(model, encode, batches(different, self.config.clips_at_once)))
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
-    @torch.inference_mode()
     def encode_videos(self, model: VideoCLIP, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
         """One vector a clip."""
-        vectors = [
-            model.encode_video(*pad(rows, model)).float().cpu() for rows in batches(clips, self.config.clips_at_once)
-        ]
+
+        def encode(model: VideoCLIP, rows: list[Tensor]) -> Tensor:
+            return model.encode_video(*pad(rows, model))
+
+        vectors = list(on_all_gpus(model, encode, batches(clips, self.config.clips_at_once)))
         return np.asarray(torch.cat(vectors).numpy())
 
     def encode_whole_videos(self, model: VideoCLIP, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
@@ -83,6 +87,32 @@ class Benchmark:
         vectors = self.encode_videos(model, (self.dataset.seconds(video_id, 0, end) for video_id in different))
         position = {video_id: number for number, video_id in enumerate(different)}
         return vectors[[position[video_id] for video_id in video_ids]]
+
+
+def on_all_gpus(
+    model: VideoCLIP,
+    encode: Callable[[VideoCLIP, T], Tensor],
+    groups: Iterable[T],
+    *,
+    devices: Sequence[torch.device] | None = None,
+) -> Iterator[Tensor]:
+    """`encode(model, group)` of every group, in order, float32 on the CPU.
+
+    Where there are several GPUs, and the model is on one, each has a copy of it and takes the next group. `groups` may
+    be larger than memory: as many as there are GPUs are read at a time.
+    """
+    if devices is None:
+        count = torch.cuda.device_count() if device_of(model).type == "cuda" else 0
+        devices = [torch.device("cuda", number) for number in range(count)] or [device_of(model)]
+    copies = [model if device == device_of(model) else copy.deepcopy(model).to(device) for device in devices]
+
+    def one(model: VideoCLIP, group: T) -> Tensor:
+        with torch.inference_mode():
+            return encode(model, group).float().cpu()
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        for some in batches(groups, len(copies)):
+            yield from pool.map(one, copies, some)
 
 
 def spread(size: int, number: int) -> list[int]:

@@ -5,6 +5,7 @@ Scores are linear in the states, so this is the mean of the windows' scores too.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mmpt_plugin.datasets.segments import window_starts
 from mmpt_plugin.models import VideoCLIP
-from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, pad
+from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, on_all_gpus, pad
 
 
 @dataclass(kw_only=True)
@@ -71,10 +72,13 @@ def encode_seconds(
     if config.window > model.config.max_video_len:
         raise ValueError(f"task.window is {config.window}, but the model sees {model.config.max_video_len} s")
     windows = (window for rows in videos for window in Video(rows, config).windows())
-    for batch in batches(windows, config.clips_at_once):
-        features, mask = pad([video.features(start) for video, start in batch], model)
-        with torch.inference_mode():
-            states = model.encode_video_steps(features, mask, see_cls=config.see_cls).float().cpu()
+
+    def encode(model: VideoCLIP, batch: list[tuple[Video, int]]) -> Tensor:
+        clip = pad([video.features(start) for video, start in batch], model)
+        return model.encode_video_steps(*clip, see_cls=config.see_cls)
+
+    groups, waiting = tee(batches(windows, config.clips_at_once))
+    for batch, states in zip(waiting, on_all_gpus(model, encode, groups), strict=True):
         for (video, start), of_window in zip(batch, states, strict=True):
             video.add(start, of_window)
             if video.is_last(start):

@@ -9,8 +9,9 @@ import yaml
 
 from mmpt_plugin import VideoCLIP
 from mmpt_plugin.features.files import write_features
-from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter
+from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPStepLocalizer
 from tests.conftest import TINY_MODEL, run
+from tests.tasks.golden import ENDTASK
 
 pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
@@ -120,3 +121,34 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     )
     assert done.returncode == 2  # a project of training is no evaluation
     assert "an evaluation has no section" in done.stderr
+
+
+def test_step_localization_trains_on_recorded_annotations(data, kitchen):
+    """The official format of CrossTask; 512-d features."""
+    folder = ENDTASK / "crosstask"
+    testing = {
+        "_name": "crosstask",
+        "annotations": str(folder / "crosstask_release"),
+        "features": str(folder / "features"),
+        "tokenizer": str(kitchen.root / "tokenizer"),
+        "num_train": 3,
+        "allow_missing": True,
+    }
+    task = {
+        "_name": "step_localization",
+        "dataset": testing,
+        "finetune": {
+            "dataset": {"_name": "step_windows", "splits": {"train": testing | {"subset": "train"}, "valid": testing}},
+            "videos_per_batch": 1,
+            "epochs": 2,
+            "model": "videoclip_step_localizer",
+            "criterion": {"_name": "step_cross_entropy"},
+            "metric": "average_recall",
+        },
+    }
+    torch.manual_seed(0)
+    VideoCLIP(VideoCLIPConfig(**TINY_MODEL)).save_pretrained(data / "pretrained")
+    measured = validations(finetune(data, task, "model.feature_dim=512"))
+    assert [line["epoch"] for line in measured] == [1, 2]
+    assert all(0 <= float(line["valid_average_recall"]) <= 1 for line in measured)
+    assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIPStepLocalizer)

@@ -8,6 +8,7 @@ import torch
 
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.tasks import TextVideoRetrieval, TextVideoRetrievalConfig
+from mmpt_plugin.tasks.benchmark import on_all_gpus
 from mmpt_plugin.tasks.evaluate import evaluate
 from tests.conftest import TINY_MODEL
 
@@ -92,3 +93,21 @@ def test_features_of_another_width_are_named(kitchen):
     other = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"feature_dim": 7}))
     with pytest.raises(ValueError, match="holds features of width 512, the model takes 7"):
         task.embed(other)
+
+
+def test_groups_come_back_in_order_from_several_devices_and_are_not_read_ahead():
+    """Two devices take turns: the third group is read when the first two are done."""
+    model, read = VideoCLIP(VideoCLIPConfig(**TINY_MODEL)), []
+
+    def groups():
+        for number in range(5):
+            read.append(number)
+            yield number
+
+    def encode(model, number):
+        return torch.full((2,), number)
+
+    encoded = on_all_gpus(model, encode, groups(), devices=[torch.device("cpu")] * 2)
+    assert next(encoded).tolist() == [0, 0]
+    assert read == [0, 1]
+    assert [one[0].item() for one in encoded] == [1, 2, 3, 4]

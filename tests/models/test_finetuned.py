@@ -1,15 +1,20 @@
-"""The segmenter against recordings of the original's fine-tuned COIN model."""
+"""The models of fine-tuning against recordings of the original's COIN and CrossTask models."""
 
 import numpy as np
 import pytest
 import torch
 
 from mmpt_plugin import VideoCLIP
-from mmpt_plugin.clips.batch import NO_LABEL
-from mmpt_plugin.criterions import FrameCrossEntropy, FrameCrossEntropyConfig
-from mmpt_plugin.models import VideoCLIPSegmenter, VideoCLIPSegmenterConfig
+from mmpt_plugin.clips.batch import NO_LABEL, StepBatch
+from mmpt_plugin.criterions import (
+    FrameCrossEntropy,
+    FrameCrossEntropyConfig,
+    StepCrossEntropy,
+    StepCrossEntropyConfig,
+)
+from mmpt_plugin.models import VideoCLIPSegmenter, VideoCLIPSegmenterConfig, VideoCLIPStepLocalizer
 from tests.conftest import TINY_MODEL
-from tests.models.test_videoclip import CASES, GOLDEN
+from tests.models.test_videoclip import CASES, GOLDEN, text_of
 from tests.tasks.golden import ARRAYS, close, task
 
 
@@ -83,3 +88,27 @@ def test_a_videoclip_is_no_segmenter(tmp_path):
         VideoCLIP.from_pretrained(GOLDEN / "videoclip_coin_head.pt", num_attention_heads=2, max_video_len=8)
     with pytest.raises(ValueError, match=r"released_layout\.pt does not fit the model: unexpected"):
         VideoCLIP(VideoCLIP.config_type(**TINY_MODEL, pretrained=str(GOLDEN / "videoclip_released_layout.pt")))
+
+
+def test_step_logits_and_loss_equal_the_recordings():
+    case = CASES["crosstask_head"]
+    weights = {"num_attention_heads": 2, "max_video_len": 8}
+    model = VideoCLIPStepLocalizer.from_pretrained(GOLDEN / "videoclip_released_layout.pt", **weights).double()
+    mask = case["vmasks"].bool()
+    shown = torch.zeros(*mask.shape, 4, dtype=torch.float64)
+    shown[mask] = case["targets"][0]
+    caps, cmasks = text_of(case)
+    with torch.no_grad():
+        logits, targets = model(
+            StepBatch(
+                video=case["vfeats"],
+                video_mask=mask,
+                text=caps,
+                text_mask=cmasks,
+                shown=shown,
+                video_ids=torch.zeros(len(mask), dtype=torch.long),
+            )
+        )
+    torch.testing.assert_close(logits, case["logits"], atol=1e-9, rtol=0)
+    loss = StepCrossEntropy(StepCrossEntropyConfig())(logits, targets)
+    assert loss.item() == pytest.approx(case["loss"].item(), abs=1e-9)

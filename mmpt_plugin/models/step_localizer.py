@@ -1,0 +1,25 @@
+"""VideoCLIP that is fine-tuned to tell which step of a task each second shows.
+
+W windows of a video, T seconds, K steps, S seconds in all windows.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mmpt_plugin.clips.batch import StepBatch
+from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.registry import register_model
+
+
+@register_model("videoclip_step_localizer", dataclass=VideoCLIPConfig)
+class VideoCLIPStepLocalizer(VideoCLIP):
+    """Every second's last hidden state against every step's text: VideoCLIP's own weights (VideoCLIP, section 4.3)."""
+
+    model_type = "videoclip_step_localizer"
+    batch_type = StepBatch
+
+    def forward(self, batch: StepBatch) -> tuple[Float[Tensor, "S K"], Float[Tensor, "S K"]]:  # type: ignore[override]
+        """Logits, and which steps are shown; seconds do not attend to [CLS], as in the original."""
+        states = self.encode_video_steps(batch.video, batch.video_mask, see_cls=False)
+        logits = states[batch.video_mask] @ self.encode_text(batch.text, batch.text_mask).T
+        return logits, batch.shown[batch.video_mask]
