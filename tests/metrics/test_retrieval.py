@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mmpt_plugin.metrics import retrieval
 from mmpt_plugin.metrics.retrieval import captions_of, chance, ranks, summary
 
 
@@ -115,10 +116,18 @@ def test_a_wrong_candidate_whose_score_is_no_number_stands_above():
     assert ranks(np.ones((1, 1)), np.array([[np.nan], [1.0]]), np.array([1])).tolist() == [2]
 
 
-def test_memory_is_bounded_by_the_block():
+def test_half_precision_embeddings_are_not_rounded_again():
+    """1 + 2^-12 lies between two half-precision numbers."""
+    candidates = np.array([[1, 2**-12], [1, 0]], dtype=np.float16)
+    assert ranks(np.ones((1, 2), dtype=np.float16), candidates, np.array([0])).tolist() == [1]
+
+
+@pytest.mark.parametrize("block", [50, None])
+def test_memory_is_bounded_by_the_block(monkeypatch, block):
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 50 * 2000)
     queries = np.random.default_rng(0).standard_normal((2000, 4)).astype(np.float32)
     tracemalloc.start()
-    ranks(queries, queries[::-1], np.arange(2000), block=50)
+    ranks(queries, queries[::-1], np.arange(2000), block=block)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2000 * 2000 * queries.itemsize / 4
