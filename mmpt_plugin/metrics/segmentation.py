@@ -22,15 +22,15 @@ def segmentation(predicted: Labels, true: Labels, *, num_classes: int, backgroun
     if not any(wanted for _, wanted in lengths):
         raise ValueError("there is nothing to score: 0 frames")
     labels, answers = (in_range(np.concatenate(videos), num_classes) for videos in (true, predicted))
-    right = labels == answers
     num_true, num_predicted, num_right = (
-        np.bincount(values, minlength=num_classes) for values in (labels, answers, labels[right])
+        np.bincount(values, minlength=num_classes) for values in (labels, answers, labels[labels == answers])
     )
     occurs = num_true + num_predicted > 0
-    foreground = right[labels != background]
+    num_foreground = len(labels) - num_true[background]
+    num_right_foreground = num_right.sum() - num_right[background]
     return {
-        "frame_accuracy": float(right.mean()),
-        "foreground_accuracy": float(foreground.mean()) if len(foreground) else float("nan"),
+        "frame_accuracy": float(num_right.sum() / len(labels)),
+        "foreground_accuracy": float(num_right_foreground / num_foreground) if num_foreground else float("nan"),
         "macro_f1": float((2 * num_right[occurs] / (num_true + num_predicted)[occurs]).mean()),
     }
 
