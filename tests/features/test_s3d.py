@@ -147,3 +147,11 @@ def test_a_word_list_is_strings_and_never_unpickled(tmp_path, content):
         np.save(path, content, allow_pickle=True)
     with pytest.raises(ValueError, match=r"word list .*words\.npy"):
         read_words(path)
+
+
+def test_half_precision_gives_nearly_the_same_rows(dark_and_bright):
+    whole, half = (S3DEncoder(S3DEncoderConfig(size=32, fps=4, dtype=dtype)) for dtype in (None, "bfloat16"))
+    torch.testing.assert_close(half(dark_and_bright), whole(dark_and_bright), atol=2e-2, rtol=0)
+    assert whole.fingerprint != half.fingerprint
+    with pytest.raises(ValueError, match="dtype must be float32, float16 or bfloat16, got half"):
+        S3DEncoderConfig(dtype="half")
