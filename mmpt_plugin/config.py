@@ -35,10 +35,17 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
     `task=NAME` or `task=some/path.yaml` among the overrides picks another task.
     """
     folder, name = locate(project)
+    files = [override for override in overrides if is_task_file(override)]
+    into_file = [override for override in overrides if files and override.startswith("task.")]
+    others = [override for override in overrides if override not in files + into_file]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            config = compose(name, overrides=[*search_path(folder), *map(override_grammar, overrides)])
+            config = compose(name, overrides=[*search_path(folder), *map(override_grammar, others)])
+        if files:
+            OmegaConf.set_struct(config, False)
+            config.task = OmegaConf.load(files[-1].partition("=")[2])
+            config.merge_with(OmegaConf.from_dotlist(into_file))
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(one_line(project, error)) from error
@@ -54,6 +61,12 @@ def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
     splits = recipe["dataset"]["splits"]
     measured = recipe.get("benchmark") or (task | {"dataset": splits["valid"]} if "valid" in splits else {})
     return project | {"task": {"_name": "finetuning", "dataset": recipe["dataset"], "benchmark": measured}}
+
+
+def is_task_file(override: str) -> bool:
+    """`task=some/path.yaml`, a file of the user's own."""
+    key, _, value = override.partition("=")
+    return key == "task" and value.endswith((".yaml", ".yml")) and Path(value).is_file()
 
 
 def load_benchmarks(project: str, overrides: Sequence[str], loaded: dict[str, Any]) -> dict[str, dict[str, Any]]:

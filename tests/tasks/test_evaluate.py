@@ -120,3 +120,18 @@ def test_a_benchmark_added_as_the_readme_says_runs(checkpoint, tmp_path):
 def test_prompts_without_a_place_for_the_label_are_refused():
     with pytest.raises(ValueError, match=r"task.prompts are texts with \{label\} in them, got \['a video'\]"):
         registry.tasks["zero_shot_classification"].parse({"prompts": ["a video"]})
+
+
+def test_a_task_may_be_a_file_of_the_users_own(checkpoint, tmp_path):
+    section = {
+        "_name": "text_video_retrieval",
+        "dataset": {"_name": "msrvtt"} | local("msrvtt", "MSRVTT_JSFUSION_test.csv"),
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(section))
+    out = tmp_path / "out.json"
+    words = [f"task={tmp_path}/mine.yaml", "task.examples=3", f"checkpoint={checkpoint}"]
+    assert main(["evaluate", "videoclip/zeroshot", *words, "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert (result["task"], len(result["examples"])) == ("text_video_retrieval", 3)
+    (tmp_path / "mine.yaml").write_text("_name: [text")
+    assert main(["evaluate", "videoclip/zeroshot", *words]) == 2
