@@ -1,22 +1,115 @@
-"""Raw videos and sentences -> vectors, and the labels nearest to them: a trained model in use.
+"""Raw videos and sentences -> vectors, and the labels nearest to them: what a trained model is used for.
 
 V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from mmpt_plugin import registry
 from mmpt_plugin.features.encoder import Encoder
 
-if TYPE_CHECKING:
-    from mmpt_plugin.models.videoclip import VideoCLIP
+
+class Embedder(nn.Module):
+    """A model of features and token ids, used on video files and sentences."""
+
+    config: Any
+    """Has feature_dim, hidden_size and max_video_len."""
+
+    @abstractmethod
+    def encode_video(
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+
+    @abstractmethod
+    def encode_text(
+        self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """One vector a text."""
+
+    def embed_videos(
+        self,
+        paths: Iterable[str | Path],
+        encoder: str | Mapping[str, Any] | Encoder,
+        *,
+        truncate: bool = False,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "V D"]:
+        """One vector a video file, float32 on the CPU; their products with `embed_text`'s are the similarities.
+
+        `encoder` makes the features this model was trained on: a name, settings such as
+        `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or one that is built. A video longer than max_video_len
+        is cut into equal windows, whose vectors are averaged; truncate reads its first max_video_len seconds only,
+        as the original's benchmarks do. A file that can't be used raises ValueError, naming it.
+        """
+        return self.embed_features(read_videos(paths, encoder), truncate=truncate, batch_size=batch_size)
+
+    @torch.inference_mode()
+    def embed_features(
+        self, features: Iterable[Float[np.ndarray, "_ F"]], *, truncate: bool = False, batch_size: int = 64
+    ) -> Float[Tensor, "V D"]:
+        """`embed_videos` of features that were extracted before."""
+        longest, width = self.config.max_video_len, self.config.feature_dim
+        vectors: list[Tensor] = []
+        window_counts: list[int] = []
+        waiting: list[Tensor] = []
+        for number, video in enumerate(features):
+            if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
+                raise ValueError(f"features of video {number} have shape {video.shape}, the model takes (T, {width})")
+            rows = torch.from_numpy(np.array(video[:longest] if truncate else video))
+            windows = rows.tensor_split(-(-len(rows) // longest))
+            window_counts.append(len(windows))
+            waiting += windows
+            while len(waiting) >= batch_size:
+                vectors.append(self._encode_windows(waiting[:batch_size]))
+                del waiting[:batch_size]
+        if waiting:
+            vectors.append(self._encode_windows(waiting))
+        if not vectors:
+            return torch.zeros(0, self.config.hidden_size)
+        return torch.stack([video.mean(dim=0) for video in torch.split(torch.cat(vectors), window_counts)])
+
+    def _encode_windows(self, windows: Sequence[Float[Tensor, "_ F"]]) -> Float[Tensor, "B D"]:
+        device = next(self.parameters()).device
+        rows = torch.nn.utils.rnn.pad_sequence(list(windows), batch_first=True).to(device)
+        lengths = torch.tensor([len(window) for window in windows], device=device)
+        mask = torch.arange(rows.shape[1], device=device) < lengths[:, None]
+        return self.encode_video(rows, mask).float().cpu()
+
+    @torch.inference_mode()
+    def embed_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
+        """One vector a sentence, float32 on the CPU. Wants a tokenizer, see `encode_text`."""
+        vectors = [
+            self.encode_text(sentences[begin : begin + batch_size]).float().cpu()
+            for begin in range(0, len(sentences), batch_size)
+        ]
+        return torch.cat(vectors) if vectors else torch.zeros(0, self.config.hidden_size)
+
+    def classify(self, videos: Float[Tensor, "V D"], prompts: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
+        """Zero-shot: for each of `embed_videos`'s vectors label -> score, the best first.
+
+        `prompts` has one or more sentences a label, whose vectors are averaged:
+        `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
+        """
+        for label, sentences in prompts.items():
+            if isinstance(sentences, str) or not sentences:
+                raise ValueError(f"label '{label}' needs a list of one or more sentences, got {sentences!r}")
+        if not prompts:
+            raise ValueError("no labels to choose from")
+        vectors = self.embed_text([sentence for sentences in prompts.values() for sentence in sentences])
+        parts = torch.split(vectors, [len(sentences) for sentences in prompts.values()])
+        scores = videos.float().cpu() @ torch.stack([part.mean(dim=0) for part in parts]).T  # (V, labels)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        names = list(prompts)
+        return [{names[i]: float(row[i]) for i in best.tolist()} for row, best in zip(scores, order, strict=True)]
 
 
 def read_videos(
@@ -29,67 +122,3 @@ def read_videos(
     built: Encoder = registry.encoders.build(named) if isinstance(named, Mapping) else named
     for path in paths:
         yield encode(Path(path), built)
-
-
-@torch.inference_mode()
-def embed_features(
-    model: "VideoCLIP",
-    features: Iterable[Float[np.ndarray, "_ F"]],
-    *,
-    truncate: bool = False,
-    batch_size: int = 64,
-) -> Float[Tensor, "V D"]:
-    """One vector a video: the mean over the equal windows it is cut into, each of at most max_video_len seconds."""
-    longest, width = model.config.max_video_len, model.config.feature_dim
-    vectors: list[Tensor] = []
-    window_counts: list[int] = []
-    waiting: list[Tensor] = []
-    for number, video in enumerate(features):
-        if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
-            raise ValueError(f"features of video {number} have shape {video.shape}, the model takes (T, {width})")
-        rows = torch.from_numpy(np.array(video[:longest] if truncate else video))
-        windows = rows.tensor_split(-(-len(rows) // longest))
-        window_counts.append(len(windows))
-        waiting += windows
-        while len(waiting) >= batch_size:
-            vectors.append(encode_windows(model, waiting[:batch_size]))
-            del waiting[:batch_size]
-    if waiting:
-        vectors.append(encode_windows(model, waiting))
-    if not vectors:
-        return torch.zeros(0, model.config.hidden_size)
-    return torch.stack([video.mean(dim=0) for video in torch.split(torch.cat(vectors), window_counts)])
-
-
-def encode_windows(model: "VideoCLIP", windows: Sequence[Float[Tensor, "_ F"]]) -> Float[Tensor, "B D"]:
-    device = next(model.parameters()).device
-    rows = torch.nn.utils.rnn.pad_sequence(list(windows), batch_first=True).to(device)
-    lengths = torch.tensor([len(window) for window in windows], device=device)
-    mask = torch.arange(rows.shape[1], device=device) < lengths[:, None]
-    return model.encode_video(rows, mask).float().cpu()
-
-
-@torch.inference_mode()
-def embed_text(model: "VideoCLIP", sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
-    vectors = [
-        model.encode_text(sentences[begin : begin + batch_size]).float().cpu()
-        for begin in range(0, len(sentences), batch_size)
-    ]
-    return torch.cat(vectors) if vectors else torch.zeros(0, model.config.hidden_size)
-
-
-def classify(
-    model: "VideoCLIP", videos: Float[Tensor, "V D"], prompts: Mapping[str, Sequence[str]]
-) -> list[dict[str, float]]:
-    """For each video label -> score, the best first; a label is the mean vector of its prompts."""
-    for label, sentences in prompts.items():
-        if isinstance(sentences, str) or not sentences:
-            raise ValueError(f"label '{label}' needs a list of one or more sentences, got {sentences!r}")
-    if not prompts:
-        raise ValueError("no labels to choose from")
-    vectors = embed_text(model, [sentence for sentences in prompts.values() for sentence in sentences])
-    labels = torch.stack([part.mean(dim=0) for part in torch.split(vectors, [len(part) for part in prompts.values()])])
-    scores = videos.float().cpu() @ labels.T  # (V, labels)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    names = list(prompts)
-    return [{names[i]: float(row[i]) for i in best.tolist()} for row, best in zip(scores, order, strict=True)]

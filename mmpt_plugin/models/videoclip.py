@@ -3,22 +3,21 @@
 B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
 from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.clips.captions import load_tokenizer
-from mmpt_plugin.features.encoder import Encoder
-from mmpt_plugin.models.embedding import classify, embed_features, embed_text, read_videos
+from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.registry import register_model
 
@@ -65,7 +64,7 @@ class VideoCLIPConfig:
 
 
 @register_model("videoclip", dataclass=VideoCLIPConfig)
-class VideoCLIP(nn.Module):
+class VideoCLIP(Embedder):
     """Frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
     model_type = "videoclip"
@@ -76,7 +75,7 @@ class VideoCLIP(nn.Module):
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: VideoCLIPConfig = config
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.video_encoder = VideoEncoder(
             bert_config(config, config.num_video_layers),
@@ -141,35 +140,6 @@ class VideoCLIP(nn.Module):
         )
         device = self.text_encoder.device
         return encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device)
-
-    def embed_videos(
-        self,
-        paths: Iterable[str | Path],
-        encoder: str | Mapping[str, Any] | Encoder,
-        *,
-        truncate: bool = False,
-        batch_size: int = 64,
-    ) -> Float[Tensor, "V D"]:
-        """One vector a video file, float32 on the CPU; their products with `embed_text`'s are the similarities.
-
-        `encoder` makes the features this model was trained on: a name, settings such as
-        `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or one that is built. A video longer than max_video_len
-        is cut into equal windows, whose vectors are averaged; truncate reads its first max_video_len seconds only,
-        as the original's benchmarks do. A file that can't be used raises ValueError, naming it.
-        """
-        return embed_features(self, read_videos(paths, encoder), truncate=truncate, batch_size=batch_size)
-
-    def embed_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
-        """One vector a sentence, float32 on the CPU. Wants a tokenizer, see `encode_text`."""
-        return embed_text(self, sentences, batch_size=batch_size)
-
-    def classify(self, videos: Float[Tensor, "V D"], prompts: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
-        """Zero-shot: for each of `embed_videos`'s vectors label -> score, the best first.
-
-        `prompts` has one or more sentences a label, whose vectors are averaged:
-        `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
-        """
-        return classify(self, videos, prompts)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""

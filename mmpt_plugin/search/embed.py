@@ -12,7 +12,6 @@ from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.extract import ExtractReport, extract, list_videos
 from mmpt_plugin.features.files import read_features
 from mmpt_plugin.models import VideoCLIP
-from mmpt_plugin.models.embedding import embed_features
 
 
 def write_video_vectors(
@@ -33,7 +32,7 @@ def write_video_vectors(
     files = [path for path in list_videos(videos) if str(path) not in report.failed]
     if files:
         rows = (read_features(folder / f"{path.stem}.npy") for path in files)
-        write_vectors(out, embed_features(model, rows, truncate=truncate), "videos", [str(path) for path in files])
+        write_vectors(out, model.embed_features(rows, truncate=truncate), "videos", [str(path) for path in files])
     return report
 
 

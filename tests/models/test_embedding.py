@@ -9,7 +9,6 @@ from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.features.files import read_features
 from mmpt_plugin.models import VideoCLIPConfig
-from mmpt_plugin.models.embedding import embed_features
 from mmpt_plugin.registry import encoders
 from tests.conftest import TINY_ENCODER, TINY_MODEL
 
@@ -30,7 +29,7 @@ def test_video_files_become_the_vectors_of_their_features(model, kitchen):
     paths = sorted((kitchen.root / "videos").glob("*.mp4"))[:3]
     vectors = model.embed_videos(paths, TINY_ENCODER)
     features = [read_features(kitchen.features / f"{path.stem}.npy") for path in paths]
-    torch.testing.assert_close(vectors, embed_features(model, features))
+    torch.testing.assert_close(vectors, model.embed_features(features))
     assert vectors.shape == (3, 16)
     built = encoders.build(TINY_ENCODER)
     torch.testing.assert_close(model.embed_videos(map(str, paths[:1]), built), vectors[:1], atol=1e-5, rtol=0)
@@ -41,16 +40,16 @@ def test_a_short_video_is_one_clip_whatever_it_is_batched_with(model):
     videos = [rows(n, n) for n in (1, 8, 5)]
     alone = torch.cat([model.encode_video(torch.from_numpy(video)[None].float()) for video in videos])
     for batch_size in (1, 2, 64):
-        together = embed_features(model, videos, batch_size=batch_size)
+        together = model.embed_features(videos, batch_size=batch_size)
         torch.testing.assert_close(together, alone.detach(), atol=1e-5, rtol=0)
 
 
 def test_a_long_video_is_the_mean_of_equal_windows(model):
     """20 s in windows of at most 8 s: 7, 7 and 6."""
     video = rows(20)
-    windows = [embed_features(model, [part]) for part in (video[:7], video[7:14], video[14:])]
-    torch.testing.assert_close(embed_features(model, [video]), torch.stack(windows).mean(dim=0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(embed_features(model, [video], truncate=True), embed_features(model, [video[:8]]))
+    windows = [model.embed_features([part]) for part in (video[:7], video[7:14], video[14:])]
+    torch.testing.assert_close(model.embed_features([video]), torch.stack(windows).mean(dim=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.embed_features([video], truncate=True), model.embed_features([video[:8]]))
 
 
 def test_sentences_are_read_up_to_their_limit(model):
@@ -80,7 +79,7 @@ def test_no_videos_and_no_sentences_are_no_vectors(model):
 
 def test_what_can_not_be_embedded_is_named(model, tmp_path):
     with pytest.raises(ValueError, match=r"features of video 1 have shape \(3, 4\), the model takes \(T, 512\)"):
-        embed_features(model, [rows(3), np.zeros((3, 4), dtype=np.float16)])
+        model.embed_features([rows(3), np.zeros((3, 4), dtype=np.float16)])
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"text\.mp4 can't be decoded"):
         model.embed_videos([tmp_path / "text.mp4"], TINY_ENCODER)
