@@ -17,7 +17,12 @@ a first run, on the embedded data set:
   mmpt shard --videos data/toy_kitchen/train.txt --features data/toy_kitchen/features \\
       --captions data/toy_kitchen/captions --tokenizer data/toy_kitchen/tokenizer --out data/toy_kitchen/shards/train
   mmpt train videoclip/toy_kitchen
-  mmpt evaluate videoclip/zeroshot checkpoint=runs/demo/checkpoint_last.pt
+  mmpt evaluate videoclip/zeroshot task=toy_kitchen_clips checkpoint=runs/demo/checkpoint_last.pt
+
+with the released weights, on videos of your own:
+  mmpt convert checkpoint_best.pt --out videoclip --tokenizer bert-base-uncased \\
+      --encoder '{_name: s3d, weights: s3d_howto100m.pth}'
+  mmpt embed videoclip my_videos/ --out videos.safetensors
 """
 
 
@@ -114,7 +119,6 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("embed", help="videos or sentences -> vectors whose products are similarities")
     command.add_argument("checkpoint", type=Path)
     command.add_argument("videos", nargs="*", type=Path, help="video files, or one folder of them")
-    command.add_argument("--encoder", help="what made the features the model was trained on, as for mmpt extract")
     command.add_argument("--text", type=Path, metavar="FILE", help="sentences, one a line, instead of videos")
     command.add_argument(
         "--out", type=Path, required=True, help="a .safetensors file; features go into a folder beside"
@@ -158,6 +162,11 @@ def add_model_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tokenizer", help="a BERT tokenizer, by hub name or folder; the released one's: bert-base-uncased"
     )
+    command.add_argument(
+        "--encoder",
+        help="what made the features it was trained on, as for mmpt extract; the released one's: "
+        "'{_name: s3d, weights: s3d_howto100m.pth}' (default: as the folder says)",
+    )
     command.add_argument("--num-attention-heads", type=int, help="default: as the file says, or 12")
     command.add_argument("--max-video-len", type=int, help="seconds; default: as the file says, or 32")
 
@@ -167,7 +176,8 @@ def load_model(arguments: argparse.Namespace) -> Any:
 
     settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
     given = {key: value for key, value in settings.items() if value is not None}
-    return VideoCLIP.from_pretrained(arguments.checkpoint, tokenizer=arguments.tokenizer, **given)
+    encoder = component(arguments.encoder) if arguments.encoder else None
+    return VideoCLIP.from_pretrained(arguments.checkpoint, tokenizer=arguments.tokenizer, encoder=encoder, **given)
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -249,9 +259,9 @@ def run_embed(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.videos) == bool(arguments.text):
         raise ValueError("give either videos or --text FILE")
-    if arguments.videos and not arguments.encoder:
-        raise ValueError("videos need --encoder, what made the features the model was trained on (see mmpt list)")
     model = load_model(arguments)
+    if arguments.videos and model.encoder is None:
+        raise ValueError("videos need --encoder, what made the features the model was trained on (see mmpt list)")
     if arguments.text:
         print(write_text_vectors(model, arguments.text, arguments.out))
         return 0
@@ -259,7 +269,6 @@ def run_embed(arguments: argparse.Namespace) -> int:
         model,
         arguments.videos,
         arguments.out,
-        encoder=component(arguments.encoder),
         num_workers=arguments.workers,
         truncate=arguments.truncate,
     )

@@ -22,6 +22,8 @@ class Embedder(nn.Module):
 
     config: Any
     """Has feature_dim, hidden_size and max_video_len."""
+    encoder: dict[str, Any] | None = None
+    """What makes the features that the model was trained on, `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
 
     @abstractmethod
     def encode_video(
@@ -38,18 +40,24 @@ class Embedder(nn.Module):
     def embed_videos(
         self,
         paths: Iterable[str | Path],
-        encoder: str | Mapping[str, Any] | Encoder,
+        encoder: str | Mapping[str, Any] | Encoder | None = None,
         *,
         truncate: bool = False,
         batch_size: int = 64,
     ) -> Float[Tensor, "V D"]:
         """One vector a video file, float32 on the CPU; their products with `embed_text`'s are the similarities.
 
-        `encoder` makes the features this model was trained on: a name, settings such as
+        `encoder` makes the features, where not the one that the model came with does: a name, settings such as
         `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or one that is built. A video longer than max_video_len
         is cut into equal windows, whose vectors are averaged; truncate reads its first max_video_len seconds only,
         as the original's benchmarks do. A file that can't be used raises ValueError, naming it.
         """
+        encoder = self.encoder if encoder is None else encoder
+        if encoder is None:
+            raise ValueError(
+                "this model came without an encoder: name what made the features it was trained on, such as "
+                'encoder={"_name": "s3d", "weights": "s3d_howto100m.pth"}'
+            )
         return self.embed_features(read_videos(paths, encoder), truncate=truncate, batch_size=batch_size)
 
     @torch.inference_mode()

@@ -144,18 +144,26 @@ class VideoCLIP(Embedder):
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""
         config = {"model_type": self.model_type, **asdict(self.config), "bert": None, "pretrained": None}
+        config["encoder"] = self.encoder
         write_folder(Path(folder), config, self.state_dict())
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(str(folder))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, tokenizer: str | Path | None = None, **settings: Any) -> "VideoCLIP":
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        encoder: str | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> "VideoCLIP":
         """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
 
         Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
         dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
         `tokenizer` is a BERT tokenizer by hub name or folder, for checkpoints, which hold none; the released
-        VideoCLIP was trained with bert-base-uncased's.
+        VideoCLIP was trained with bert-base-uncased's. `encoder` is what `embed_videos` then makes features with.
         """
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path)
@@ -173,6 +181,7 @@ class VideoCLIP(Embedder):
             )
         )
         load_strictly(model, weights, where=str(path))
+        model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
         if tokenizer is None and (path / "tokenizer_config.json").is_file():
             tokenizer = path
         if tokenizer is not None:

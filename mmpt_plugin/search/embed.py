@@ -1,9 +1,8 @@
 """Files of vectors: a safetensors file with `vectors` (N, D) float32, and in its metadata what each row is of."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,16 +18,18 @@ def write_video_vectors(
     videos: Sequence[Path],
     out: Path,
     *,
-    encoder: Mapping[str, Any],
     num_workers: int = 1,
     truncate: bool = False,
 ) -> ExtractReport:
     """`out` with a row for each video that can be decoded, and `videos`, their files, in its metadata.
 
-    Features are kept in a folder beside `out` and used again. The report names the videos that failed.
+    Features are made by the model's own encoder, and kept in a folder beside `out` to be used again. The report names
+    the videos that failed.
     """
+    if model.encoder is None:
+        raise ValueError("this model came without an encoder, see VideoCLIP.from_pretrained")
     folder = out.with_name(f"{out.stem}_features")
-    report = extract(videos, folder, encoder=encoder, num_workers=num_workers, allow_missing=True)
+    report = extract(videos, folder, encoder=model.encoder, num_workers=num_workers, allow_missing=True)
     files = [path for path in list_videos(videos) if str(path) not in report.failed]
     if files:
         rows = (read_features(folder / f"{path.stem}.npy") for path in files)

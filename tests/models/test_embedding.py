@@ -78,6 +78,8 @@ def test_no_videos_and_no_sentences_are_no_vectors(model):
 
 
 def test_what_can_not_be_embedded_is_named(model, tmp_path):
+    with pytest.raises(ValueError, match="this model came without an encoder: name what made the features"):
+        model.embed_videos(["v.mp4"])
     with pytest.raises(ValueError, match=r"features of video 1 have shape \(3, 4\), the model takes \(T, 512\)"):
         model.embed_features([rows(3), np.zeros((3, 4), dtype=np.float16)])
     (tmp_path / "text.mp4").write_text("no video")

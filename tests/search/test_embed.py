@@ -49,15 +49,16 @@ def test_the_released_checkpoint_becomes_a_folder_with_the_same_outputs(tmp_path
 
 def test_videos_and_sentences_become_files_of_vectors(tmp_path, kitchen, checkpoint, capsys):
     """By way of a converted folder that holds its tokenizer."""
-    assert mmpt("convert", checkpoint, "--out", tmp_path / "m", "--tokenizer", kitchen.root / "tokenizer") == 0
+    words = ["--tokenizer", kitchen.root / "tokenizer", "--encoder", ENCODER]
+    assert mmpt("convert", checkpoint, "--out", tmp_path / "m", *words) == 0
     assert "with its tokenizer" in capsys.readouterr().out
     videos = sorted((kitchen.root / "videos").glob("*.mp4"))[:2]
     out = tmp_path / "library" / "videos.safetensors"
-    assert mmpt("embed", tmp_path / "m", *videos, "--encoder", ENCODER, "--out", out) == 0
+    assert mmpt("embed", tmp_path / "m", *videos, "--out", out) == 0
     vectors, names = read(out, "videos")
     assert names == [str(path) for path in videos]
     model = VideoCLIP.from_pretrained(tmp_path / "m")
-    torch.testing.assert_close(vectors, model.embed_videos(videos, {"_name": "s3d", "size": 32, "fps": 4}))
+    torch.testing.assert_close(vectors, model.embed_videos(videos))
 
     (tmp_path / "queries.txt").write_text("chop the tomato\n\nstir the pot\n")
     text_out = tmp_path / "library" / "text.safetensors"
