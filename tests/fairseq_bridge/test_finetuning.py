@@ -7,14 +7,16 @@ import pytest
 import torch
 import yaml
 
-from mmpt_plugin import VideoCLIP
-from mmpt_plugin.features.files import write_features
-from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPStepLocalizer
-from tests.conftest import TINY_MODEL, run
-from tests.tasks.golden import ENDTASK
-
 pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
+
+from mmpt_plugin import VideoCLIP  # noqa: E402
+from mmpt_plugin.config import fine_tuned, load_project, plain  # noqa: E402
+from mmpt_plugin.fairseq_bridge.train import command_line, fairseq_config  # noqa: E402
+from mmpt_plugin.features.files import write_features  # noqa: E402
+from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPStepLocalizer  # noqa: E402
+from tests.conftest import TINY_MODEL, run  # noqa: E402
+from tests.tasks.golden import ENDTASK  # noqa: E402
 
 TINY = TINY_MODEL | {"feature_dim": 8, "vocab_size": 317}
 
@@ -152,3 +154,12 @@ def test_step_localization_trains_on_recorded_annotations(data, kitchen):
     assert [line["epoch"] for line in measured] == [1, 2]
     assert all(0 <= float(line["valid_average_recall"]) <= 1 for line in measured)
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIPStepLocalizer)
+
+
+@pytest.mark.parametrize("name", ["msrvtt", "msrvtt_qa", "youcook2", "coin", "crosstask"])
+def test_the_benchmarks_own_recipes_are_whole_projects(name):
+    overrides = [f"task={name}", "model.pretrained=somewhere", "checkpoint.save_dir=runs/x"]
+    project = fine_tuned(plain(load_project("videoclip/finetune", overrides)))
+    fairseq_config(project)  # knows every key
+    assert project["task"]["benchmark"]["dataset"] == project["task"]["dataset"]["splits"]["valid"]
+    assert "--best-checkpoint-metric" in command_line(project)
