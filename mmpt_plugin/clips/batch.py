@@ -93,6 +93,15 @@ def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"
     return torch.from_numpy(np.arange(size) < lengths[:, None])
 
 
+def pad_video(
+    clips: Sequence[Float[Tensor, "_ F"]], *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    """Clips as one tensor, as long as the longest or as `length`, and the mask of what is no padding."""
+    video = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+    video = widened(video, max(video.shape[1], length), 0)
+    return video, length_mask(np.array([len(clip) for clip in clips]), video.shape[1])
+
+
 class Cluster(NamedTuple):
     """Videos whose clips stand against each other in one batch, and all that their drawing depends on.
 

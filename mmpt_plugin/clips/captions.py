@@ -11,7 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase  # type: ignore[attr-defined]
+
+from mmpt_plugin.checkpoint import first_line
 
 SUFFIXES = (".vtt", ".srt", ".jsonl")
 
@@ -124,8 +128,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(name, trust_remote_code=False)
         vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     except Exception as error:  # tokenizers raises plain Exceptions
-        reason = next(iter(str(error).splitlines()), repr(error))
-        raise ValueError(f"no BERT tokenizer '{name}', neither as a folder nor as a hub name: {reason}") from error
+        raise ValueError(
+            f"no BERT tokenizer '{name}', neither as a folder nor as a hub name: {first_line(error)}"
+        ) from error
     special = [tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token, tokenizer.unk_token]
     lacking = [token for token in special if token not in vocabulary]
     if lacking or len(vocabulary) <= len(tokenizer.all_special_ids):
@@ -144,6 +149,14 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict
         "vocab_sha256": hashlib.sha256(pieces.encode()).hexdigest(),
         **ids,
     }
+
+
+def token_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """`[CLS] w1..wn [SEP] [PAD]..` of each text, cut to max_length places, and the mask of what is no padding."""
+    encoded = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
 def tokenize(

@@ -42,6 +42,12 @@ class ShardReport:
     missing: dict[str, str] = field(default_factory=dict)
     """Video id -> what it lacks, or what is wrong with it."""
 
+    def add(self, seconds: int, captions: int) -> None:
+        """One more video."""
+        self.videos += 1
+        self.seconds += seconds
+        self.captions += captions
+
     def __str__(self) -> str:
         lines = [
             f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} cut to their limit "
@@ -113,9 +119,7 @@ def make_shards(
             if encoder_of(file_of[video.video_id]) != encoder:
                 raise ValueError(f"{file_of[video.video_id]} is by another encoder than {first}")
             writer.add(video.video_id, video.features, video.times, video.tokens)
-            report.videos += 1
-            report.seconds += len(video.features)
-            report.captions += len(video.tokens)
+            report.add(len(video.features), len(video.tokens))
             report.captions_cut += video.captions_cut
         report.missing |= dict.fromkeys(sorted(unseen), f"no captions in {captions}")
         if unseen and not allow_missing:
@@ -224,9 +228,7 @@ def convert_mmpt_shards(
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
             writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
-            report.videos += 1
-            report.seconds += len(video.features)
-            report.captions += len(tokens)
+            report.add(len(video.features), len(tokens))
             report.captions_outside += int((~inside).sum())
     return report
 

@@ -1,22 +1,16 @@
 """Fine-tuning data of clips with captions: a benchmark's own training clips, each with one of its captions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmpt_plugin import registry
-from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text
+from mmpt_plugin.clips.batch import Batch, Cluster, pad_text, pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, tokenize
 from mmpt_plugin.clips.sampling import ClipLengths
-from mmpt_plugin.registry import register_dataset, unknown
-
-
-@dataclass(kw_only=True)
-class FineTuningConfig:
-    splits: dict[str, Any] = field(default_factory=dict)
-    """Split -> data set, {train: {_name: msrvtt, ...}, valid: {...}}."""
+from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
+from mmpt_plugin.registry import register_dataset
 
 
 @dataclass(kw_only=True)
@@ -26,12 +20,6 @@ class CaptionedClipsConfig(FineTuningConfig):
     """Seconds of a clip that are read, its first ones."""
     repeat: int = 1
     """How often an epoch shows each clip."""
-
-
-def build_split(config: FineTuningConfig, split: str) -> Any:
-    if split not in config.splits:
-        raise ValueError(unknown("split", f"{split} in dataset.splits", list(config.splits), guess=split))
-    return registry.datasets.build(config.splits[split])
 
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
@@ -47,7 +35,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
         first = {(clip.video_id, clip.start, clip.end): clip for clip in reversed(self.corpus.clips)}
         self.clips = [(first[key], texts) for key, texts in captions.items()]
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
-        self.feature_dim = self.corpus.seconds(self.clips[0][0].video_id, 0, 1).shape[1]
+        self.feature_dim = self.corpus.feature_dim
 
     def __len__(self) -> int:
         return len(self.clips) * self.config.repeat
@@ -72,10 +60,10 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
             sep_id=int(self.tokenizer.sep_token_id),
             pad_id=self.pad_id,
         )
-        video = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        video, video_mask = pad_video(rows)
         return Batch(
             video=video,
-            video_mask=length_mask(np.array([len(row) for row in rows]), video.shape[1]),
+            video_mask=video_mask,
             text=text,
             text_mask=text_mask,
             video_ids=torch.tensor(cluster.videos),

@@ -151,6 +151,10 @@ class Corpus:
             raise ValueError(f"features {path} {'hold NaN or infinity' if len(rows) else 'are empty'}")
         return torch.from_numpy(rows)
 
+    @property
+    def feature_dim(self) -> int:
+        return int(self.seconds(self._videos[0], 0, 1).shape[1])
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the annotation files one after the other, and of the features of all videos in use."""

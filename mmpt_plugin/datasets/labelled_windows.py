@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt_plugin.clips.batch import NO_LABEL, Cluster, LabelledBatch
-from mmpt_plugin.datasets.captioned_clips import FineTuningConfig, build_split
+from mmpt_plugin.clips.batch import NO_LABEL, Cluster, LabelledBatch, pad_video
 from mmpt_plugin.datasets.segments import painted, window_starts
+from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
 
 
@@ -28,7 +28,7 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
     def __init__(self, config: LabelledWindowsConfig, split: str = "train") -> None:
         self.config = config
         self.corpus = build_split(config, split)
-        self.feature_dim = self.corpus.seconds(self.corpus.videos[0].video_id, 0, 1).shape[1]
+        self.feature_dim = self.corpus.feature_dim
 
     def __len__(self) -> int:
         return len(self.corpus.videos)
@@ -45,10 +45,10 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
                 features.append(rows[start : start + self.config.window])
                 labels.append(marked[start : start + self.config.window])
                 owners.append(number)
-        padded = pad_sequence(labels, batch_first=True, padding_value=NO_LABEL)
+        video, video_mask = pad_video(features)
         return LabelledBatch(
-            video=pad_sequence(features, batch_first=True),
-            video_mask=padded != NO_LABEL,
-            labels=padded,
+            video=video,
+            video_mask=video_mask,
+            labels=pad_sequence(labels, batch_first=True, padding_value=NO_LABEL),
             video_ids=torch.tensor(owners),
         )

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text
 from mmpt_plugin.clips.sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
+from mmpt_plugin.datasets.splits import of_split
 from mmpt_plugin.features.shards import Shards, VideoRecord
-from mmpt_plugin.registry import register_dataset, unknown
+from mmpt_plugin.registry import register_dataset
 
 
 @dataclass(kw_only=True)
@@ -37,10 +38,8 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     """`dataset[cluster]` is a Batch: pairs_per_video pairs of each of its videos (VideoCLIP, section 3.3)."""
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
-        if split not in config.splits:
-            raise ValueError(unknown("split", f"{split} in dataset.splits", list(config.splits), guess=split))
         self.config = config
-        self.shards = Shards(Path(config.splits[split]), verify=config.verify_checksums)
+        self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
 
     def __len__(self) -> int:
         """The number of videos."""

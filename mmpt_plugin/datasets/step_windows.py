@@ -3,12 +3,12 @@
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt_plugin.clips.batch import Cluster, StepBatch
-from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.clips.batch import Cluster, StepBatch, pad_video
+from mmpt_plugin.clips.captions import load_tokenizer, token_ids
 from mmpt_plugin.clips.sampling import ClipLengths
-from mmpt_plugin.datasets.captioned_clips import build_split
 from mmpt_plugin.datasets.labelled_windows import LabelledWindowsConfig
 from mmpt_plugin.datasets.segments import steps_shown, window_starts
+from mmpt_plugin.datasets.splits import build_split
 from mmpt_plugin.registry import register_dataset
 
 
@@ -22,7 +22,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
         self.config = config
         self.corpus = build_split(config, split)
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
-        self.feature_dim = self.corpus.seconds(self.corpus.videos[0].video_id, 0, 1).shape[1]
+        self.feature_dim = self.corpus.feature_dim
 
     def __len__(self) -> int:
         return len(self.corpus.videos)
@@ -32,20 +32,17 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
             raise ValueError("sampler.videos_per_batch must be 1: videos of different tasks have different steps")
         video = self.corpus.videos[cluster.videos[0]]
         steps = self.corpus.steps[video.group]
-        text = self.tokenizer(
-            steps, padding=True, truncation=True, max_length=ClipLengths.max_text_len + 2, return_tensors="pt"
-        )
+        text, text_mask = token_ids(steps, self.tokenizer, max_length=ClipLengths.max_text_len + 2)
         rows = self.corpus.seconds(video.video_id)
         shown = torch.from_numpy(steps_shown(video.segments, len(rows), len(steps))).float()
         starts = window_starts(len(rows), window=self.config.window, stride=self.config.stride)
         ends = [(start, start + self.config.window) for start in starts]
+        windows, window_mask = pad_video([rows[start:end] for start, end in ends])
         return StepBatch(
-            video=pad_sequence([rows[start:end] for start, end in ends], batch_first=True),
-            video_mask=pad_sequence(
-                [torch.ones(len(rows[start:end]), dtype=torch.bool) for start, end in ends], batch_first=True
-            ),
-            text=text["input_ids"],
-            text_mask=text["attention_mask"].bool(),
+            video=windows,
+            video_mask=window_mask,
+            text=text,
+            text_mask=text_mask,
             shown=pad_sequence([shown[start:end] for start, end in ends], batch_first=True),
             video_ids=torch.full((len(ends),), cluster.videos[0]),
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,10 @@ def origin(path: Path, encoder: Encoder) -> dict[str, Any]:
 @torch.inference_mode()
 def encode(path: Path, encoder: Encoder) -> Float[np.ndarray, "T D"]:
     """A few seconds of frames are in memory at a time."""
-    rows, waiting = [], []
+    rows = []
     at_once = max(1, min(SECONDS_AT_ONCE, PIXELS_AT_ONCE // (encoder.fps * encoder.size**2)))
-    for second in read_seconds(path, fps=encoder.fps, size=encoder.size):
-        waiting.append(second)
-        if len(waiting) == at_once:
-            rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
-            waiting = []
-    if waiting:
+    seconds = read_seconds(path, fps=encoder.fps, size=encoder.size)
+    while waiting := list(islice(seconds, at_once)):
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
     return np.concatenate(rows).astype(np.float16)
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmpt_plugin.metrics.ranking import right_rank
+
 RECALL_AT = (1, 5, 10)
 SCORES_AT_ONCE = 2**24  # 64 MB: enough queries in a block to keep the processor at its product
 FACTORS_AT_ONCE = 2**17  # half a megabyte, which stays in the processor's cache
@@ -53,7 +55,7 @@ def best_member_ranks(
     for begin in range(0, len(queries), block):
         rows = np.arange(begin, min(begin + block, len(queries)))
         scores = np.maximum.reduceat(queries[rows] @ members.T, begins, axis=1)
-        ranked[rows] = (~(scores < np.take_along_axis(scores, rows[:, None], axis=1))).sum(axis=1)
+        ranked[rows] = right_rank(scores, rows)
     return ranked
 
 

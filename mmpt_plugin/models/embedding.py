@@ -5,6 +5,7 @@ V videos, Q sentences, T seconds, F feature width, D hidden width.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmpt_plugin import registry
+from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.features.encoder import Encoder
 
 
@@ -66,31 +68,29 @@ class Embedder(nn.Module):
     ) -> Float[Tensor, "V D"]:
         """`embed_videos` of features that were extracted before."""
         longest, width = self.config.max_video_len, self.config.feature_dim
-        vectors: list[Tensor] = []
         window_counts: list[int] = []
-        waiting: list[Tensor] = []
-        for number, video in enumerate(features):
-            if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
-                raise ValueError(f"features of video {number} have shape {video.shape}, the model takes (T, {width})")
-            rows = torch.from_numpy(np.array(video[:longest] if truncate else video))
-            windows = rows.tensor_split(-(-len(rows) // longest))
-            window_counts.append(len(windows))
-            waiting += windows
-            while len(waiting) >= batch_size:
-                vectors.append(self._encode_windows(waiting[:batch_size]))
-                del waiting[:batch_size]
-        if waiting:
-            vectors.append(self._encode_windows(waiting))
+
+        def windows() -> Iterator[Tensor]:
+            for number, video in enumerate(features):
+                if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
+                    shape = f"features of video {number} have shape {video.shape}"
+                    raise ValueError(f"{shape}, the model takes (T, {width})")
+                rows = torch.from_numpy(np.array(video[:longest] if truncate else video))
+                parts = rows.tensor_split(-(-len(rows) // longest))
+                window_counts.append(len(parts))
+                yield from parts
+
+        waiting = windows()
+        vectors: list[Tensor] = []
+        while batch := list(islice(waiting, batch_size)):
+            vectors.append(self._encode_windows(batch))
         if not vectors:
             return torch.zeros(0, self.config.hidden_size)
         return torch.stack([video.mean(dim=0) for video in torch.split(torch.cat(vectors), window_counts)])
 
     def _encode_windows(self, windows: Sequence[Float[Tensor, "_ F"]]) -> Float[Tensor, "B D"]:
         device = next(self.parameters()).device
-        rows = torch.nn.utils.rnn.pad_sequence(list(windows), batch_first=True).to(device)
-        lengths = torch.tensor([len(window) for window in windows], device=device)
-        mask = torch.arange(rows.shape[1], device=device) < lengths[:, None]
-        return self.encode_video(rows, mask).float().cpu()
+        return self.encode_video(*(tensor.to(device) for tensor in pad_video(windows))).float().cpu()
 
     @torch.inference_mode()
     def embed_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:

@@ -14,9 +14,16 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
-from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
+from mmpt_plugin.checkpoint import (
+    find_checkpoint,
+    first_line,
+    load_strictly,
+    read_folder,
+    read_torch_file,
+    write_folder,
+)
 from mmpt_plugin.clips.batch import Batch
-from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.clips.captions import load_tokenizer, token_ids
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.registry import register_model
@@ -131,15 +138,9 @@ class VideoCLIP(Embedder):
     def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
         if self.tokenizer is None:
             raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
-        encoded = self.tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=min(self.config.max_text_len + 2, self.config.max_position_embeddings),
-            return_tensors="pt",
-        )
-        device = self.text_encoder.device
-        return encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device)
+        length = min(self.config.max_text_len + 2, self.config.max_position_embeddings)
+        ids, mask = token_ids(texts, self.tokenizer, max_length=length)
+        return ids.to(self.text_encoder.device), mask.to(self.text_encoder.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""
@@ -232,7 +233,7 @@ def start_from_bert(model: VideoCLIP, name: str) -> None:
     try:
         bert = BertModel.from_pretrained(name, add_pooling_layer=False)
     except OSError as error:
-        raise ValueError(f"model.bert: no BERT at '{name}': {str(error).splitlines()[0]}") from error
+        raise ValueError(f"model.bert: no BERT at '{name}': {first_line(error)}") from error
     for key in (
         "vocab_size",
         "hidden_size",

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmpt_plugin import registry
-from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.clips.batch import pad_video
+from mmpt_plugin.clips.captions import load_tokenizer, token_ids
 from mmpt_plugin.models import VideoCLIP
 
 T = TypeVar("T")
@@ -63,9 +64,8 @@ class Benchmark:
         length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
 
         def encode(model: VideoCLIP, some: list[str]) -> Tensor:
-            encoded = self.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="pt")
-            ids, mask = (encoded[key].to(device_of(model)) for key in ("input_ids", "attention_mask"))
-            return model.encode_text(ids, mask.bool())
+            ids = token_ids(some, self.tokenizer, max_length=length)
+            return model.encode_text(*(tensor.to(device_of(model)) for tensor in ids))
 
         vectors = list(on_all_gpus(model, encode, batches(different, self.config.clips_at_once)))
         position = {text: number for number, text in enumerate(different)}
@@ -134,11 +134,7 @@ def pad(
     width = rows[0].shape[1]
     if width != model.config.feature_dim:
         raise ValueError(f"the data set holds features of width {width}, the model takes {model.config.feature_dim}")
-    features = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    if features.shape[1] < length:
-        features = torch.nn.functional.pad(features, (0, 0, 0, length - features.shape[1]))
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(features.shape[1]) < lengths[:, None]
+    features, mask = pad_video(rows, length=length)
     return features.to(device_of(model)), mask.to(device_of(model))
 
 

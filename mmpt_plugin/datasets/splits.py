@@ -1,0 +1,26 @@
+"""Data sets of several splits, each a part of the configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmpt_plugin import registry
+from mmpt_plugin.registry import unknown
+
+
+@dataclass(kw_only=True)
+class FineTuningConfig:
+    splits: dict[str, Any] = field(default_factory=dict)
+    """Split -> data set, {train: {_name: msrvtt, ...}, valid: {...}}."""
+
+
+def build_split(config: FineTuningConfig, split: str) -> Any:
+    """The corpus of a split."""
+    return registry.datasets.build(of_split(config.splits, split))
+
+
+def of_split(splits: Mapping[str, Any], split: str) -> Any:
+    """What `dataset.splits` says of a split."""
+    if split not in splits:
+        raise ValueError(unknown("split", f"{split} in dataset.splits", list(splits), guess=split))
+    return splits[split]
