@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 NO_LABEL = -100  # what torch's cross entropy leaves out
@@ -35,8 +35,8 @@ class Tensors:
 class Batch(Tensors):
     """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
 
-    video: Float[Tensor, "B T F"]
-    """A feature row a second, zeros where the mask is False."""
+    video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"]
+    """A feature row a second, or T frames of RGB; zeros where the mask is False."""
     video_mask: Bool[Tensor, "B T"]
     text: Int[Tensor, "B L"]
     """[CLS] w1..wn [SEP] [PAD].."""
