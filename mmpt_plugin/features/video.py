@@ -176,7 +176,7 @@ def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
-    """H.264 in mp4, whole or not at all; equal frames give equal bytes. Width and height must be even."""
+    """H.264 in mp4, whole or not at all; equal frames give equal pictures. Width and height must be even."""
 
     def write(beside: Path) -> None:
         with av.open(str(beside), "w", format="mp4") as container:
@@ -188,7 +188,7 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps
                     if stream.height % 2 or stream.width % 2:
                         raise VideoError(f"{path}: {stream.width}x{stream.height} frames; both sides must be even")
                     stream.pix_fmt = "yuv420p"
-                    # More threads would make the bytes depend on the machine.
+                    # More threads would make the pictures depend on the machine.
                     stream.thread_count = 1
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             if stream is None:
