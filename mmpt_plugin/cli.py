@@ -26,6 +26,10 @@ with the released weights, on videos of your own:
 """
 
 
+RUNS = Path("runs")
+COMMANDS_AS_JOBS = ("train", "extract", "embed", "evaluate")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 2 with one line on stderr where the user's input is wrong."""
     arguments = parse(argv)
@@ -42,11 +46,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may stand on either side of the options, which argparse alone does not allow."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
+    if arguments.command == "launch":
+        arguments.words = as_command(rest)
+        arguments.launched = parse(arguments.words)
+        return arguments
     if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def as_command(words: list[str]) -> list[str]:
+    """What is launched: a command of COMMANDS_AS_JOBS, or a project, which is to be trained."""
+    return words if words[:1] and words[0] in COMMANDS_AS_JOBS else ["train", *words]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,7 +84,10 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_generate)
 
     command = commands.add_parser("extract", help="videos -> one feature row a second, an .npy file a video")
-    command.add_argument("videos", nargs="+", type=Path, help="video files, or one folder of them")
+    command.add_argument(
+        "videos", nargs="+", type=Path, help="video files, one folder of them, or one .txt file of their paths"
+    )
+    command.add_argument("--part", metavar="I/N", help="every Nth video only, from the Ith on: 3/16")
     command.add_argument(
         "--encoder",
         required=True,
@@ -133,6 +149,24 @@ def parser() -> argparse.ArgumentParser:
     add_project(command)
     command.add_argument("--dry-run", action="store_true", help="print the fairseq-train command that does the same")
     command.set_defaults(run=run_train)
+
+    command = commands.add_parser(
+        "launch",
+        help="run a project on SLURM",
+        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--dry-run] [--wait]\n"
+        "       mmpt launch extract|embed|evaluate ... --profile slurm/NAME [--parts N] [--dry-run] [--wait]",
+        description="A project's training, or any of these commands, as a job that survives time limits, preemption "
+        "and dead nodes (docs/slurm.md). key=a,b trains once for each value; slurm.KEY=VALUE changes the profile.",
+    )
+    command.add_argument("--profile", required=True, help="a YAML file, or a name such as v100x8 (see mmpt list)")
+    command.add_argument("--parts", type=int, default=1, metavar="N", help="an array of N jobs that share the videos")
+    command.add_argument("--dry-run", action="store_true", help="print the batch file and each rank's command")
+    command.add_argument("--wait", action="store_true", help="until all jobs have ended; exit status 1 if one failed")
+    command.set_defaults(run=run_launch)
+
+    command = commands.add_parser("jobs", help="the launched jobs: state, epoch, loss, throughput, log")
+    command.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where the runs are (default runs)")
+    command.set_defaults(run=run_jobs)
 
     command = commands.add_parser("evaluate", help="measure a checkpoint, on one task or on all benchmarks there are")
     add_project(command)
@@ -203,16 +237,26 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 
 def run_extract(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.features.extract import extract
+    from mmpt_plugin.features.extract import extract, list_videos
 
     report = extract(
-        arguments.videos,
+        part_of(list_videos(arguments.videos), arguments.part),
         arguments.out,
         encoder=component(arguments.encoder),
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
     )
     print(report)
+
+
+def part_of(videos: list[Path], part: str | None) -> list[Path]:
+    """The share `3/16` of a list."""
+    if part is None:
+        return videos
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= len(videos)):
+        raise ValueError(f"--part is I/N with 1 <= I <= N <= {len(videos)} (videos), got '{part}'")
+    return videos[int(number) - 1 :: int(count)]
 
 
 def component(text: str) -> dict[str, Any]:
@@ -289,6 +333,65 @@ def run_train(arguments: argparse.Namespace) -> None:
         print(command_line(project))
     else:
         train(project)
+
+
+def run_launch(arguments: argparse.Namespace) -> int:
+    try:
+        from mmpt_plugin import launch
+    except ModuleNotFoundError as error:
+        raise ValueError(f"launching needs submitit: pip install 'mmpt_plugin[slurm]' ({error})") from error
+    command = arguments.launched
+    overrides = getattr(command, "overrides", [])
+    for_profile = [override for override in overrides if override.startswith("slurm.")]
+    others = [override for override in overrides if override not in for_profile]
+    profile = launch.load_profile(arguments.profile, for_profile)
+    if arguments.parts > 1 and not hasattr(command, "part"):
+        raise ValueError("--parts shares out videos: it goes with extract")
+    if command.command == "train":
+        plans = launch.plan_training(command.project, others, profile)
+        logs = plans[0].folder / "slurm"
+    else:
+        words = [word for word in arguments.words if word not in for_profile]
+        inputs = launched_videos(command, arguments.parts)
+        plans = launch.plan_command(words, RUNS, parts=arguments.parts, inputs=inputs)
+        logs = plans[0].folder / "slurm"
+        if arguments.parts > 1:
+            total, plans = len(plans), launch.unfinished(plans)
+            print(f"{len(plans)} of {total} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}")
+    name = f"mmpt-{command.command}"
+    if arguments.dry_run:
+        print(launch.dry_run(plans, profile, name=name, logs=logs))
+        return 0
+    launched = launch.submit(plans, profile, name=name, logs=logs) if plans else []
+    for job in launched:
+        print(f"job {job.job_id}: {job.folder}, log {job.log}")
+    if not arguments.wait:
+        return 0
+    states = launch.wait(launched)
+    for job, state in zip(launched, states, strict=True):
+        print(f"job {job.job_id}: {state} {launch.failure(job)}".rstrip())
+    return 0 if set(states) <= {"COMPLETED"} else 1
+
+
+def launched_videos(command: argparse.Namespace, parts: int) -> list[Path]:
+    """What an extraction is to work on, by which a second launch knows that the first did the same."""
+    if command.command != "extract":
+        return []
+    from mmpt_plugin.features.extract import list_videos
+
+    videos = list_videos(command.videos)
+    if parts > len(videos):
+        raise ValueError(f"--parts {parts} of {len(videos)} videos")
+    return videos
+
+
+def run_jobs(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmpt_plugin.launch import jobs_table
+
+    console = Console()
+    console.print(jobs_table(arguments.folder), width=None if console.is_terminal else 200)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ HOMES = {
     "faiss": ("index/",),
     "transformers": ("models/", "clips/captions.py"),
     "av": ("features/video.py",),
-    "submitit": ("launch.py",),
+    "submitit": ("launch/",),
     "matplotlib": ("report/curve.py",),
     "efficientnet_lite_pytorch": ("features/efficientnet.py",),
 }

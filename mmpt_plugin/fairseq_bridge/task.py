@@ -13,6 +13,7 @@ from jaxtyping import Int
 from omegaconf import II
 
 from mmpt_plugin.distributed import rank, world_size
+from mmpt_plugin.fairseq_bridge import stopping
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
@@ -83,6 +84,7 @@ class FairseqTaskAdapter(FairseqTask):
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Puts into fairseq's log of the epoch which share of the videos it shows."""
         super().begin_epoch(epoch, model)
+        keep_one_log_file()
         dataset = self.datasets[self.cfg.train_subset]
         counted = coverage(self.planned[id(dataset)][1], len(dataset.dataset))
         metrics.log_scalar("coverage", counted.share, round=4)
@@ -97,7 +99,9 @@ class FairseqTaskAdapter(FairseqTask):
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         super().reduce_metrics(logging_outputs, criterion)
-        if not criterion.training:
+        if criterion.training:
+            stopping.stop.agreed |= any(log.get(stopping.LOG_KEY, 0) > 0 for log in logging_outputs)
+        else:
             for name, value in self.measured[1].items():
                 metrics.log_scalar(name, value, round=4)
 
@@ -144,6 +148,14 @@ class FairseqTaskAdapter(FairseqTask):
         if model.training and self.means is not None:
             video, text = embeddings
             self.means.add(video, text, sample["video_ids"])
+
+
+def keep_one_log_file() -> None:
+    """fairseq opens --log-file anew every epoch, so that the tenth would write each line ten times."""
+    log = logging.getLogger("fairseq.logging.progress_bar")
+    for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)][:-1]:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def require_all_processes() -> None:

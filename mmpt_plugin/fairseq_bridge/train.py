@@ -2,7 +2,7 @@
 
 import shlex
 import socket
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import cuda, multiprocessing
 
@@ -21,6 +21,8 @@ from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
+from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
+from mmpt_plugin.fairseq_bridge.stopping import stop, stops_at_step_boundaries
 from mmpt_plugin.registry import unknown
 
 USER_DIR = Path(__file__).parents[1]
@@ -33,21 +35,50 @@ CPU: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which of a run's processes this is: all that fairseq must know of it, so that it guesses nothing."""
+
+    rank: int
+    world_size: int
+    device: int
+    """Which of the GPUs that the process sees is its own."""
+    init_method: str
+    """`tcp://host:port` of rank 0."""
+
+    def told(self, project: dict[str, Any]) -> dict[str, Any]:
+        """The project, its section distributed_training filled in."""
+        options: dict[str, Any] = {"distributed_world_size": self.world_size}
+        if self.world_size > 1:
+            options |= {
+                "distributed_rank": self.rank,
+                "distributed_init_method": self.init_method,
+                "distributed_no_spawn": True,
+                "device_id": self.device,
+            }
+        return project | {"distributed_training": dict(project.get("distributed_training") or {}) | options}
+
+
 def train(project: dict[str, Any]) -> None:
-    """Run fairseq's trainer on a composed project; the resolved project is kept in the run's folder."""
+    """Run fairseq's trainer on a composed project, in as many processes as it says or as there are GPUs."""
     config = fairseq_config(project)
-    save_dir = Path(config.checkpoint.save_dir)
-    save_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(project, sort_keys=False)
-    write_whole(save_dir / "project.yaml", lambda path: path.write_text(text))
-    if not config.common.cpu:
-        distributed_utils.call_main(config, run_fairseq)
-        return
     processes = config.distributed_training.distributed_world_size
-    if processes == 1:
-        run_fairseq(config)
-    else:
-        multiprocessing.spawn(run_cpu_rank, args=(config, free_port()), nprocs=processes)  # type: ignore[attr-defined, no-untyped-call]
+    if config.common.cpu and processes > 1:
+        init_method = f"tcp://localhost:{free_port()}"
+        multiprocessing.spawn(run_cpu_rank, args=(project, processes, init_method), nprocs=processes)  # type: ignore[attr-defined, no-untyped-call]
+        return
+    prepare_folder(project, config)
+    distributed_utils.call_main(config, run_fairseq)
+
+
+def train_rank(project: dict[str, Any], place: Place) -> bool:
+    """One process of a run that was started elsewhere; False where it was asked to stop before its end."""
+    config = fairseq_config(place.told(project))
+    if place.rank == 0:
+        prepare_folder(project, config)  # before the others, who wait for rank 0, look for a checkpoint
+    with stops_at_step_boundaries():
+        distributed_utils.call_main(config, run_fairseq)
+    return not stop.agreed
 
 
 def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
@@ -56,15 +87,18 @@ def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
     main(config, **kwargs)
 
 
-def run_cpu_rank(rank: int, config: DictConfig, port: int) -> None:
+def run_cpu_rank(rank: int, project: dict[str, Any], processes: int, init_method: str) -> None:
     """fairseq's own spawning counts GPUs, so without one every rank is told all there is to know."""
-    install()
-    with open_dict(config):
-        config.distributed_training.distributed_init_method = f"tcp://localhost:{port}"
-        config.distributed_training.distributed_rank = rank
-        config.distributed_training.distributed_no_spawn = True
-        config.distributed_training.device_id = 0
-    distributed_utils.call_main(config, run_fairseq)
+    train_rank(project, Place(rank, processes, device=0, init_method=init_method))
+
+
+def prepare_folder(project: dict[str, Any], config: DictConfig) -> None:
+    """Keeps the resolved project in the run's folder, and sees to what the run resumes from."""
+    save_dir = Path(config.checkpoint.save_dir)
+    save_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(project, sort_keys=False)
+    write_whole(save_dir / "project.yaml", lambda path: path.write_text(text))
+    mend_last_checkpoint(save_dir)
 
 
 def free_port() -> int:
@@ -78,9 +112,13 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
     """fairseq's whole configuration from a project; a key that nobody knows is a ValueError."""
     config = OmegaConf.structured(FairseqConfig())
     OmegaConf.set_struct(config, True)
-    for group, section in sections(project).items():
+    for group, section in sections(project, cpu=not cuda.is_available()).items():
+        lists = {key for key, value in (config.get(group) or {}).items() if OmegaConf.is_list(value)}
+        values = {
+            key: [value] if key in lists and isinstance(value, int | float) else value for key, value in section.items()
+        }
         try:
-            config = OmegaConf.merge(config, {group: section})
+            config = OmegaConf.merge(config, {group: values})
         except OmegaConfBaseException as error:
             raise ValueError(f"section '{group}': {str(error).splitlines()[0]}") from error
     whole = DictConfig(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
@@ -88,14 +126,14 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
     return whole
 
 
-def sections(project: dict[str, Any]) -> dict[str, Any]:
+def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     """fairseq's groups with what the project says of each, the sampler inside the task, and the CPU's necessities."""
     install()
     groups = {group: dict(section or {}) for group, section in project.items()}
     if "sampler" in groups:
         groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
     groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
-    if not cuda.is_available():
+    if cpu:
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
     for group, section in groups.items():
@@ -147,10 +185,10 @@ def component_dataclass(group: str, name: str) -> Any:
     return ours[group][name] if group in ours else REGISTRIES[group]["dataclass_registry"][name]
 
 
-def command_line(project: dict[str, Any]) -> str:
-    """The `fairseq-train --user-dir` command that trains as `train(project)` does."""
+def command_line(project: dict[str, Any], *, cpu: bool | None = None) -> str:
+    """The `fairseq-train --user-dir` command that trains as `train(project)` does, here or on a machine with GPUs."""
     fairseq_config(project)
-    groups = sections(project)
+    groups = sections(project, cpu=not cuda.is_available() if cpu is None else cpu)
     if groups["common"].get("bf16"):
         raise ValueError("fairseq-train takes --bf16 for TPUs only: run this project with mmpt train, or without bf16")
     words = ["fairseq-train"]

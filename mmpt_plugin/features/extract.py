@@ -95,9 +95,12 @@ def extract(
 
 
 def list_videos(videos: Sequence[Path]) -> list[Path]:
-    """The files, or a folder's video files; two of one stem would get one feature file, which is an error."""
+    """The files, a folder's video files, or those that a .txt file lists; two of one stem would get one feature file,
+    which is an error."""
     folder = videos[0] if len(videos) == 1 and videos[0].is_dir() else None
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder else list(videos)
+    if len(videos) == 1 and videos[0].suffix == ".txt":
+        files = [Path(line) for line in videos[0].read_text().splitlines() if line.strip()]
     if not files:
         raise ValueError(f"no videos{f' in {folder}' if folder else ''}: suffixes are {', '.join(SUFFIXES)}")
     stems: dict[str, Path] = {}

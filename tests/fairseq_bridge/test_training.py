@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoCLIP
+from mmpt_plugin.report.curve import records
 from tests.conftest import PLUGIN, ROOT, TINY_MODEL, run
 
 pytestmark = pytest.mark.fairseq
@@ -65,6 +66,13 @@ def test_trains_from_a_clone_by_path(straight):
     _, loss = straight
     assert len(loss) == 16
     assert all(torch.isfinite(torch.tensor(loss)))
+
+
+def test_the_log_file_has_each_update_once(kitchen, tmp_path):
+    log = tmp_path / "train.log"
+    run("fairseq-train", "--user-dir", "mmpt_plugin", *flags(tmp_path, kitchen.shards, log_file=log, max_epoch=3))
+    updates = [record["num_updates"] for record in records(log) if "num_updates" in record]
+    assert updates == [str(number) for number in range(1, 13)]
 
 
 def test_the_checkpoint_loads_without_fairseq(straight):

@@ -1,0 +1,122 @@
+"""A profile says where a job runs: one YAML of resources, in `slurm/` or a file of the user's own."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmpt_plugin import config
+from mmpt_plugin.registry import Entry, unknown
+
+# sbatch's own variables, for what a profile leaves open.
+FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
+
+
+@dataclass(kw_only=True)
+class Profile:
+    """What one job asks for; of an array every member asks for it."""
+
+    executor: str = "slurm"
+    """slurm, or local: processes on this machine, with the same signals and limits."""
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int = 0
+    """Processes on a node; 0: one a GPU, or a single one where there are none."""
+    cpus_per_task: int = 1
+    mem_gb: float = 0.0
+    """Memory a node; 0 is all of it."""
+    hours: float = 1.0
+    """The time limit; a training job that reaches it is saved and queued again."""
+    signal_seconds: int = 300
+    """How long before the limit a job is told. A step, the embedding of an epoch and a checkpoint must fit in."""
+    partition: str | None = None
+    """Open: $SBATCH_PARTITION, or the cluster's default. Likewise account and qos."""
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    """Features that a node must have, `volta32gb` or `a100|h100`."""
+    exclude: str | None = None
+    """Nodes to keep away from, node[07,12]."""
+    compute_capability: str | None = None
+    """Of the GPUs asked for, "7.0" for a V100: what can't run on them is refused when it is launched."""
+    array_parallelism: int = 64
+    """Members of an array that run at a time."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the job starts: modules, environment variables."""
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("slurm", "local"):
+            raise ValueError(f"slurm.executor must be slurm or local, got '{self.executor}'")
+        for name, least in (
+            ("nodes", 1), ("gpus_per_node", 0), ("tasks_per_node", 0), ("cpus_per_task", 1), ("mem_gb", 0),
+            ("signal_seconds", 1), ("array_parallelism", 1),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"slurm.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.executor == "local" and self.nodes > 1:
+            raise ValueError(f"slurm.nodes must be 1 where slurm.executor is local, got {self.nodes}")
+        if self.gpus_per_node and self.tasks_per_node not in (0, self.gpus_per_node):
+            raise ValueError(
+                f"slurm.tasks_per_node is {self.tasks_per_node} and slurm.gpus_per_node {self.gpus_per_node}: "
+                "a job has one task a GPU"
+            )
+        if not 0 < self.hours <= 24 * 365:
+            raise ValueError(f"slurm.hours must be more than 0 and at most a year, got {self.hours}")
+        if self.signal_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"slurm.signal_seconds is {self.signal_seconds}, but the job has {60 * self.minutes} s in all"
+            )
+        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
+            raise ValueError(f'slurm.compute_capability is like "7.0", got {self.compute_capability!r}')
+
+    @property
+    def minutes(self) -> int:
+        return math.ceil(60 * self.hours - 1e-6)
+
+    @property
+    def tasks(self) -> int:
+        """Processes on each node."""
+        return self.tasks_per_node or self.gpus_per_node or 1
+
+
+def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
+    """A profile from a file's path or a name such as `v100x8`; overrides are `slurm.nodes=2` and the like."""
+    path = find(name)
+    try:
+        values = OmegaConf.to_container(
+            OmegaConf.merge(
+                OmegaConf.load(path), OmegaConf.from_dotlist([word.partition(".")[2] for word in overrides])
+            ),
+            resolve=True,
+        )
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"profile {path}: {str(error).splitlines()[0]}") from error
+    return profile(values, where=str(path))
+
+
+def profile(values: Any, *, where: str) -> Profile:
+    if not isinstance(values, dict):
+        raise ValueError(f"profile {where}: keys and values are wanted. Possible: {[f.name for f in fields(Profile)]}")
+    from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
+    try:
+        made: Profile = Entry("slurm", Profile, Profile).parse(from_environment | values)
+    except ValueError as error:
+        raise ValueError(f"profile {where}: {error}") from error
+    return made
+
+
+def find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    short = name.removesuffix(".yaml").removeprefix("slurm/")
+    if short in config.available("slurm"):
+        return config.root() / "slurm" / f"{short}.yaml"
+    raise ValueError(unknown("profile", name, config.available("slurm"), guess=short))

@@ -1,0 +1,218 @@
+"""Handing jobs to SLURM or to this machine's processes: trainings, sweeps, arrays of a command; and dry runs."""
+
+import hashlib
+import itertools
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from submitit.slurm.slurm import SlurmExecutor
+
+from mmpt_plugin.config import fine_tuned, load_project, plain
+from mmpt_plugin.doctor import bf16_problem
+from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
+from mmpt_plugin.launch.profile import Profile
+from mmpt_plugin.launch.survival import requeue_lines
+from mmpt_plugin.launch.watch import Launched, is_over, state
+
+# A run is queued again as long as it gets on (survival.note_start); submitit's own count would end it.
+NO_LIMIT = 10**6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One job to be: what it calls, and the folder that it writes to and is found by."""
+
+    folder: Path
+    call: TrainingJob | CommandJob
+    words: list[str]
+    """The `mmpt` command that does the same here."""
+    inputs: str = ""
+
+
+def plan_training(project: str, overrides: Sequence[str], profile: Profile) -> list[Plan]:
+    """One training, or one for each combination of `key=a,b`, each in a folder of its own under checkpoint.save_dir."""
+    plans = []
+    for chosen in combinations(overrides):
+        composed = fine_tuned(plain(load_project(project, chosen)))
+        if swept := [override for override in chosen if override not in overrides]:
+            folder = Path(composed["checkpoint"]["save_dir"]) / ",".join(swept).replace("/", "_")
+            chosen = [*chosen, f"checkpoint.save_dir='{folder}'"]
+            composed = fine_tuned(plain(load_project(project, chosen)))
+        folder = Path(composed["checkpoint"]["save_dir"])
+        composed["common"] = logged(composed.get("common") or {}, folder)
+        check(composed, profile)
+        plans.append(Plan(folder, TrainingJob(composed, profile.signal_seconds), ["train", project, *chosen]))
+    return plans
+
+
+def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """`a=1,2 b=3` -> `a=1 b=3` and `a=2 b=3`, in Hydra's grammar: a comma in brackets or quotes is a value's own."""
+    parser = OverridesParser.create()
+    choices = []
+    for override in overrides:
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException as error:
+            raise ValueError(f"override '{override}': {str(error).splitlines()[0]}") from error
+        values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else ()
+        choices.append([f"{parsed.get_key_element()}={value}" for value in values] or [override])
+    return (list(choice) for choice in itertools.product(*choices))
+
+
+def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """With a log that `mmpt jobs` and `mmpt report` read, where the project names none."""
+    return common if common.get("log_file") else common | {"log_format": "json", "log_file": str(folder / "train.log")}
+
+
+def check(project: dict[str, Any], profile: Profile) -> None:
+    """ValueError for what a compute node would find out after hours in the queue."""
+    try:
+        from mmpt_plugin.fairseq_bridge.train import fairseq_config
+    except ModuleNotFoundError as error:
+        raise ValueError(f"training needs fairseq, see README ({error})") from error
+    fairseq_config(project)
+    if profile.compute_capability and project["common"].get("bf16"):
+        major, minor = map(int, profile.compute_capability.split("."))
+        if problem := bf16_problem((major, minor)):
+            raise ValueError(f"common.bf16 is set, but the profile's GPU {problem}")
+
+
+def plan_command(words: Sequence[str], root: Path, *, parts: int = 1, inputs: Sequence[Path] = ()) -> list[Plan]:
+    """An `mmpt` command as one job, or as an array whose members do a share each (`--part 3/16`).
+
+    The same command has the same folder again, so that a second launch knows what the first has done.
+    """
+    shares = [[*words, "--part", f"{number}/{parts}"] for number in range(1, parts + 1)] if parts > 1 else [[*words]]
+    folder = root / f"{words[0]}-{digest(words)[:8]}"
+    return [
+        Plan(
+            folder / f"part-{number}-of-{parts}" if parts > 1 else folder,
+            CommandJob(share),
+            share,
+            digest(map(str, inputs)),
+        )
+        for number, share in enumerate(shares, start=1)
+    ]
+
+
+def digest(words: Any) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def unfinished(plans: Sequence[Plan]) -> list[Plan]:
+    """Those that have not been completed on the same inputs before."""
+    return [plan for plan in plans if not is_done(Launched.read(plan.folder), plan)]
+
+
+def is_done(before: Launched | None, plan: Plan) -> bool:
+    return before is not None and before.inputs == plan.inputs and state(before) == "COMPLETED"
+
+
+def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> list[Launched]:
+    """Hands the jobs over, several as one array, and notes in each folder which job is at work there."""
+    for plan in plans:
+        if (before := Launched.read(plan.folder)) and not is_over(state(before)):
+            raise ValueError(
+                f"{plan.folder}: job {before.job_id} is {state(before)} there; wait for it or cancel it (scancel)"
+            )
+    machine = executor(profile, name=name, logs=logs)
+    if len(plans) > 1:
+        with machine.batch():
+            jobs = [machine.submit(plan.call) for plan in plans]
+    else:
+        jobs = [machine.submit(plan.call) for plan in plans]
+    launched = []
+    for plan, job in zip(plans, jobs, strict=True):
+        tasks = profile.nodes * profile.tasks
+        where = str(logs.resolve())
+        record = Launched(str(plan.folder), job.job_id, profile.executor, tasks, where, plan.words, plan.inputs)
+        record.write()
+        launched.append(record)
+    return launched
+
+
+def executor(profile: Profile, *, name: str, logs: Path) -> Any:
+    if profile.executor == "slurm":
+        if shutil.which("srun") is None:
+            raise ValueError("no SLURM here: launch from a login node, or on this machine with --profile local")
+        return ask(SlurmExecutor(logs.resolve(), max_num_timeout=NO_LIMIT), profile, name=name)
+    machine = submitit.LocalExecutor(logs.resolve(), max_num_timeout=NO_LIMIT)
+    machine.update_parameters(
+        timeout_min=profile.minutes,
+        tasks_per_node=profile.tasks,
+        gpus_per_node=profile.gpus_per_node,
+        signal_delay_s=profile.signal_seconds,
+        stderr_to_stdout=True,
+        setup=profile.setup,
+    )
+    return machine
+
+
+def ask(machine: SlurmExecutor, profile: Profile, *, name: str) -> SlurmExecutor:
+    """The profile in sbatch's words."""
+    optional = {key: getattr(profile, key) for key in ("partition", "account", "qos", "constraint", "exclude")}
+    optional |= {"gpus_per_node": profile.gpus_per_node, "setup": profile.setup}
+    machine.update_parameters(
+        job_name=name,
+        nodes=profile.nodes,
+        ntasks_per_node=profile.tasks,
+        cpus_per_task=profile.cpus_per_task,
+        mem=f"{round(1024 * profile.mem_gb)}MB",
+        time=profile.minutes,
+        signal_delay_s=profile.signal_seconds,
+        array_parallelism=profile.array_parallelism,
+        stderr_to_stdout=True,
+        srun_args=["--kill-on-bad-exit=1"],
+        teardown=requeue_lines(Path(machine.folder)),
+        additional_parameters={"requeue": True},
+        **{key: value for key, value in optional.items() if value},
+    )
+    return machine
+
+
+class WithoutSlurm(SlurmExecutor):
+    """Writes batch files also where there is no SLURM."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+
+def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> str:
+    """The batch file, and for each rank the plain command that does the same. Nothing is written or submitted."""
+    lines = []
+    if profile.executor == "slurm":
+        machine = ask(WithoutSlurm(logs.resolve()), profile, name=name)
+        if len(plans) > 1:
+            machine.parameters["map_count"] = len(plans)
+        lines += machine._make_submission_file_text(machine._submitit_command_str, "").splitlines()
+    for plan in plans:
+        lines += [f"# {plan.folder}", *rank_commands(plan, profile)]
+    return "\n".join(lines)
+
+
+def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
+    if isinstance(plan.call, CommandJob):
+        yield f"mmpt {' '.join(plan.words)}"
+        return
+    from mmpt_plugin.fairseq_bridge.train import Place, command_line
+
+    ranks = profile.nodes * profile.tasks
+    for rank in range(ranks):
+        place = Place(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
+        yield f"# rank {rank} on node {rank // profile.tasks}"
+        yield command_line(place.told(plan.call.project), cpu=profile.gpus_per_node == 0)
+
+
+def wait(launched: Sequence[Launched]) -> list[str]:
+    """The jobs' last states, once all have ended."""
+    while not all(map(is_over, states := [state(job) for job in launched])):
+        time.sleep(2)
+    return states

@@ -1,0 +1,163 @@
+"""How a training job lives through signals, dead ranks and restarts.
+
+| what happens | who notices | what follows |
+| --- | --- | --- |
+| the limit nears (SIGUSR2), preemption or scancel (SIGTERM) | every task, `Told` | a checkpoint after the update that \
+is under way; rank 0 has the job queued again, unless it was cancelled |
+| no update ends before the limit | rank 0's timer | queued again, with the checkpoint there is |
+| a task dies | srun, which ends the others; the batch script, `requeue_lines` | queued again |
+| a task raises an error of its own | submitit, which writes it to a file | the job has failed, and says why |
+| a node dies | SLURM | queued again |
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import torch
+from submitit import JobEnvironment
+from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
+
+logger = logging.getLogger(__name__)
+
+# The exit that asks for another start: of submitit's local controller, and of `requeue_lines`.
+INTERRUPTED = LOCAL_REQUEUE_RETURN_CODE
+
+# A run that starts this often from the same checkpoint gets no further by being started again.
+STARTS_WITHOUT_PROGRESS = 5
+
+
+class Told:
+    """Takes SIGTERM, and SIGUSR2 where submitit's own handler was, for a request to stop."""
+
+    def __init__(self, env: JobEnvironment, signal_seconds: int) -> None:
+        self.env, self.signal_seconds = env, signal_seconds
+        self.submitit_handler = signal.getsignal(signal.SIGUSR2)
+        self.process = os.getpid()
+        self.signals: set[int] = set()
+
+    def __call__(self, signum: int, frame: FrameType | None = None) -> None:
+        from mmpt_plugin.fairseq_bridge.stopping import stop
+
+        if os.getpid() != self.process:  # a loader's worker: SLURM signals every process of a step
+            return
+        self.signals.add(signum)
+        if stop.requested:
+            return
+        logger.warning("%s: stopping after this update", signal.Signals(signum).name)
+        stop.requested = True
+        if self.env.global_rank == 0 and self.env.cluster == "slurm":
+            timer = threading.Timer(0.8 * self.signal_seconds, self.queue_again)
+            timer.daemon = True
+            timer.start()
+
+    def queue_again(self) -> None:
+        if is_running(self.env):
+            logger.warning("no update has ended in time: queued again with the checkpoint there is")
+            subprocess.run(["scontrol", "requeue", self.env.job_id], check=False)
+
+    def give_way(self) -> None:
+        """After the checkpoint. No task leaves a result, which would say that the job is done."""
+        wanted = is_running(self.env) if self.env.cluster == "slurm" else signal.SIGUSR2 in self.signals
+        status: object = 0
+        if self.env.global_rank == 0 and wanted and callable(self.submitit_handler):
+            try:
+                self.submitit_handler(signal.SIGUSR2, None)
+            except SystemExit as leaving:
+                status = leaving.code
+        flush_and_exit(status % 256 if isinstance(status, int) else 1)
+
+
+@contextmanager
+def stop_when_told(env: JobEnvironment, signal_seconds: int) -> Iterator[Told]:
+    told = Told(env, signal_seconds)
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_running(env: JobEnvironment) -> bool:
+    """To SLURM; a job that was cancelled or queued again is not, even while its processes still are."""
+    words = ["squeue", "--noheader", "--jobs", env.raw_job_id, "--format", "%T"]
+    return subprocess.run(words, text=True, capture_output=True, check=False).stdout.strip() == "RUNNING"
+
+
+def requeue_lines(folder: Path) -> list[str]:
+    """For the batch script, after srun: another start where tasks died and none has told of an error of its own.
+
+    On a full disk none could tell, and another start would meet it too.
+    """
+    return [
+        "status=$?",
+        "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+        f'mine="{folder}/${{id:-$SLURM_JOB_ID}}"',
+        'if [ $status -ne 0 ] && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
+        '    && [ "$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)" = RUNNING ] \\',
+        '    && head -c 65536 /dev/zero > "${mine}.space"; then',
+        "  scontrol requeue $SLURM_JOB_ID",
+        "fi",
+        'rm -f "${mine}.space"',
+        "exit $status",
+    ]
+
+
+def peer_is_gone(error: Exception) -> bool:
+    """Whether a collective failed for want of another rank, which is then the one to tell why."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL"))
+
+
+def leave(env: JobEnvironment, error: Exception) -> None:
+    """Ends this process; unless some rank tells of an error of its own within seconds, the job is to start again."""
+    logger.error("another rank is gone: %s", str(error).splitlines()[0])
+    time.sleep(3)
+    told = any(env.paths.folder.glob(f"{env.job_id}_*_result.pkl"))
+    flush_and_exit(1 if told else INTERRUPTED)
+
+
+def flush_and_exit(status: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def note_start(folder: Path, env: JobEnvironment) -> None:
+    """A line in starts.jsonl; RuntimeError where this job has started often from the same checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last, path = folder / "checkpoint_last.pt", folder / "starts.jsonl"
+    start = {
+        "job": env.job_id,
+        "start": starts_before(),
+        "host": env.hostname,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint_mtime_ns": last.stat().st_mtime_ns if last.exists() else None,
+    }
+    earlier = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    with path.open("a") as file:
+        file.write(json.dumps(start) + "\n")
+    latest = [(e["job"], e["checkpoint_mtime_ns"]) for e in earlier[-STARTS_WITHOUT_PROGRESS:]]
+    if latest == [(start["job"], start["checkpoint_mtime_ns"])] * STARTS_WITHOUT_PROGRESS:
+        raise RuntimeError(
+            f"{STARTS_WITHOUT_PROGRESS} starts in a row have written no checkpoint to {folder}; their logs are in "
+            f"{env.paths.folder}"
+        )
+
+
+def starts_before() -> int:
+    """How often SLURM has queued this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))

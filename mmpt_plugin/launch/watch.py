@@ -1,0 +1,145 @@
+"""Which jobs there are, how they fare, and where their logs are."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from submitit import LocalJob, SlurmJob
+
+from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.report.curve import records
+
+RECORD = "job.json"
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
+AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A job that was handed over, noted in the folder that it writes to."""
+
+    folder: str
+    job_id: str
+    """An array's member is 1234_5."""
+    executor: str
+    tasks: int
+    logs: str
+    """The folder of submitit's files: the batch script, each task's output, the results."""
+    words: list[str]
+    """The `mmpt` command that does the same without SLURM."""
+    inputs: str = ""
+    """A digest of what a command is to work on, as far as its words don't tell."""
+
+    @property
+    def log(self) -> Path:
+        """What the first task says."""
+        return Path(self.logs) / f"{self.job_id}_0_log.out"
+
+    def write(self) -> None:
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(asdict(self), indent=2) + "\n"))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Launched | None":
+        path = folder / RECORD
+        return cls(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def jobs_table(root: Path) -> Table:
+    """All jobs launched into folders under `root`, the newest first."""
+    table = Table(title=f"jobs under {root}")
+    for column in ("folder", "job", "state", "epoch", "update", "loss", "pairs/s", "log"):
+        table.add_column(column, overflow="fold")
+    paths = sorted(root.rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
+    for job in filter(None, map(Launched.read, (path.parent for path in paths))):
+        last = progress(Path(job.folder) / "train.log")
+        numbers = [last.get(key, "") for key in ("epoch", "update", "loss", "pairs/s")]
+        table.add_row(job.folder, job.job_id, state(job), *numbers, str(job.log))
+    return table
+
+
+def progress(log: Path) -> dict[str, str]:
+    """What fairseq's newest line on training says; empty where there is none."""
+    if not log.is_file():
+        return {}
+    for record in reversed(list(records(log))):
+        if "num_updates" in record:
+            rate = float(record.get("ups", 0)) * float(record.get("bsz", 0))
+            return {
+                "epoch": str(record["epoch"]),
+                "update": str(record["num_updates"]),
+                "loss": str(record["loss"]),
+                "pairs/s": f"{rate:.0f}",
+            }
+    return {}
+
+
+def state(job: Launched) -> str:
+    """SLURM's word for it; or what the results say, where SLURM has forgotten the job or there is no SLURM."""
+    if job.executor == "slurm":
+        return from_squeue(job.job_id) or from_results(job) or from_sacct(job.job_id) or "UNKNOWN"
+    return "RUNNING" if is_controller(int(job.job_id)) else from_results(job) or "INTERRUPTED"
+
+
+def is_over(job_state: str) -> bool:
+    return job_state not in (*WAITING, *AT_WORK)
+
+
+def from_squeue(job_id: str) -> str:
+    words = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format", "%T"]
+    return first_word(words)
+
+
+def from_sacct(job_id: str) -> str:
+    return first_word(["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", job_id, "--format", "State"])
+
+
+def first_word(words: list[str]) -> str:
+    """Of what a command prints, `CANCELLED by 1000` too; empty where it fails or is not there."""
+    try:
+        done = subprocess.run(words, text=True, capture_output=True, check=False, timeout=60)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.split()[0] if done.returncode == 0 and done.stdout.split() else ""
+
+
+def from_results(job: Launched) -> str:
+    if any(task.exception() is not None for task in results(job)):
+        return "FAILED"
+    return "COMPLETED" if len(list(results(job))) == job.tasks else ""
+
+
+def failure(job: Launched) -> str:
+    """The last line of the error that ended it."""
+    for task in results(job):
+        if error := task.exception():
+            lines = [line for line in str(error).split("\n-----")[1].splitlines() if line.strip(" -")]
+            return lines[-1]
+    return ""
+
+
+def results(job: Launched) -> Iterator[Any]:
+    """The tasks that have written a result or an error."""
+    kind: Any = SlurmJob if job.executor == "slurm" else LocalJob
+    for number in range(job.tasks):
+        task = kind(folder=job.logs, job_id=job.job_id, tasks=[number])
+        if task.paths.result_pickle.exists():
+            yield task
+
+
+def is_controller(pid: int) -> bool:
+    """Whether the process that runs a local job is still there; its number may be another's by now."""
+    try:
+        return b"submitit.local" in Path(f"/proc/{pid}/cmdline").read_bytes() and is_alive(pid)
+    except OSError:
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """A process that has ended but was not waited for is a zombie."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
