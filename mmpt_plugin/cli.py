@@ -47,7 +47,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     if arguments.command == "launch":
-        arguments.words = as_command(rest)
+        arguments.for_profile = [word for word in rest if word.startswith("slurm.")]
+        arguments.words = as_command([word for word in rest if word not in arguments.for_profile])
         arguments.launched = parse(arguments.words)
         return arguments
     if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
@@ -341,19 +342,15 @@ def run_launch(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ValueError(f"launching needs submitit: pip install 'mmpt_plugin[slurm]' ({error})") from error
     command = arguments.launched
-    overrides = getattr(command, "overrides", [])
-    for_profile = [override for override in overrides if override.startswith("slurm.")]
-    others = [override for override in overrides if override not in for_profile]
-    profile = launch.load_profile(arguments.profile, for_profile)
+    profile = launch.load_profile(arguments.profile, arguments.for_profile)
     if arguments.parts > 1 and not hasattr(command, "part"):
         raise ValueError("--parts shares out videos: it goes with extract")
     if command.command == "train":
-        plans = launch.plan_training(command.project, others, profile)
+        plans = launch.plan_training(command.project, command.overrides, profile)
         logs = plans[0].folder / "slurm"
     else:
-        words = [word for word in arguments.words if word not in for_profile]
         inputs = launched_videos(command, arguments.parts)
-        plans = launch.plan_command(words, RUNS, parts=arguments.parts, inputs=inputs)
+        plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
         logs = plans[0].folder / "slurm"
         if arguments.parts > 1:
             total, plans = len(plans), launch.unfinished(plans)
@@ -386,12 +383,10 @@ def launched_videos(command: argparse.Namespace, parts: int) -> list[Path]:
 
 
 def run_jobs(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    from mmpt_plugin.launch import describe_jobs
 
-    from mmpt_plugin.launch import jobs_table
-
-    console = Console()
-    console.print(jobs_table(arguments.folder), width=None if console.is_terminal else 200)
+    lines = list(describe_jobs(arguments.folder))
+    print("\n".join(lines) or f"no job was launched into a folder under {arguments.folder}")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

@@ -2,13 +2,13 @@
 
 from mmpt_plugin.launch.profile import Profile, load_profile
 from mmpt_plugin.launch.submit import dry_run, plan_command, plan_training, submit, unfinished, wait
-from mmpt_plugin.launch.watch import failure, jobs_table
+from mmpt_plugin.launch.watch import describe_jobs, failure
 
 __all__ = [
     "Profile",
+    "describe_jobs",
     "dry_run",
     "failure",
-    "jobs_table",
     "load_profile",
     "plan_command",
     "plan_training",

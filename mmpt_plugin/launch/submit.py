@@ -1,7 +1,9 @@
 """Handing jobs to SLURM or to this machine's processes: trainings, sweeps, arrays of a command; and dry runs."""
 
+import contextlib
 import hashlib
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -123,10 +125,8 @@ def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) ->
                 f"{plan.folder}: job {before.job_id} is {state(before)} there; wait for it or cancel it (scancel)"
             )
     machine = executor(profile, name=name, logs=logs)
-    if len(plans) > 1:
-        with machine.batch():
-            jobs = [machine.submit(plan.call) for plan in plans]
-    else:
+    array = machine.batch() if len(plans) > 1 else contextlib.nullcontext()
+    with output_to(logs / "submit.log"), array:
         jobs = [machine.submit(plan.call) for plan in plans]
     launched = []
     for plan, job in zip(plans, jobs, strict=True):
@@ -136,6 +136,22 @@ def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) ->
         record.write()
         launched.append(record)
     return launched
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """For what is started within too: a local job must not hold on to the terminal, or the pipe, of who launched it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = os.dup(1), os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        for number, descriptor in enumerate(before, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 def executor(profile: Profile, *, name: str, logs: Path) -> Any:

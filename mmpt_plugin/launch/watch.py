@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from submitit import LocalJob, SlurmJob
 
 from mmpt_plugin.checkpoint import write_whole
@@ -50,17 +49,15 @@ class Launched:
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
 
-def jobs_table(root: Path) -> Table:
-    """All jobs launched into folders under `root`, the newest first."""
-    table = Table(title=f"jobs under {root}")
-    for column in ("folder", "job", "state", "epoch", "update", "loss", "pairs/s", "log"):
-        table.add_column(column, overflow="fold")
+def describe_jobs(root: Path) -> Iterator[str]:
+    """A few lines for each job launched into folders under `root`, the newest first."""
     paths = sorted(root.rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
     for job in filter(None, map(Launched.read, (path.parent for path in paths))):
         last = progress(Path(job.folder) / "train.log")
-        numbers = [last.get(key, "") for key in ("epoch", "update", "loss", "pairs/s")]
-        table.add_row(job.folder, job.job_id, state(job), *numbers, str(job.log))
-    return table
+        yield "  ".join([job.folder, f"job {job.job_id}", state(job), *(f"{key} {last[key]}" for key in last)])
+        if why := failure(job):
+            yield f"    {why}"
+        yield f"    log {job.log}"
 
 
 def progress(log: Path) -> dict[str, str]:

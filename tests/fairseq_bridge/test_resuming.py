@@ -1,0 +1,65 @@
+"""A run resumes from its newest whole checkpoint."""
+
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("mmpt_plugin.fairseq_bridge")
+
+from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
+
+pytestmark = pytest.mark.fairseq
+
+
+def write(path, number, *, age):
+    torch.save({"number": number, "weights": torch.arange(1000)}, path)
+    os.utime(path, (1000 - age, 1000 - age))
+
+
+def number(folder):
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["number"]
+
+
+def test_a_whole_last_checkpoint_stays(tmp_path):
+    write(tmp_path / "checkpoint_1_5.pt", 5, age=10)
+    write(tmp_path / "checkpoint_last.pt", 6, age=1)
+    assert mend_last_checkpoint(tmp_path) == tmp_path / "checkpoint_last.pt"
+    assert number(tmp_path) == 6
+
+
+@pytest.mark.parametrize("how", ["cut short", "empty", "a bit flipped"])
+def test_a_damaged_one_is_set_aside_for_the_newest_whole_one(tmp_path, how):
+    for i in (1, 2, 3):
+        write(tmp_path / f"checkpoint_1_{i}.pt", i, age=10 - i)
+    last = tmp_path / "checkpoint_last.pt"
+    write(last, 4, age=1)
+    content = bytearray(last.read_bytes())
+    if how == "a bit flipped":
+        content[len(content) // 2] ^= 1
+    last.write_bytes({"cut short": content[:-100], "empty": b""}.get(how, content))
+    mend_last_checkpoint(tmp_path)
+    assert number(tmp_path) == 3
+    assert (tmp_path / "checkpoint_last.damaged").exists()
+
+
+def test_a_newer_one_that_was_never_copied_counts(tmp_path):
+    write(tmp_path / "checkpoint_last.pt", 1, age=9)
+    write(tmp_path / "checkpoint_2_40.pt", 40, age=2)
+    mend_last_checkpoint(tmp_path)
+    assert number(tmp_path) == 40
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"")
+    assert torch.load(tmp_path / "checkpoint_2_40.pt", weights_only=True)["number"] == 40, "a file of its own"
+
+
+def test_nothing_whole_is_nothing(tmp_path):
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"PK")
+    (tmp_path / "checkpoint_last.pt.tmp").write_bytes(b"half")
+    assert mend_last_checkpoint(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.damaged"]
+
+
+def test_other_peoples_files_are_left_alone(tmp_path):
+    write(tmp_path / "checkpoint_best_of_june.pt", 7, age=0)
+    assert mend_last_checkpoint(tmp_path) is None
+    assert (tmp_path / "checkpoint_best_of_june.pt").exists()

@@ -1,0 +1,80 @@
+"""The same command without SLURM: submitit's local executor, several processes, the same survival."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mmpt_plugin.report.curve import records
+from tests.conftest import run
+from tests.launch.cluster import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
+
+
+def launched(narrated, folder: Path, *overrides: str) -> str:
+    words = ["mmpt", "launch", narrated.project, "--profile", "slurm/local.yaml", f"checkpoint.save_dir={folder}"]
+    return re.search(r"job (\d+)", run(*words, *overrides, cwd=folder.parent).stdout).group(1)
+
+
+def losses(folder: Path) -> dict[int, float]:
+    log = folder / "train.log"
+    found = records(log) if log.exists() else ()
+    return {int(r["num_updates"]): float(r["loss"]) for r in found if "num_updates" in r}
+
+
+def tasks_of(job_id: str) -> list[int]:
+    found = subprocess.run(["pgrep", "--parent", job_id], text=True, capture_output=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def wait_for(folder: Path, state: str) -> None:
+    def says() -> bool:
+        return state in run("mmpt", "jobs", folder).stdout
+
+    wait_until(says, state, seconds=120)
+
+
+def test_two_processes_train_as_one_and_can_be_watched(narrated, tmp_path):
+    run("mmpt", "train", narrated.project, f"checkpoint.save_dir={tmp_path}/one", "dataset.batch_size=2",
+        "common.log_format=json", f"common.log_file={tmp_path}/one/train.log")  # fmt: skip
+    folder = tmp_path / "two"
+    done = run("mmpt", "launch", narrated.project, "--profile", "slurm/local.yaml", f"checkpoint.save_dir={folder}",
+               f"common.tensorboard_logdir={folder}/tensorboard", "--wait", cwd=tmp_path)  # fmt: skip
+    job_id = re.search(r"job (\d+): COMPLETED", done.stdout).group(1)
+    assert len(losses(folder)) == 24
+    assert losses(folder) == pytest.approx(losses(tmp_path / "one"), abs=2e-4)
+    assert list((folder / "tensorboard" / "train_inner").glob("events.*"))
+    told = run("mmpt", "jobs", tmp_path).stdout
+    last = losses(folder)[24]
+    assert re.search(rf"{folder}  job {job_id}  COMPLETED  epoch 2  update 24  loss {last:g}\d*  pairs/s \d+\n", told)
+    assert f"log {folder}/slurm/{job_id}_0_log.out" in told
+
+
+def test_a_signal_saves_the_run_which_starts_again_and_sigterm_ends_it(narrated, tmp_path):
+    folder = tmp_path / "run"
+    job_id = launched(narrated, folder, "optimization.max_epoch=1000", "task.dataset.pairs_per_video=16")
+    again = run("mmpt", "launch", narrated.project, "--profile", "local", f"checkpoint.save_dir={folder}", check=False)
+    assert f"job {job_id} is RUNNING there" in again.stderr
+    wait_until(lambda: len(losses(folder)) > 20, "some updates", seconds=120)
+    for pid in tasks_of(job_id):
+        os.kill(pid, signal.SIGUSR2)
+    wait_until(lambda: len((folder / "starts.jsonl").read_text().splitlines()) == 2, "another start", seconds=60)
+    before = len(losses(folder))
+    wait_until(lambda: len(losses(folder)) > before, "another update", seconds=60)
+    os.kill(int(job_id), signal.SIGTERM)
+    wait_for(folder, "INTERRUPTED")
+    updates = [int(r["num_updates"]) for r in records(folder / "train.log") if "num_updates" in r]
+    assert updates == list(range(1, len(updates) + 1)), "an update was lost or made twice"
+    assert (folder / "checkpoint_last.pt").exists()
+    assert len((folder / "starts.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_error_is_shown_by_mmpt_jobs(narrated, tmp_path):
+    folder = tmp_path / "run"
+    launched(narrated, folder, "model.bert=/no/such/folder")
+    wait_for(folder, "FAILED")
+    assert "/no/such/folder" in run("mmpt", "jobs", folder).stdout
