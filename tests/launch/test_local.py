@@ -1,5 +1,6 @@
 """The same command without SLURM: submitit's local executor, several processes, the same survival."""
 
+import contextlib
 import os
 import re
 import signal
@@ -15,9 +16,21 @@ from tests.launch.cluster import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
 
-def launched(narrated, folder: Path, *overrides: str) -> str:
-    words = ["mmpt", "launch", narrated.project, "--profile", "slurm/local.yaml", f"checkpoint.save_dir={folder}"]
-    return re.search(r"job (\d+)", run(*words, *overrides, cwd=folder.parent).stdout).group(1)
+@pytest.fixture
+def launched():
+    """Launches a training on this machine; whatever still runs at the end of the test is killed."""
+    jobs: list[str] = []
+
+    def launch(narrated, folder: Path, *overrides: str) -> str:
+        words = ["mmpt", "launch", narrated.project, "--profile", "slurm/local.yaml", f"checkpoint.save_dir={folder}"]
+        jobs.append(re.search(r"job (\d+)", run(*words, *overrides, cwd=folder.parent).stdout).group(1))
+        return jobs[-1]
+
+    yield launch
+    for job_id in jobs:
+        for pid in [int(job_id), *tasks_of(job_id)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -54,7 +67,7 @@ def test_two_processes_train_as_one_and_can_be_watched(narrated, tmp_path):
     assert f"log {folder}/slurm/{job_id}_0_log.out" in told
 
 
-def test_a_signal_saves_the_run_which_starts_again_and_sigterm_ends_it(narrated, tmp_path):
+def test_a_signal_saves_the_run_which_starts_again_and_sigterm_ends_it(launched, narrated, tmp_path):
     folder = tmp_path / "run"
     job_id = launched(narrated, folder, "optimization.max_epoch=1000", "task.dataset.pairs_per_video=16")
     again = run("mmpt", "launch", narrated.project, "--profile", "local", f"checkpoint.save_dir={folder}", check=False)
@@ -73,7 +86,7 @@ def test_a_signal_saves_the_run_which_starts_again_and_sigterm_ends_it(narrated,
     assert len((folder / "starts.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_error_is_shown_by_mmpt_jobs(narrated, tmp_path):
+def test_an_error_is_shown_by_mmpt_jobs(launched, narrated, tmp_path):
     folder = tmp_path / "run"
     launched(narrated, folder, "model.bert=/no/such/folder")
     wait_for(folder, "FAILED")
