@@ -66,6 +66,12 @@ class Run:
     def starts(self) -> int:
         return len((self.folder / "starts.jsonl").read_text().splitlines())
 
+    def task_on(self, node: str) -> int:
+        """The process that trains there."""
+        pids = self.slurm.step_processes(node)
+        (task,) = [pid for pid in pids if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return task
+
     def resumes_after(self, happening: Callable[[], object], what: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The job starts again and trains on; says how long that took."""
         before, begin = self.starts, time.monotonic()
@@ -124,15 +130,28 @@ def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straig
         assert loss == pytest.approx(straight[number], abs=2e-4)
 
 
-def test_a_signal_ends_an_update_early_and_no_update_twice(training, straight, capsys):
-    """What preemption sends; the checkpoint is that of the update under way, not of the last save."""
+def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, capsys):
+    """Another job takes all CPUs of the nodes; the checkpoint is that of the update under way, not of the last save."""
     training.launch(*LONG)
     training.wait_for_update(40)
-    interrupt = ["scancel", "--signal=TERM", training.job_id]
-    training.resumes_after(lambda: training.slurm.command(*interrupt), "SIGTERM", capsys)
+    urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
+    training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", capsys)
     training.ends("COMPLETED")
     assert [number for number, _ in training.updates] == list(range(1, 361))
     assert_same_curve(training, straight)
+
+
+def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, capsys):
+    """One of the two tasks stands still; with 10 s to go rank 0 waits 8."""
+    training.launch(*LONG, *SAVES, signal_seconds=10)
+    training.wait_for_update(40)
+
+    def stall_and_signal() -> None:
+        os.kill(training.task_on("node2"), signal.SIGSTOP)
+        training.slurm.command("scancel", "--signal=USR2", training.job_id)
+
+    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", capsys)
+    assert_same_curve(training.ends("COMPLETED"), straight)
 
 
 def test_scontrol_requeue_in_mid_epoch(training, straight, capsys):
@@ -159,13 +178,7 @@ def test_a_node_that_dies_in_mid_step(training, straight, capsys):
 def test_a_task_that_is_killed_takes_the_job_down_and_brings_it_back(training, straight, node, capsys):
     training.launch(*LONG, *SAVES)
     training.wait_for_update(40)
-
-    def kill() -> None:
-        for pid in training.slurm.step_processes(node):
-            if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
-
-    training.resumes_after(kill, f"a task killed on {node}", capsys)
+    training.resumes_after(lambda: os.kill(training.task_on(node), signal.SIGKILL), f"a task killed on {node}", capsys)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
@@ -246,8 +259,8 @@ def test_a_sweep_trains_once_for_each_value(training):
         for folder in training.folder.glob("optimization.lr=*")
     }
     assert rates == {
-        "optimization.lr=1e-3": "0.0002",
-        "optimization.lr=2e-3": "0.0004",
+        "optimization.lr=0.001": "0.0002",
+        "optimization.lr=0.002": "0.0004",
     }  # the first of 5 warmup updates
 
 
@@ -264,7 +277,11 @@ def test_an_array_with_a_failing_member_is_launched_again_for_that_member_only(s
     ]  # fmt: skip
     first = run(*words, cwd=tmp_path, check=False)
     assert first.returncode == 1
-    assert re.findall(r"job \d+_(\d): (\w+)", first.stdout) == [("0", "COMPLETED"), ("1", "FAILED"), ("2", "COMPLETED")]
+    assert re.findall(r"job \d+_(\d): ([A-Z]+)", first.stdout) == [
+        ("0", "COMPLETED"),
+        ("1", "FAILED"),
+        ("2", "COMPLETED"),
+    ]
     assert len(list((tmp_path / "features").glob("*.npy"))) == 5
     shutil.copy2(whole[4], videos[4])
     again = run(*words, cwd=tmp_path)
