@@ -74,25 +74,35 @@ def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarra
     (bicubic) and crop the centre. Memory does not grow with the video. A file that ends more than a second
     before its stated duration raises at the end.
     """
-    steps = [
-        ("fps", f"fps={fps}"),
+    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
+    count = 0
+    for frame in read_all(path, fps=fps, size=size):
+        second[count % fps] = frame
+        count += 1
+        if count % fps == 0:
+            yield second
+            second = np.zeros_like(second)
+    if count % fps:
+        yield second
+
+
+def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames of `read_seconds` one by one; frame k is what is shown up to the time (k + 1/2) / fps."""
+    frame = None
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        for frame in filtered(decoded(path, container, stream), stream, [("fps", f"fps={fps}"), *square(size)]):
+            yield frame
+    if frame is None:
+        raise VideoError(f"{path} can't be decoded: it has no frames")
+
+
+def square(size: int) -> list[tuple[str, str]]:
+    """Filters: the shorter side scaled to `size` (bicubic), the centre cropped."""
+    return [
         ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
         ("crop", f"{size}:{size}"),
     ]
-    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
-    count = 0
-    with opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        for frame in filtered(decoded(path, container, stream), stream, steps):
-            second[count % fps] = frame
-            count += 1
-            if count % fps == 0:
-                yield second
-                second = np.zeros_like(second)
-    if count == 0:
-        raise VideoError(f"{path} can't be decoded: it has no frames")
-    if count % fps:
-        yield second
 
 
 def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
@@ -158,21 +168,61 @@ def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
 
 def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """The frames shown at these times (seconds), scaled to `height`; a time after the end gives the last frame."""
-    frames: list[UInt8[np.ndarray, "H W 3"]] = []
     with opened(path) as (container, stream):
-        start = (container.start_time or 0) / av.time_base
-        for time in times:
-            wanted = math.floor((start + max(0.0, time)) / stream.time_base)
-            container.seek(wanted, stream=stream, backward=True)
-            shown = None
-            for frame in container.decode(stream):
-                if shown is not None and frame.pts > wanted:
-                    break
-                shown = frame
-            if shown is None:
-                raise VideoError(f"{path} has no frame at {time:g} s")
-            frames += filtered([shown], stream, [("scale", f"-2:{height}:flags=bicubic")])
-    return frames
+        shown = shown_at(path, container, stream, times)
+        return list(filtered(shown, stream, [("scale", f"-2:{height}:flags=bicubic")]))
+
+
+def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+    """For each time (seconds, ascending) the frame shown, shorter side scaled and centre cropped; None where it is the
+    one shown at the time before."""
+    with opened(path) as (container, stream):
+        graph, last = None, None
+        for frame in shown_at(path, container, stream, times):
+            if last is not None and frame.pts == last:
+                yield None
+                continue
+            graph, last = graph or filter_graph(stream, frame, square(size)), frame.pts
+            graph.vpush(frame)
+            yield from pulled(graph)
+
+
+def shown_at(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, times: Iterable[float]
+) -> Iterator[av.VideoFrame]:
+    """The frame shown at each time (seconds from the container's start); after the end the last one.
+
+    Decoding goes on from where it is, or from the last key frame before the time where that comes later.
+    """
+    start = (container.start_time or 0) / av.time_base
+    frames: Iterator[av.VideoFrame] = iter(())
+    shown: av.VideoFrame | None = None
+    ahead: av.VideoFrame | None = None
+    for time in times:
+        wanted = math.floor((start + max(0.0, time)) / stream.time_base)
+        if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
+            frames = decoded_from(container, stream, wanted)
+            shown = ahead = next(frames, None)
+        while ahead is not None and ahead.pts <= wanted:
+            shown, ahead = ahead, next(frames, None)
+        if shown is None:
+            raise VideoError(f"{path} has no frame at {time:g} s")
+        yield shown
+
+
+def decoded_from(
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: int
+) -> Iterator[av.VideoFrame]:
+    """The frames from the last key frame before this time stamp on."""
+    container.seek(wanted, stream=stream, backward=True)
+    yield from container.decode(stream)
+
+
+def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
+    """The time stamp of the last one, by the container's index; where that does not know, `wanted` itself."""
+    entries = getattr(stream, "index_entries", None)  # since PyAV 17
+    number = entries.search_timestamp(wanted) if entries is not None else -1
+    return entries[number].timestamp if number >= 0 else wanted
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
