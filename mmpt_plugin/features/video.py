@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -220,7 +221,7 @@ def decoded_from(
 
 def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
     """The time stamp of the last one, by the container's index; where that does not know, `wanted` itself."""
-    entries = getattr(stream, "index_entries", None)  # since PyAV 17
+    entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
     number = entries.search_timestamp(wanted) if entries is not None else -1
     return entries[number].timestamp if number >= 0 else wanted
 

@@ -29,7 +29,7 @@ def mux(path, frames, *, times=None, rate=10, codec="libx264", silence=0, shift=
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         if codec == "libx264":
-            stream.options = {"bf": "0", "g": "5"}
+            stream.options = {"bf": "0", "g": "5", "sc_threshold": "0"}  # a key frame every fifth, no others
         sound = container.add_stream("aac", rate=8000, layout="mono") if silence else None
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
