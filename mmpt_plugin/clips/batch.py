@@ -94,8 +94,8 @@ def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"
 
 
 def pad_video(
-    clips: Sequence[Float[Tensor, "_ F"]], *, length: int = 0
-) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    clips: Sequence[Float[Tensor, "_ F"]] | Sequence[UInt8[Tensor, "_ H W 3"]], *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
     """Clips as one tensor, as long as the longest or as `length`, and the mask of what is no padding."""
     video = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     video = widened(video, max(video.shape[1], length), 0)

@@ -1,7 +1,17 @@
 """Frames sampled sparsely from clips. N frames asked for, T frames there are, H x W pixels."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+Picture = UInt8[np.ndarray, "H W 3"]
 
 SAMPLINGS = ("uniform", "head", "tail")
 
@@ -36,3 +46,48 @@ def frame_times(start: float, end: float, *, num_frames: int, sampling: str) -> 
         return [start + (end - start) * (i + 0.5) / num_frames for i in range(num_frames)]
     seconds = [start + i for i in range(math.ceil(end - start))]
     return seconds[:num_frames] if sampling == "head" else seconds[-num_frames:]
+
+
+@runtime_checkable
+class Videos(Protocol):
+    """Videos by their ids, as files or as cached frames. Those that are not there are no keys: ask `in` first."""
+
+    def __contains__(self, video_id: str) -> bool: ...
+
+    def duration(self, video_id: str) -> float:
+        """Seconds."""
+
+    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+        """For each time (seconds, ascending) the frame shown, or None where it is still the one of the time before."""
+
+    def content(self, video_id: str) -> bytes:
+        """A digest of what is read."""
+
+
+def open_videos(folder: Path) -> Videos:
+    from mmpt_plugin.features.video import VideoFolder  # PyAV is an extra
+
+    return VideoFolder(folder)
+
+
+def read_clips(
+    videos: Videos, video_id: str, clips: Sequence[tuple[float, float]], config: FramesConfig
+) -> list[UInt8[Tensor, "_ H W 3"]]:
+    """The frames of clips (start, end in seconds) of one video, which is read once from its first frame to its last.
+
+    A frame that would come twice in a clip comes once. What lies past the video's end is left out of a clip.
+    """
+    duration = videos.duration(video_id)
+    of_clip = [
+        frame_times(start, min(end, duration), num_frames=config.num_frames, sampling=config.sampling)
+        for start, end in clips
+    ]
+    times = sorted({time for own in of_clip for time in own})
+    pictures: list[Picture] = []
+    shown: dict[float, int] = {}
+    for time, picture in zip(times, videos.look(video_id, times, size=config.size), strict=True):
+        if picture is not None:
+            pictures.append(picture)
+        shown[time] = len(pictures) - 1
+    different = [dict.fromkeys(shown[time] for time in own) for own in of_clip]
+    return [torch.from_numpy(np.stack([pictures[i] for i in own])) for own in different]

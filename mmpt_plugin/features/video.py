@@ -1,6 +1,8 @@
 """Video files in and out, by PyAV. S seconds, F frames a second."""
 
 import errno
+import hashlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from av.filter import Graph
 from jaxtyping import UInt8
 
 from mmpt_plugin.checkpoint import write_whole
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
@@ -224,6 +228,47 @@ def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
     entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
     number = entries.search_timestamp(wanted) if entries is not None else -1
     return entries[number].timestamp if number >= 0 else wanted
+
+
+class VideoFolder:
+    """The video files of a folder, by their names without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+        self._durations: dict[str, float] = {}
+
+    def __contains__(self, video_id: str) -> bool:
+        """Whether there is a file, and it can be opened; one that can't be is logged."""
+        if self._name(video_id) not in self.files:
+            return False
+        try:
+            self.duration(video_id)
+            return True
+        except VideoError as error:
+            logger.warning(str(error))
+            return False
+
+    def duration(self, video_id: str) -> float:
+        if video_id not in self._durations:
+            path = self.file(video_id)
+            duration = probe(path).duration
+            if duration <= 0:
+                raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` writes it anew")
+            self._durations[video_id] = duration
+        return self._durations[video_id]
+
+    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+        return read_squares(self.file(video_id), times, size=size)
+
+    def content(self, video_id: str) -> bytes:
+        with self.file(video_id).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def file(self, video_id: str) -> Path:
+        return self.files[self._name(video_id)]
+
+    def _name(self, video_id: str) -> str:
+        return video_id if video_id in self.files else Path(video_id).stem  # an id may be a file's name
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
