@@ -94,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
         help="a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
         "with a video_id; or a folder of the original's caption shards",
     )
-    command.add_argument("--tokenizer", required=True, help="a BERT tokenizer, by hub name or folder")
+    command.add_argument(
+        "--tokenizer", required=True, help="a tokenizer of BERT, CLIP or SigLIP, by hub name or folder"
+    )
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--split", default="train", help="which of the original's shards (default train)")
     command.add_argument("--max-tokens", type=int, default=32, help="word pieces kept of a caption (default 32)")
@@ -160,7 +162,8 @@ def add_project(command: argparse.ArgumentParser) -> None:
 def add_model_settings(command: argparse.ArgumentParser) -> None:
     """What a checkpoint's tensors can't tell."""
     command.add_argument(
-        "--tokenizer", help="a BERT tokenizer, by hub name or folder; the released one's: bert-base-uncased"
+        "--tokenizer",
+        help="a tokenizer of BERT, CLIP or SigLIP, by hub name or folder; the released one's: bert-base-uncased",
     )
     command.add_argument(
         "--encoder",

@@ -75,13 +75,12 @@ def read_clips(
 ) -> list[UInt8[Tensor, "_ H W 3"]]:
     """The frames of clips (start, end in seconds) of one video, which is read once from its first frame to its last.
 
-    A frame that would come twice in a clip comes once. What lies past the video's end is left out of a clip.
+    A frame that would come twice in a clip comes once. Clips end with their video; of one that lies past it, which
+    features made of another file may say, the last second is read.
     """
     duration = videos.duration(video_id)
-    of_clip = [
-        frame_times(start, min(end, duration), num_frames=config.num_frames, sampling=config.sampling)
-        for start, end in clips
-    ]
+    ends = [(min(start, max(duration - 1, 0.0)), min(end, duration)) for start, end in clips]
+    of_clip = [frame_times(*own, num_frames=config.num_frames, sampling=config.sampling) for own in ends]
     times = sorted({time for own in of_clip for time in own})
     pictures: list[Picture] = []
     shown: dict[float, int] = {}
