@@ -65,9 +65,11 @@ class Videos(Protocol):
 
 
 def open_videos(folder: Path) -> Videos:
+    """Of a folder of cached frames, or else of video files."""
+    from mmpt_plugin.features.frame_cache import SHARDS, FrameCache
     from mmpt_plugin.features.video import VideoFolder  # PyAV is an extra
 
-    return VideoFolder(folder)
+    return FrameCache(folder) if any(folder.glob(SHARDS)) else VideoFolder(folder)
 
 
 def read_clips(

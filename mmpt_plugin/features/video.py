@@ -65,6 +65,14 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
+def duration_of(path: Path) -> float:
+    """Seconds, by the container's word; a VideoError where it says nothing."""
+    duration = probe(path).duration
+    if duration <= 0:
+        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` writes it anew")
+    return duration
+
+
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """Seconds, the stream's own or else the container's, which is its longest stream's; 0 where neither says."""
     if stream.duration is not None:
@@ -204,7 +212,8 @@ def shown_at(
     shown: av.VideoFrame | None = None
     ahead: av.VideoFrame | None = None
     for time in times:
-        wanted = math.floor((start + max(0.0, time)) / stream.time_base)
+        # What floats lose must not make of a frame's very time the moment before it.
+        wanted = math.floor((start + max(0.0, time)) / stream.time_base + 1e-6)
         if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
             frames = decoded_from(container, stream, wanted)
             shown = ahead = next(frames, None)
@@ -250,11 +259,7 @@ class VideoFolder:
 
     def duration(self, video_id: str) -> float:
         if video_id not in self._durations:
-            path = self.file(video_id)
-            duration = probe(path).duration
-            if duration <= 0:
-                raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` writes it anew")
-            self._durations[video_id] = duration
+            self._durations[video_id] = duration_of(self.file(video_id))
         return self._durations[video_id]
 
     def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from mmpt_plugin.clips.batch import Cluster, concatenate
 from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig, JSONLClips, JSONLConfig
+from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.video import write_video
 
@@ -82,6 +83,14 @@ def test_frames_are_a_batch_with_padding(folder):
     whole = concatenate([short, batch], pad_id=0)
     assert whole.video.shape == (3, 3, SIZE, SIZE, 3)
     assert levels(whole.video[0]) == pytest.approx([210, 220, 0], abs=2)
+
+
+def test_a_cache_stands_in_for_the_files(folder):
+    extract([folder / "videos"], folder / "cache", encoder={"_name": "frames", "size": SIZE, "fps": 2})
+    data = corpus(folder, videos=str(folder / "cache"))
+    assert levels(data.features(data.clips[0], max_video_len=32)) == pytest.approx([30, 50, 70], abs=2)
+    assert levels(data.features(data.clips[1], max_video_len=32)) == pytest.approx([210, 220], abs=2)
+    assert len(data.fingerprints["videos_sha256"]) == 64
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
