@@ -70,12 +70,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, help="processes (default: all cores)")
     command.set_defaults(run=run_generate)
 
-    command = commands.add_parser("extract", help="videos -> one feature row a second, an .npy file a video")
+    command = commands.add_parser(
+        "extract", help="videos -> one feature row a second, an .npy file a video; or frames, in shards"
+    )
     command.add_argument("videos", nargs="+", type=Path, help="video files, or one folder of them")
     command.add_argument(
         "--encoder",
         required=True,
-        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'",
+        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'; frames keeps JPEGs",
     )
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--workers", type=int, default=1, help="processes (default 1)")

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import Cluster, concatenate
+from mmpt_plugin.config import fine_tuned, load_project, plain
 from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig, JSONLClips, JSONLConfig
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.video import write_video
 
 SIZE = 16
+RUN = ["model.pretrained=somewhere", "checkpoint.save_dir=runs/x"]
 
 
 def grey(level: int) -> np.ndarray:
@@ -111,6 +114,35 @@ def test_a_loader_s_workers_decode(kitchen, context):
     for one, other in zip(here, loader, strict=True):
         assert other.video.shape == (2, 4, SIZE, SIZE, 3)
         assert torch.equal(one.video, other.video)
+
+
+@pytest.mark.parametrize("task", ["msrvtt", "msrvtt_qa", "msvd", "vatex"])
+def test_one_override_turns_all_of_a_task_s_splits_to_frames(task):
+    project = fine_tuned(
+        plain(load_project("videoclip/finetune", [f"task={task}", *RUN, "task.dataset.frames.size=16"]))
+    )
+    splits = project["task"]["dataset"]["splits"]
+    for section in (splits["train"], splits["valid"], project["task"]["benchmark"]["dataset"]):
+        assert section["frames"] == {"size": 16}
+        assert section["videos"] == f"data/{task.removesuffix('_qa')}/videos"
+    unchanged = fine_tuned(plain(load_project("videoclip/finetune", [f"task={task}", *RUN])))
+    assert unchanged["task"]["dataset"]["splits"]["train"]["frames"] is None
+
+
+def test_the_toy_kitchen_s_tasks_read_frames_by_overrides(kitchen):
+    """Its held-out steps to be found, and pairs to train on."""
+    frames = ["task.dataset.frames.num_frames=2", "task.dataset.frames.size=16"]
+    here = [f"task.dataset.videos={kitchen.root / 'videos'}", *frames]
+    files = [f"task.dataset.{key}={kitchen.root / path}" for key, path in (
+        ("annotations", "test_clips.jsonl"), ("tokenizer", "tokenizer"),
+    )]  # fmt: skip
+    task = load_project("videoclip/zeroshot", ["task=toy_kitchen_clips", "checkpoint=x", *files, *here]).task
+    clips = registry.datasets.build(plain(task.dataset))
+    assert clips.features(clips.clips[0], max_video_len=32).shape == (2, 16, 16, 3)
+    shards = [f"task.dataset.splits.train={kitchen.shards}"]
+    task = load_project("videoclip/toy_kitchen", ["task=toy_kitchen", *shards, *here]).task
+    batch = registry.datasets.build(plain(task.dataset), "train")[Cluster(1, 1, 0, (3,))]
+    assert batch.video.shape == (16, 2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("damage", ["gone", "no video"])
