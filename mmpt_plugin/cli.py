@@ -87,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
     command.add_argument("--videos", type=Path, help="a file of video ids, one a line (default: all with features)")
     command.add_argument(
-        "--features", type=Path, required=True, help="a folder of {video_id}.npy, or of the original's shards"
+        "--features",
+        type=Path,
+        required=True,
+        help="a folder of {video_id}.npy, or of the original's shards; to train from frames, of videos or of frames",
     )
     command.add_argument(
         "--captions",

@@ -52,6 +52,8 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config
         self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
+        if self.shards.feature_dim == 0 and config.frames is None:
+            raise ValueError(f"the shards in {self.shards.folder} hold no features: dataset.frames reads the videos")
         self.videos: Videos | None = None
         if config.frames is not None and config.videos is not None:
             self.videos = open_videos(Path(config.videos))

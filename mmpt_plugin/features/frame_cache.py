@@ -172,6 +172,9 @@ class FrameCache:
     def __contains__(self, video_id: str) -> bool:
         return self._name(video_id) in self._places
 
+    def ids(self) -> list[str]:
+        return sorted(self._places)
+
     def duration(self, video_id: str) -> float:
         return self._durations[self._name(video_id)]
 

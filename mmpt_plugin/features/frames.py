@@ -54,6 +54,9 @@ class Videos(Protocol):
 
     def __contains__(self, video_id: str) -> bool: ...
 
+    def ids(self) -> list[str]:
+        """In order; of files, those too that can't be opened."""
+
     def duration(self, video_id: str) -> float:
         """Seconds."""
 

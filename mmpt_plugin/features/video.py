@@ -243,7 +243,11 @@ class VideoFolder:
     """The video files of a folder, by their names without suffix."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self.files = {path.stem: path for path in files}
+        twice = [path for path in files if self.files[path.stem] != path]
+        if twice:
+            raise ValueError(f"{twice[0]} and {self.files[twice[0].stem]} are both video '{twice[0].stem}'")
         self._durations: dict[str, float] = {}
 
     def __contains__(self, video_id: str) -> bool:
@@ -256,6 +260,9 @@ class VideoFolder:
         except VideoError as error:
             logger.warning(str(error))
             return False
+
+    def ids(self) -> list[str]:
+        return sorted(self.files)
 
     def duration(self, video_id: str) -> float:
         if video_id not in self._durations:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmpt_plugin.features.frames import FramesConfig, frame_times
+from mmpt_plugin.features.frames import FramesConfig, frame_times, open_videos
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,13 @@ def test_three_frames_of_a_clip(clip, sampling, times):
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         FramesConfig(**settings)
+
+
+def test_two_files_of_one_video_are_refused(tmp_path):
+    for name in ("a.mp4", "a.MKV", "b.mp4"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"a.MKV and .*a.mp4 are both video 'a'"):
+        open_videos(tmp_path)
 
 
 def test_a_clip_without_length_is_refused():
