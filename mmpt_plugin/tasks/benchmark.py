@@ -1,23 +1,28 @@
 """What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models.embedding import Embedder
 
+S = TypeVar("S")
 T = TypeVar("T")
+Model = TypeVar("Model", bound=Embedder)
+Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
 MAX_TEXT_TOKENS = 63  # [CLS], 61 word pieces and [SEP], as the original cuts its captions
 
@@ -58,12 +63,12 @@ class Benchmark:
             "chance": chance,
         }
 
-    def encode_texts(self, model: VideoCLIP, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    def encode_texts(self, model: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """One vector a text; each different text is encoded once."""
         different = list(dict.fromkeys(texts))
         length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
 
-        def encode(model: VideoCLIP, some: list[str]) -> Tensor:
+        def encode(model: Embedder, some: list[str]) -> Tensor:
             ids = token_ids(some, self.tokenizer, max_length=length)
             return model.encode_text(*(tensor.to(device_of(model)) for tensor in ids))
 
@@ -71,27 +76,27 @@ class Benchmark:
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
-    def encode_videos(self, model: VideoCLIP, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
+    def encode_videos(self, model: Embedder, clips: Iterable[Clip]) -> Float[np.ndarray, "N D"]:
         """One vector a clip."""
 
-        def encode(model: VideoCLIP, rows: list[Tensor]) -> Tensor:
+        def encode(model: Embedder, rows: list[Clip]) -> Tensor:
             return model.encode_video(*pad(rows, model))
 
         vectors = list(on_all_gpus(model, encode, batches(clips, self.config.clips_at_once)))
         return np.asarray(torch.cat(vectors).numpy())
 
-    def encode_whole_videos(self, model: VideoCLIP, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """One vector a video, of its first max_video_len seconds; each different video is encoded once."""
+    def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+        """One vector a video, of its first max_video_len seconds or of its frames; each is encoded once."""
         different = list(dict.fromkeys(video_ids))
-        end = model.config.max_video_len
-        vectors = self.encode_videos(model, (self.dataset.seconds(video_id, 0, end) for video_id in different))
+        length = model.config.max_video_len
+        vectors = self.encode_videos(model, read_ahead(partial(self.dataset.clip, max_video_len=length), different))
         position = {video_id: number for number, video_id in enumerate(different)}
         return vectors[[position[video_id] for video_id in video_ids]]
 
 
 def on_all_gpus(
-    model: VideoCLIP,
-    encode: Callable[[VideoCLIP, T], Tensor],
+    model: Model,
+    encode: Callable[[Model, T], Tensor],
     groups: Iterable[T],
     *,
     devices: Sequence[torch.device] | None = None,
@@ -106,13 +111,25 @@ def on_all_gpus(
         devices = [torch.device("cuda", number) for number in range(count)] or [device_of(model)]
     copies = [model if device == device_of(model) else copy.deepcopy(model).to(device) for device in devices]
 
-    def one(model: VideoCLIP, group: T) -> Tensor:
+    def one(model: Model, group: T) -> Tensor:
         with torch.inference_mode():
             return encode(model, group).float().cpu()
 
     with ThreadPoolExecutor(len(copies)) as pool:
         for some in batches(groups, len(copies)):
             yield from pool.map(one, copies, some)
+
+
+def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
+    """`read(item)` of every item, in order; twice num_threads of them are read ahead, decoding being slow."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > 2 * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def spread(size: int, number: int) -> list[int]:
@@ -128,15 +145,16 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def pad(
-    rows: Sequence[Float[Tensor, "_ F"]], model: VideoCLIP, *, length: int = 0
-) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    rows: Sequence[Clip], model: Embedder, *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
     """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
-    width = rows[0].shape[1]
+    width = rows[0].shape[1] if rows[0].ndim == 2 else None
     if width != model.config.feature_dim:
-        raise ValueError(f"the data set holds features of width {width}, the model takes {model.config.feature_dim}")
-    features, mask = pad_video(rows, length=length)
-    return features.to(device_of(model)), mask.to(device_of(model))
+        holds, takes = (f"features of width {dim}" if dim else "frames" for dim in (width, model.config.feature_dim))
+        raise ValueError(f"the data set holds {holds}, the model takes {takes}")
+    video, mask = pad_video(rows, length=length)
+    return video.to(device_of(model)), mask.to(device_of(model))
 
 
-def device_of(model: VideoCLIP) -> torch.device:
+def device_of(model: Embedder) -> torch.device:
     return next(model.parameters()).device
