@@ -131,12 +131,11 @@ def results(job: Launched) -> Iterator[Any]:
 
 def is_controller(pid: int) -> bool:
     """Whether the process that runs a local job is still there; its number may be another's by now."""
+    process = Path(f"/proc/{pid}")
     try:
-        return b"submitit.local" in Path(f"/proc/{pid}/cmdline").read_bytes() and is_alive(pid)
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        words = (process / "cmdline").read_bytes()
     except OSError:
         return False
-
-
-def is_alive(pid: int) -> bool:
-    """A process that has ended but was not waited for is a zombie."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    # A process that has ended but was not waited for is Z; one that is just being started has no words yet.
+    return state != "Z" and (not words or b"submitit.local" in words)
