@@ -1,53 +1,44 @@
 """The contrastive loss of VideoCLIP: both directions, over the pairs of all GPUs."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
 from mmpt_plugin.distributed import all_gather, rank
 from mmpt_plugin.registry import register_criterion
 
 
 @dataclass(kw_only=True)
-class NCEConfig:
+class NCEConfig(SimilarityConfig):
     """Defaults are the paper's: plain dot products."""
 
-    temperature: float = 1.0
-    learn_temperature: bool = False
-    l2_normalize: bool = False
     directions: str = "both"
     """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.directions not in ("both", "text_to_video", "video_to_text"):
             raise ValueError(
                 f"criterion.directions must be both, text_to_video or video_to_text, got {self.directions}"
             )
-        if self.temperature <= 0:
-            raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
 
 
 @register_criterion("nce", dataclass=NCEConfig)
-class NCE(nn.Module):
+class NCE(SimilarityCriterion):
     """Pick the right text for each video, and the right video for each text (VideoCLIP, section 3.2).
 
     Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean of the
     ranks' losses, which is what data-parallel training descends, is the loss of one process holding all N.
     """
 
+    config: NCEConfig
+
     def __init__(self, config: NCEConfig) -> None:
-        super().__init__()
-        self.config = config
-        scale = torch.tensor(-math.log(config.temperature))
-        self.log_scale: Tensor
-        if config.learn_temperature:
-            self.log_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("log_scale", scale, persistent=False)
+        super().__init__(config)
 
     def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
         """The cross entropies of the directions summed, each a mean over this rank's pairs, in nats."""
@@ -58,12 +49,9 @@ class NCE(nn.Module):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
-        dtype = torch.promote_types(video.dtype, torch.float32)
-        video, text = video.to(dtype), text.to(dtype)
-        if self.config.l2_normalize:
-            video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
+        video, text = self.prepare(video, text)
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
-        scale = self.log_scale.exp()
+        scale = self.scale()
         text_to_video = scale * text @ all_gather(video).T  # (B, N)
         video_to_text = scale * video @ all_gather(text).T
         scores = {"text_to_video": text_to_video, "video_to_text": video_to_text}
