@@ -1,7 +1,23 @@
 """Models: batches -> embeddings."""
 
+from mmpt_plugin.models.clip import ClipModel, ClipModelConfig
+from mmpt_plugin.models.clip_mean import ClipMean
+from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.models.pretrained import PretrainedEmbedder, load_model
 from mmpt_plugin.models.segmenter import VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.step_localizer import VideoCLIPStepLocalizer
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 
-__all__ = ["VideoCLIP", "VideoCLIPConfig", "VideoCLIPSegmenter", "VideoCLIPSegmenterConfig", "VideoCLIPStepLocalizer"]
+__all__ = [
+    "ClipMean",
+    "ClipModel",
+    "ClipModelConfig",
+    "Embedder",
+    "PretrainedEmbedder",
+    "VideoCLIP",
+    "VideoCLIPConfig",
+    "VideoCLIPSegmenter",
+    "VideoCLIPSegmenterConfig",
+    "VideoCLIPStepLocalizer",
+    "load_model",
+]

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 
 T = TypeVar("T")
 
@@ -58,12 +58,12 @@ class Benchmark:
             "chance": chance,
         }
 
-    def encode_texts(self, model: VideoCLIP, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    def encode_texts(self, model: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """One vector a text; each different text is encoded once."""
         different = list(dict.fromkeys(texts))
         length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
 
-        def encode(model: VideoCLIP, some: list[str]) -> Tensor:
+        def encode(model: Embedder, some: list[str]) -> Tensor:
             ids = token_ids(some, self.tokenizer, max_length=length)
             return model.encode_text(*(tensor.to(device_of(model)) for tensor in ids))
 
@@ -71,16 +71,16 @@ class Benchmark:
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
-    def encode_videos(self, model: VideoCLIP, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
+    def encode_videos(self, model: Embedder, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
         """One vector a clip."""
 
-        def encode(model: VideoCLIP, rows: list[Tensor]) -> Tensor:
+        def encode(model: Embedder, rows: list[Tensor]) -> Tensor:
             return model.encode_video(*pad(rows, model))
 
         vectors = list(on_all_gpus(model, encode, batches(clips, self.config.clips_at_once)))
         return np.asarray(torch.cat(vectors).numpy())
 
-    def encode_whole_videos(self, model: VideoCLIP, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """One vector a video, of its first max_video_len seconds; each different video is encoded once."""
         different = list(dict.fromkeys(video_ids))
         end = model.config.max_video_len
@@ -90,8 +90,8 @@ class Benchmark:
 
 
 def on_all_gpus(
-    model: VideoCLIP,
-    encode: Callable[[VideoCLIP, T], Tensor],
+    model: Embedder,
+    encode: Callable[[Embedder, T], Tensor],
     groups: Iterable[T],
     *,
     devices: Sequence[torch.device] | None = None,
@@ -106,7 +106,7 @@ def on_all_gpus(
         devices = [torch.device("cuda", number) for number in range(count)] or [device_of(model)]
     copies = [model if device == device_of(model) else copy.deepcopy(model).to(device) for device in devices]
 
-    def one(model: VideoCLIP, group: T) -> Tensor:
+    def one(model: Embedder, group: T) -> Tensor:
         with torch.inference_mode():
             return encode(model, group).float().cpu()
 
@@ -128,7 +128,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def pad(
-    rows: Sequence[Float[Tensor, "_ F"]], model: VideoCLIP, *, length: int = 0
+    rows: Sequence[Float[Tensor, "_ F"]], model: Embedder, *, length: int = 0
 ) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
     """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
     width = rows[0].shape[1]
@@ -138,5 +138,5 @@ def pad(
     return features.to(device_of(model)), mask.to(device_of(model))
 
 
-def device_of(model: VideoCLIP) -> torch.device:
+def device_of(model: Embedder) -> torch.device:
     return next(model.parameters()).device

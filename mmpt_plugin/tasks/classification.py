@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.metrics.classification import chance, classification
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
@@ -32,16 +32,16 @@ class ZeroShotClassification(Benchmark):
 
     config: ZeroShotClassificationConfig
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
         return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance(num_labels))
 
-    def scores(self, model: VideoCLIP) -> Float[np.ndarray, "N C"]:
+    def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
         return np.asarray(videos @ self.encode_labels(model).T)
 
-    def encode_labels(self, model: VideoCLIP) -> Float[np.ndarray, "C D"]:
+    def encode_labels(self, model: Embedder) -> Float[np.ndarray, "C D"]:
         """The mean vector of each label's prompts."""
         texts = [prompt.replace("{label}", label) for label in self.dataset.labels for prompt in self.config.prompts]
         vectors = self.encode_texts(model, texts)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin import registry
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
 
@@ -26,7 +26,7 @@ class FineTuning(VideoTextPretraining):
         super().__init__(config)
         self.benchmark: Any = None
 
-    def measure(self, model: VideoCLIP) -> dict[str, float]:
+    def measure(self, model: Embedder) -> dict[str, float]:
         """The benchmark's metrics, none where there is no benchmark."""
         if not self.config.benchmark:
             return {}

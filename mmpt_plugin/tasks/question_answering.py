@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.metrics.question_answering import chance, multiple_choice
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
@@ -21,12 +21,12 @@ class MultipleChoiceQAConfig(BenchmarkConfig):
 class MultipleChoiceQA(Benchmark):
     """The option with the highest score is the answer."""
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         questions = self.dataset.questions
         metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
         return self.result({"num_questions": len(questions)}, metrics, chance(len(questions[0].options)))
 
-    def scores(self, model: VideoCLIP) -> Float[np.ndarray, "Q O"]:
+    def scores(self, model: Embedder) -> Float[np.ndarray, "Q O"]:
         questions = self.dataset.questions
         videos = self.encode_whole_videos(model, [question.video_id for question in questions])
         texts = self.encode_texts(model, [option for question in questions for option in question.options])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from mmpt_plugin.datasets.corpus import AnnotatedClip
 from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
 
@@ -49,7 +49,7 @@ class TextVideoRetrieval(Benchmark):
         position = {key: number for number, key in enumerate(first)}
         self.right = np.array([position[clip.video_id, clip.start, clip.end] for clip in self.dataset.clips])
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Metrics and chance in both directions (ties count against the model), and examples to look at."""
         embeddings = self.embed(model)
         t2v = ranks(embeddings.text, embeddings.video, embeddings.right)
@@ -59,7 +59,7 @@ class TextVideoRetrieval(Benchmark):
         result = self.result(counts, metrics, chance(len(self.candidates)))
         return result | {"examples": self._examples(embeddings, t2v)}
 
-    def embed(self, model: VideoCLIP) -> Embeddings:
+    def embed(self, model: Embedder) -> Embeddings:
         length = model.config.max_video_len
         rows = (self.dataset.features(clip, max_video_len=length) for clip in self.candidates)
         text = self.encode_texts(model, [clip.caption for clip in self.dataset.clips])
