@@ -18,9 +18,13 @@ class NCEConfig(SimilarityConfig):
 
     directions: str = "both"
     """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
+    parts: int = 1
+    """Vectors are this many side by side, each with cross entropies of its own; the mean is taken. clip2video has 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.parts < 1:
+            raise ValueError(f"criterion.parts must be at least 1, got {self.parts}")
         if self.directions not in ("both", "text_to_video", "video_to_text"):
             raise ValueError(
                 f"criterion.directions must be both, text_to_video or video_to_text, got {self.directions}"
@@ -49,19 +53,22 @@ class NCE(SimilarityCriterion):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
-        video, text = self.prepare(video, text)
+        if video.shape[1] % self.config.parts:
+            raise ValueError(f"criterion.parts is {self.config.parts}, of vectors of width {video.shape[1]}")
+        pairs = zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True)
+        prepared = [self.prepare(*part) for part in pairs]
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
         scale = self.scale()
-        text_to_video = scale * text @ all_gather(video).T  # (B, N)
-        video_to_text = scale * video @ all_gather(text).T
-        scores = {"text_to_video": text_to_video, "video_to_text": video_to_text}
-        wanted = [rows for name, rows in scores.items() if self.config.directions in ("both", name)]
-        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum()
-        with torch.no_grad():
-            metrics = {
-                "t2v_recall@1": strict_recall_at_1(text_to_video, target),
-                "v2t_recall@1": strict_recall_at_1(video_to_text, target),
-            }
+        scores = {
+            "text_to_video": [scale * text @ all_gather(video).T for video, text in prepared],  # (B, N) a part
+            "video_to_text": [scale * video @ all_gather(text).T for video, text in prepared],
+        }
+        wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
+        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum() / self.config.parts
+        metrics = {
+            f"{short}_recall@1": strict_recall_at_1(torch.stack(scores[name]).detach().sum(dim=0), target)
+            for short, name in (("t2v", "text_to_video"), ("v2t", "video_to_text"))
+        }
         return loss, metrics
 
 

@@ -1,6 +1,7 @@
 """Models: batches -> embeddings."""
 
 from mmpt_plugin.models.clip import ClipModel, ClipModelConfig
+from mmpt_plugin.models.clip2video import Clip2Video, Clip2VideoConfig
 from mmpt_plugin.models.clip_mean import ClipMean
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, load_model
@@ -9,6 +10,8 @@ from mmpt_plugin.models.step_localizer import VideoCLIPStepLocalizer
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 
 __all__ = [
+    "Clip2Video",
+    "Clip2VideoConfig",
     "ClipMean",
     "ClipModel",
     "ClipModelConfig",
