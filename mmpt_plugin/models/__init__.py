@@ -8,6 +8,7 @@ from mmpt_plugin.models.pretrained import PretrainedEmbedder, load_model
 from mmpt_plugin.models.segmenter import VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.step_localizer import VideoCLIPStepLocalizer
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models.videoclip_vit import VideoCLIPViT, VideoCLIPViTConfig
 
 __all__ = [
     "Clip2Video",
@@ -22,5 +23,7 @@ __all__ = [
     "VideoCLIPSegmenter",
     "VideoCLIPSegmenterConfig",
     "VideoCLIPStepLocalizer",
+    "VideoCLIPViT",
+    "VideoCLIPViTConfig",
     "load_model",
 ]

@@ -27,6 +27,7 @@ TINY_SIGLIP = {
     "text_config": TEXT | {"projection_size": 16, "pad_token_id": 1},
     "vision_config": VISION,
 }
+SETTINGS = {"videoclip_vit": {"embedding_dim": 24}}  # of the models that have some of their own
 TINY = {"backbone": TINY_CLIP, "max_text_len": 8, "max_video_len": 8}
 
 

@@ -12,7 +12,7 @@ from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.models import ClipMean, ClipModelConfig, VideoCLIP, load_model
 from mmpt_plugin.models.clip import backbone_config, chunked, cut_text, load_clip
 from mmpt_plugin.registry import models
-from tests.models.clip_family import TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
+from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
 
 FAMILY = [name for name in models if issubclass(models[name].config, ClipModelConfig)]
 
@@ -20,7 +20,7 @@ FAMILY = [name for name in models if issubclass(models[name].config, ClipModelCo
 def build(name="clip_mean", **settings):
     """In eval mode; the weights are those of one seed, grown so that what they do is seen."""
     torch.manual_seed(0)
-    model = models[name].build(TINY | settings).eval()
+    model = models[name].build(TINY | SETTINGS.get(name, {}) | settings).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -141,7 +141,7 @@ def test_written_and_read_again(name, tmp_path):
     model = build(name, freeze_vision=True)
     model.save_pretrained(tmp_path / "folder")
     config = {"_name": name, "backbone": json.dumps(model.config.backbone), "clip": "gone/away"}
-    config |= {"max_text_len": 8, "max_video_len": 8}
+    config |= {"max_text_len": 8, "max_video_len": 8} | SETTINGS.get(name, {})
     torch.save(
         {
             "cfg": {"model": argparse.Namespace(**config)},
