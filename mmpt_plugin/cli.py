@@ -70,12 +70,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, help="processes (default: all cores)")
     command.set_defaults(run=run_generate)
 
-    command = commands.add_parser("extract", help="videos -> one feature row a second, an .npy file a video")
+    command = commands.add_parser(
+        "extract", help="videos -> one feature row a second, an .npy file a video; or frames, in shards"
+    )
     command.add_argument("videos", nargs="+", type=Path, help="video files, or one folder of them")
     command.add_argument(
         "--encoder",
         required=True,
-        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'",
+        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'; frames keeps JPEGs",
     )
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
@@ -85,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
     command.add_argument("--videos", type=Path, help="a file of video ids, one a line (default: all with features)")
     command.add_argument(
-        "--features", type=Path, required=True, help="a folder of {video_id}.npy, or of the original's shards"
+        "--features",
+        type=Path,
+        required=True,
+        help="a folder of {video_id}.npy, or of the original's shards; to train from frames, of videos or of frames",
     )
     command.add_argument(
         "--captions",
@@ -94,7 +99,9 @@ def parser() -> argparse.ArgumentParser:
         help="a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
         "with a video_id; or a folder of the original's caption shards",
     )
-    command.add_argument("--tokenizer", required=True, help="a BERT tokenizer, by hub name or folder")
+    command.add_argument(
+        "--tokenizer", required=True, help="a tokenizer of BERT, CLIP or SigLIP, by hub name or folder"
+    )
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--split", default="train", help="which of the original's shards (default train)")
     command.add_argument("--max-tokens", type=int, default=32, help="word pieces kept of a caption (default 32)")
@@ -160,7 +167,8 @@ def add_project(command: argparse.ArgumentParser) -> None:
 def add_model_settings(command: argparse.ArgumentParser) -> None:
     """What a checkpoint's tensors can't tell."""
     command.add_argument(
-        "--tokenizer", help="a BERT tokenizer, by hub name or folder; the released one's: bert-base-uncased"
+        "--tokenizer",
+        help="a tokenizer of BERT, CLIP or SigLIP, by hub name or folder; the released one's: bert-base-uncased",
     )
     command.add_argument(
         "--encoder",

@@ -21,7 +21,7 @@ HOMES = {
     "fairseq": ("fairseq_bridge/",),
     "fairseq_cli": ("fairseq_bridge/",),
     "faiss": ("index/",),
-    "transformers": ("models/", "clips/captions.py"),
+    "transformers": ("models/", "clips/captions.py", "features/clip.py"),
     "av": ("features/video.py",),
     "submitit": ("launch.py",),
     "matplotlib": ("report/curve.py",),

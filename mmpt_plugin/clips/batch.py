@@ -74,17 +74,22 @@ def pad_text(
     lengths: Int[np.ndarray, " B"],
     tokens: Int[np.ndarray, " N"],
     *,
-    cls_id: int,
+    cls_id: int | None,
     sep_id: int,
     pad_id: int,
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and the mask of what is no padding."""
-    place = np.arange(int(lengths.max()) + 2)
-    source = starts[:, None] + place - 1  # (B, L)
+    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and the mask of what is no padding.
+
+    Without cls_id rows begin with their first token.
+    """
+    before = int(cls_id is not None)
+    place = np.arange(int(lengths.max()) + 1 + before)
+    source = starts[:, None] + place - before  # (B, L)
     ids = tokens[np.clip(source, 0, max(len(tokens) - 1, 0))] if len(tokens) else np.zeros_like(source)
-    end = lengths[:, None] + 1
+    end = lengths[:, None] + before
     ids = np.where(place < end, ids, np.where(place == end, sep_id, pad_id))
-    ids[:, 0] = cls_id
+    if cls_id is not None:
+        ids[:, 0] = cls_id
     return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(place <= end)
 
 
@@ -94,8 +99,8 @@ def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"
 
 
 def pad_video(
-    clips: Sequence[Float[Tensor, "_ F"]], *, length: int = 0
-) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    clips: Sequence[Float[Tensor, "_ F"]] | Sequence[UInt8[Tensor, "_ H W 3"]], *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
     """Clips as one tensor, as long as the longest or as `length`, and the mask of what is no padding."""
     video = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     video = widened(video, max(video.shape[1], length), 0)

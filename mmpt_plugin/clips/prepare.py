@@ -1,6 +1,7 @@
 """Features and captions -> shards."""
 
 import json
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from mmpt_plugin.clips.deduplicate import Unit, deduplicate
 from mmpt_plugin.clips.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.clips.sources import Narration, caption_source, within
 from mmpt_plugin.features.files import read_features
+from mmpt_plugin.features.frames import Videos, open_videos
 from mmpt_plugin.features.shards import ShardWriter
 
 NAMED = 10  # incomplete videos that a message shows
@@ -83,20 +85,21 @@ def make_shards(
     limits: CaptionLimits = CaptionLimits(),
 ) -> ShardReport:
     """Shards in `out` of the listed videos (None: of all that have features), from `features/{id}.npy` and what
-    `captions` is: a folder of subtitles, or one of the files that `caption_source` knows.
+    `captions` is: a folder of subtitles, or one of the files that `caption_source` knows. To train from frames,
+    `features` may be a folder of videos or of cached frames: the shards then hold a row of width 0 a second.
 
     A listed video without features or captions, or with files that can't be used (captions must be in order and
     within their video), is an error, or with allow_missing left out and reported. What speech recognition wrote is
     put in order instead, and what had to go is counted. Features of two encoders or widths are an error in any case.
     """
     source = caption_source(captions)
+    rows = rows_of(features)
     if video_ids is None:
-        video_ids = sorted(path.stem for path in features.glob("*.npy"))
+        video_ids = rows.ids()
     if not video_ids:
         raise ValueError("the list of videos is empty")
     report = ShardReport()
-    file_of = {video_id: features / f"{video_id}.npy" for video_id in video_ids}
-    report.missing |= {v: f"no {path}" for v, path in file_of.items() if not path.is_file()}
+    report.missing |= {v: f"no {rows.where(v)}" for v in video_ids if not rows.has(v)}
     report.missing |= source.lacking(v for v in video_ids if v not in report.missing)
     present = [video_id for video_id in video_ids if video_id not in report.missing]
     if not present or (report.missing and not allow_missing):
@@ -104,20 +107,19 @@ def make_shards(
         raise ValueError(f"{len(report.missing)} of {len(video_ids)} videos are incomplete, such as {some[:1000]}")
     words = load_tokenizer(tokenizer)
     pieces = partial(tokenize, tokenizer=words, max_tokens=limits.max_tokens, max_characters=limits.max_characters)
-    first = file_of[present[0]]
-    encoder = encoder_of(first)
+    encoder = rows.encoder(present[0])
     with ShardWriter(
         out,
-        feature_dim=read_features(first).shape[1],
+        feature_dim=rows.read(present[0]).shape[1],
         encoder=encoder,
         tokenizer=describe_tokenizer(words, name=tokenizer),
         videos_per_shard=videos_per_shard,
     ) as writer:
         unseen = set(present)
         narrations = track(source(present), "sharding", total=len(present))
-        for video in tokenized(usable(narrations, file_of, limits, report, allow_missing, unseen), pieces):
-            if encoder_of(file_of[video.video_id]) != encoder:
-                raise ValueError(f"{file_of[video.video_id]} is by another encoder than {first}")
+        for video in tokenized(usable(narrations, rows, limits, report, allow_missing, unseen), pieces):
+            if rows.encoder(video.video_id) != encoder:
+                raise ValueError(f"{rows.where(video.video_id)} is by another encoder than {rows.where(present[0])}")
             writer.add(video.video_id, video.features, video.times, video.tokens)
             report.add(len(video.features), len(video.tokens))
             report.captions_cut += video.captions_cut
@@ -143,7 +145,7 @@ class TokenizedVideo(NamedTuple):
 
 def usable(
     narrations: Iterable[Narration],
-    file_of: dict[str, Path],
+    rows: "FeatureFiles | OnlyLengths",
     limits: CaptionLimits,
     report: ShardReport,
     allow_missing: bool,
@@ -153,7 +155,7 @@ def usable(
     for narration in narrations:
         unseen.discard(narration.video_id)
         try:
-            features = read_features(file_of[narration.video_id])
+            features = rows.read(narration.video_id)
             captions = narration.read()
             if narration.by_machine:
                 captions = put_in_order(captions, narration.video_id, float(len(features)), limits, report)
@@ -233,10 +235,58 @@ def convert_mmpt_shards(
     return report
 
 
-def encoder_of(features: Path) -> str:
-    """The fingerprint that extraction left beside the features; 'unknown' for features from elsewhere."""
-    about = features.with_suffix(".json")
-    try:
-        return str(json.loads(about.read_text(encoding="utf-8"))["encoder"]) if about.is_file() else "unknown"
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{about} is damaged: {error!r}") from error
+def rows_of(folder: Path) -> "FeatureFiles | OnlyLengths":
+    """Of a folder of features, or where it has none, of videos or cached frames."""
+    if not folder.is_dir() or any(folder.glob("*.npy")):
+        return FeatureFiles(folder)
+    videos = open_videos(folder)
+    return OnlyLengths(folder, videos) if videos.ids() else FeatureFiles(folder)
+
+
+class FeatureFiles:
+    """A folder of `{video_id}.npy`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def ids(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.npy"))
+
+    def where(self, video_id: str) -> Path:
+        return self.folder / f"{video_id}.npy"
+
+    def has(self, video_id: str) -> bool:
+        return self.where(video_id).is_file()
+
+    def read(self, video_id: str) -> Float[np.ndarray, "T F"]:
+        return read_features(self.where(video_id))
+
+    def encoder(self, video_id: str) -> str:
+        """The fingerprint that extraction left beside the features; 'unknown' for features from elsewhere."""
+        about = self.where(video_id).with_suffix(".json")
+        try:
+            return str(json.loads(about.read_text(encoding="utf-8"))["encoder"]) if about.is_file() else "unknown"
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{about} is damaged: {error!r}") from error
+
+
+class OnlyLengths:
+    """Videos that frames are read of: a second of them has a row of width 0."""
+
+    def __init__(self, folder: Path, videos: Videos) -> None:
+        self.folder, self.videos = folder, videos
+
+    def ids(self) -> list[str]:
+        return self.videos.ids()
+
+    def where(self, video_id: str) -> Path:
+        return self.folder / video_id
+
+    def has(self, video_id: str) -> bool:
+        return video_id in self.videos
+
+    def read(self, video_id: str) -> Float[np.ndarray, "T 0"]:
+        return np.zeros((math.ceil(self.videos.duration(video_id)), 0), dtype=np.float16)
+
+    def encoder(self, video_id: str) -> str:
+        return "none"

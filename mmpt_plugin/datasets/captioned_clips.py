@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mmpt_plugin.clips.batch import Batch, Cluster, pad_text, pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, tokenize
+from mmpt_plugin.clips.captions import load_tokenizer, special_ids, tokenize
 from mmpt_plugin.clips.sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
@@ -35,6 +35,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
         first = {(clip.video_id, clip.start, clip.end): clip for clip in reversed(self.corpus.clips)}
         self.clips = [(first[key], texts) for key, texts in captions.items()]
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
+        self.special: Any = special_ids(self.tokenizer)
         self.feature_dim = self.corpus.feature_dim
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
 
     @property
     def pad_id(self) -> int:
-        return int(self.tokenizer.pad_token_id)
+        return int(self.special["pad_id"])
 
     def __getitem__(self, cluster: Cluster) -> Batch:
         rng = cluster.rng()
@@ -52,14 +53,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
         ids, _ = tokenize(texts, self.tokenizer, max_tokens=self.config.max_text_len)
         lengths = np.array([len(row) for row in ids])
         tokens = np.array([token for row in ids for token in row], dtype=np.int64)
-        text, text_mask = pad_text(
-            np.cumsum(lengths) - lengths,
-            lengths,
-            tokens,
-            cls_id=int(self.tokenizer.cls_token_id),
-            sep_id=int(self.tokenizer.sep_token_id),
-            pad_id=self.pad_id,
-        )
+        text, text_mask = pad_text(np.cumsum(lengths) - lengths, lengths, tokens, **self.special)
         video, video_mask = pad_video(rows)
         return Batch(
             video=video,

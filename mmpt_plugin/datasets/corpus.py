@@ -1,4 +1,4 @@
-"""What all annotated corpora share: files read with one clear error, features a file a video, what is missing."""
+"""What all annotated corpora share: files read with one clear error, features or frames of videos, what is missing."""
 
 import csv
 import hashlib
@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin.features.files import read_features
+from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +50,28 @@ class AnnotatedClip:
 class CorpusConfig:
     annotations: str
     """The annotation file, or folder, as its authors publish it."""
-    features: str
+    features: str | None = None
     """A folder of `{video_id}.npy`, one row a second."""
+    videos: str | None = None
+    """A folder of video files, or of frames that `mmpt extract --encoder frames` kept."""
+    frames: FramesConfig | None = None
+    """Read frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}; None reads `features`."""
     tokenizer: str
-    """A BERT tokenizer, by hub name or folder."""
+    """A tokenizer of BERT, CLIP or SigLIP, by hub name or folder."""
     allow_missing: bool = False
-    """Leave out what has no features, and count it, instead of refusing to run."""
+    """Leave out what has no features, or no video, and count it, instead of refusing to run."""
+
+    def __post_init__(self) -> None:
+        if self.frames is None and self.features is None:
+            raise ValueError(
+                "dataset.features is missing, a folder of {video_id}.npy; dataset.frames reads videos instead"
+            )
+        if self.frames is not None and self.videos is None:
+            raise ValueError("dataset.frames needs dataset.videos, a folder of video files or of cached frames")
 
 
 class Corpus:
-    """Annotated videos and their features.
+    """Annotated videos, and their features or frames.
 
     A subclass reads its annotations with `read_text` and its kin, so that they are fingerprinted, and passes its
     records through `with_features`.
@@ -69,6 +82,11 @@ class Corpus:
         self.missing_videos: list[str] = []
         self._annotations = hashlib.sha256()
         self._videos: list[str] = []
+        self._durations: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a loader's workers: a running digest can't be sent to them, and they need none."""
+        return vars(self) | {"_annotations": None}
 
     def read_bytes(self, path: str | Path) -> bytes:
         if not Path(path).exists():
@@ -114,54 +132,101 @@ class Corpus:
             yield where, {column: row[column].strip() for column in columns}
 
     def with_features(self, records: Iterable[Record]) -> list[Record]:
-        """The records whose video has features; the other videos become `missing_videos`, or an error."""
-        records, annotations, folder = list(records), self.config.annotations, self.config.features
+        """The records whose video has features, or is there to be read; the others become `missing_videos`, or an
+        error."""
+        records, annotations, folder = list(records), self.config.annotations, self.data_folder
         if not records:
             raise ValueError(f"annotations {annotations} hold no clips or videos of this split")
-        if not Path(folder).is_dir():
-            raise DataNotThere(f"no features at {folder}")
+        kind = "features" if self.config.frames is None else "videos"
+        if not folder.is_dir():
+            raise DataNotThere(f"no {kind} at {folder}")
         videos = dict.fromkeys(record.video_id for record in records)
-        self._videos = [video_id for video_id in videos if self.feature_file(video_id).is_file()]
+        self._videos = [video_id for video_id in videos if self._has(video_id)]
         self.missing_videos = sorted(videos.keys() - set(self._videos))
         if self.missing_videos:
             named = f"{', '.join(self.missing_videos[:5])}{' ...' if len(self.missing_videos) > 5 else ''}"
-            message = f"{annotations}: {len(self.missing_videos)} videos have no features in {folder}: {named}"
+            lack = "have no features" if kind == "features" else "can't be read"
+            message = f"{annotations}: {len(self.missing_videos)} videos {lack} in {folder}: {named}"
             if not self.config.allow_missing:
                 raise ValueError(f"{message} (dataset.allow_missing: true leaves them out and counts them)")
             logger.warning(message)
         present = set(self._videos)
         kept = [record for record in records if record.video_id in present]
         if not kept:
-            raise ValueError(f"{annotations}: no video is left that has features in {folder}")
+            raise ValueError(f"{annotations}: no video is left that has {kind} in {folder}")
         return kept
+
+    @property
+    def data_folder(self) -> Path:
+        """Of the features, or of the videos that frames are read of."""
+        folder = self.config.features if self.config.frames is None else self.config.videos
+        assert folder is not None
+        return Path(folder)
+
+    @cached_property
+    def source(self) -> Videos:
+        return open_videos(self.data_folder)
+
+    def _has(self, video_id: str) -> bool:
+        return self.feature_file(video_id).is_file() if self.config.frames is None else video_id in self.source
 
     def feature_file(self, video_id: str) -> Path:
         """`{video_id}.npy`; of an id that ends in a file's suffix, as `x.mp4`, `x.npy` will do."""
-        path = Path(self.config.features) / f"{video_id}.npy"
+        path = self.data_folder / f"{video_id}.npy"
         return path if path.is_file() or "." not in video_id else path.with_name(f"{Path(video_id).stem}.npy")
 
     def num_seconds(self, video_id: str) -> int:
+        """Of features."""
         return len(read_features(self.feature_file(video_id)))
+
+    def duration(self, video_id: str) -> float:
+        """Seconds that there are features of, or of the video."""
+        if video_id not in self._durations:
+            features = self.config.frames is None
+            self._durations[video_id] = (
+                float(self.num_seconds(video_id)) if features else self.source.duration(video_id)
+            )
+        return self._durations[video_id]
 
     def seconds(self, video_id: str, begin: int = 0, end: int | None = None) -> Float[Tensor, "T F"]:
         """The features of the seconds from `begin` up to, not with, `end`."""
+        if self.config.frames is not None:
+            raise ValueError("this task reads a row of features a second: leave out dataset.frames")
         path = self.feature_file(video_id)
         rows = read_features(path)[begin:end].astype(np.float32)
         if not len(rows) or not np.isfinite(rows).all():
             raise ValueError(f"features {path} {'hold NaN or infinity' if len(rows) else 'are empty'}")
         return torch.from_numpy(rows)
 
+    def clip(
+        self, video_id: str, start: float = 0.0, end: float | None = None, *, max_video_len: int
+    ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
+        """What a model is given of a video from `start` to `end` (seconds): the rows of these seconds, the first
+        max_video_len of them, or frames spread over all of them."""
+        end = self.duration(video_id) if end is None else end
+        frames = self.config.frames
+        if frames is None:
+            begin = int(start)
+            return self.seconds(video_id, begin, min(math.ceil(end), begin + max_video_len))
+        if frames.num_frames > max_video_len:
+            raise ValueError(
+                f"dataset.frames.num_frames {frames.num_frames} is more than max_video_len {max_video_len}"
+            )
+        return read_clips(self.source, video_id, [(start, end)], frames)[0]
+
     @property
-    def feature_dim(self) -> int:
-        return int(self.seconds(self._videos[0], 0, 1).shape[1])
+    def feature_dim(self) -> int | None:
+        """None for frames."""
+        return int(self.seconds(self._videos[0], 0, 1).shape[1]) if self.config.frames is None else None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the annotation files one after the other, and of the features of all videos in use."""
-        features = hashlib.sha256()
+        """SHA-256 of the annotation files one after the other, and of the features, or videos, of all in use."""
+        digest, frames = hashlib.sha256(), self.config.frames is not None
         for video_id in sorted(self._videos):
-            features.update(self.feature_file(video_id).read_bytes())
-        return {"annotations_sha256": self._annotations.hexdigest(), "features_sha256": features.hexdigest()}
+            digest.update(self.source.content(video_id) if frames else self.feature_file(video_id).read_bytes())
+        kind = "videos" if frames else "features"
+        return {"annotations_sha256": self._annotations.hexdigest(), f"{kind}_sha256": digest.hexdigest()}
 
 
 class ClipCorpus(Corpus):
@@ -170,7 +235,7 @@ class ClipCorpus(Corpus):
     clips: list[AnnotatedClip]
 
     def keep(self, clips: Iterable[tuple[str, AnnotatedClip]]) -> list[AnnotatedClip]:
-        """The clips, each with where it stands in the annotations, that have features and start within them.
+        """The clips, each with where it stands in the annotations, that have features or frames and start within them.
 
         An end of infinity becomes the video's. One that lies past the features is theirs, as the last second of
         a video is seldom a whole one.
@@ -181,20 +246,19 @@ class ClipCorpus(Corpus):
         for where, clip in stands:
             if clip.video_id not in present:
                 continue
-            length = self.num_seconds(clip.video_id)
+            length = self.duration(clip.video_id)
             if clip.start >= length:
+                source = self.feature_file(clip.video_id) if self.config.frames is None else "the video"
                 raise ValueError(
-                    f"{where}: a clip of '{clip.video_id}' starts at {clip.start:g} s, "
-                    f"but {self.feature_file(clip.video_id)} has {length} s"
+                    f"{where}: a clip of '{clip.video_id}' starts at {clip.start:g} s, but {source} has {length:g} s"
                 )
             whole = clip.end == float("inf")
-            kept.append(AnnotatedClip(clip.video_id, clip.start, float(length), clip.caption) if whole else clip)
+            kept.append(AnnotatedClip(clip.video_id, clip.start, length, clip.caption) if whole else clip)
         return kept
 
-    def features(self, clip: AnnotatedClip, *, max_video_len: int) -> Float[Tensor, "T F"]:
-        """The rows of the clip's seconds, the first max_video_len of them."""
-        begin = int(clip.start)
-        return self.seconds(clip.video_id, begin, min(math.ceil(clip.end), begin + max_video_len))
+    def features(self, clip: AnnotatedClip, *, max_video_len: int) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
+        """See `Corpus.clip`."""
+        return self.clip(clip.video_id, clip.start, clip.end, max_video_len=max_video_len)
 
 
 def whole_video(video_id: str, caption: str, where: str) -> tuple[str, AnnotatedClip]:

@@ -13,7 +13,7 @@ class MSRVTTConfig(CorpusConfig):
     """`annotations` is a csv with the columns video_id and sentence, one sentence a video (MSRVTT_JSFUSION_test.csv),
     or the corpus's own JSON with all sentences (MSRVTT_data.json, test_videodatainfo.json)."""
 
-    videos: str | None = None
+    video_ids: str | None = None
     """For the JSON: a csv whose column video_id lists the videos; None takes those that it says are of `split`."""
     split: str = "test"
     """train, validate or test, as the JSON names them."""
@@ -39,8 +39,8 @@ class MSRVTT(ClipCorpus):
     def _json(self, split: str) -> Iterator[tuple[str, AnnotatedClip]]:
         path = self.config.annotations
         content = self.read_json(path)
-        if self.config.videos is not None:
-            rows = self.read_csv(self.config.videos, ["video_id"])
+        if self.config.video_ids is not None:
+            rows = self.read_csv(self.config.video_ids, ["video_id"])
             videos = set(unique(((where, row["video_id"]) for where, row in rows), "video"))
         else:
             listed = take(content, "videos", list, path)

@@ -13,7 +13,7 @@ COLUMNS = ["VideoID", "Start", "End", "Language", "Description"]
 class MSVDConfig(CorpusConfig):
     """`annotations` is the corpus's csv with the columns VideoID, Start, End, Language and Description."""
 
-    videos: str
+    video_ids: str
     """A file of the split's videos, `VideoID_Start_End` a line; features bear that name too."""
 
 
@@ -28,7 +28,7 @@ class MSVD(ClipCorpus):
         self.clips = self.keep(self._read())
 
     def _read(self) -> Iterator[tuple[str, AnnotatedClip]]:
-        videos = unique(self.read_lines(self.config.videos), "video")
+        videos = unique(self.read_lines(self.config.video_ids), "video")
         sentences: dict[str, list[tuple[str, str]]] = {video_id: [] for video_id in videos}
         for where, row in self.read_csv(self.config.annotations, COLUMNS):
             video_id = f"{row['VideoID']}_{row['Start']}_{row['End']}"

@@ -1,4 +1,7 @@
-"""Pre-training data: overlapped pairs of a video and a text clip, drawn from shards for every cluster of videos."""
+"""Pre-training data: overlapped pairs of a video and a text clip, drawn from shards for every cluster of videos.
+
+V videos, P pairs of each, B pairs in all.
+"""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -7,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text
+from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text, pad_video
 from mmpt_plugin.clips.sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
 from mmpt_plugin.datasets.splits import of_split
+from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
 from mmpt_plugin.features.shards import Shards, VideoRecord
 from mmpt_plugin.registry import register_dataset
 
@@ -24,6 +28,12 @@ class OverlappedClipsConfig(ClipLengths):
     pairs_per_video: int = 16
     overlap: bool = True
     """False aligns each video clip with the times of its text clip, for comparison."""
+    caption_shift: float = 0.0
+    """Seconds added to all captions' times, to see what captions that lead or lag do to a criterion."""
+    videos: str | None = None
+    """A folder of video files, or of cached frames, of all splits."""
+    frames: FramesConfig | None = None
+    """Give frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}, in place of the shards' features."""
     verify_checksums: bool = True
     """Read every shard once at opening; turn off where that takes too long and was done once."""
 
@@ -31,6 +41,8 @@ class OverlappedClipsConfig(ClipLengths):
         super().__post_init__()
         if self.pairs_per_video < 1:
             raise ValueError(f"dataset.pairs_per_video must be at least 1, got {self.pairs_per_video}")
+        if self.frames is not None and self.videos is None:
+            raise ValueError("dataset.frames needs dataset.videos, a folder of video files or of cached frames")
 
 
 @register_dataset("overlapped_clips", dataclass=OverlappedClipsConfig)
@@ -40,14 +52,26 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config
         self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
+        if self.shards.feature_dim == 0 and config.frames is None:
+            raise ValueError(f"the shards in {self.shards.folder} hold no features: dataset.frames reads the videos")
+        self.videos: Videos | None = None
+        if config.frames is not None and config.videos is not None:
+            self.videos = open_videos(Path(config.videos))
+            lacking = [video_id for video_id in self.shards.video_ids if video_id not in self.videos]
+            if lacking:
+                raise ValueError(
+                    f"{len(lacking)} of the {len(self.shards)} videos of {self.shards.folder} can't be read in "
+                    f"{config.videos}: {', '.join(lacking[:5])}"
+                )
 
     def __len__(self) -> int:
         """The number of videos."""
         return len(self.shards)
 
     @property
-    def feature_dim(self) -> int:
-        return self.shards.feature_dim
+    def feature_dim(self) -> int | None:
+        """None for frames."""
+        return self.shards.feature_dim if self.videos is None else None
 
     @property
     def pad_id(self) -> int:
@@ -60,7 +84,7 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
         """pairs_per_video pairs of each video, one video after the other."""
         records = [self.shards[video] for video in videos]
         pairs = self.config.pairs_per_video
-        times = np.concatenate([record.caption_times for record in records])
+        times = np.concatenate([record.caption_times for record in records]) + np.float32(self.config.caption_shift)
         offsets, tokens = flat_tokens(records)
         num_captions = np.array([len(record.caption_times) for record in records])
         last = np.repeat(np.cumsum(num_captions), pairs)
@@ -75,16 +99,34 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
             start, stop = aligned_video_clips(*spoken, duration, lengths=self.config)
 
         num_tokens = np.minimum(offsets[end] - offsets[begin], self.config.max_text_len)
-        special = {"cls_id": self.shards.cls_id, "sep_id": self.shards.sep_id, "pad_id": self.shards.pad_id}
+        special: Any = {"cls_id": self.shards.cls_id, "sep_id": self.shards.sep_id, "pad_id": self.shards.pad_id}
         text, text_mask = pad_text(offsets[begin], num_tokens, tokens, **special)
-        video = cut_features(records, start, stop)
+        if self.videos is None:
+            video = cut_features(records, start, stop)
+            video_mask = length_mask(stop - start, video.shape[1])
+        else:
+            spans = np.stack([start, stop], axis=1).reshape(len(records), pairs, 2)
+            video, video_mask = pad_video(self.read_frames(records, spans))
         return Batch(
             video=video,
-            video_mask=length_mask(stop - start, video.shape[1]),
+            video_mask=video_mask,
             text=text,
             text_mask=text_mask,
             video_ids=torch.from_numpy(np.repeat(np.array(videos, dtype=np.int64), pairs)),
         )
+
+    def read_frames(
+        self, records: list[VideoRecord], spans: Int[np.ndarray, "V P 2"]
+    ) -> list[UInt8[Tensor, "_ H W 3"]]:
+        """Of each video's clips, one video after the other."""
+        assert self.videos is not None
+        assert self.config.frames is not None
+        clips = []
+        for record, own in zip(records, spans.astype(float).tolist(), strict=True):
+            clips += read_clips(
+                self.videos, record.video_id, [(start, stop) for start, stop in own], self.config.frames
+            )
+        return clips
 
 
 def flat_tokens(records: list[VideoRecord]) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:

@@ -11,7 +11,7 @@ from mmpt_plugin.registry import register_dataset
 class VATEXConfig(CorpusConfig):
     """`annotations` is a list of `{"videoID": "YOUTUBE_start_end", "enCap": [...]}` (vatex_validation_v1.0.json)."""
 
-    videos: str | None = None
+    video_ids: str | None = None
     """A file of the split's videos, an id a line; None takes all. The retrieval papers test on 1,500 of the
     validation videos (Chen et al., CVPR 2020)."""
 
@@ -31,7 +31,7 @@ class VATEX(ClipCorpus):
         self.clips = self.keep(self._read(dict(zip(videos, captions, strict=True))))
 
     def _read(self, captions: dict[str, list[str]]) -> Iterator[tuple[str, AnnotatedClip]]:
-        listed = None if self.config.videos is None else unique(self.read_lines(self.config.videos), "video")
+        listed = None if self.config.video_ids is None else unique(self.read_lines(self.config.video_ids), "video")
         for video_id in captions if listed is None else listed:
             if not captions.get(video_id):
                 raise ValueError(f"{self.config.annotations}: no English caption for '{video_id}'")

@@ -1,4 +1,4 @@
-"""Videos -> one feature row a second, an .npy file a video; resumable, by several processes."""
+"""Videos -> one feature row a second, an .npy file a video, or frames in shards; resumable, by several processes."""
 
 import json
 import logging
@@ -29,6 +29,7 @@ from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.encoder import Encoder
 from mmpt_plugin.features.files import read_features, write_features
+from mmpt_plugin.features.frame_cache import EncodedVideo, FrameEncoder, FrameShards
 from mmpt_plugin.features.video import SUFFIXES, read_seconds
 
 SECONDS_AT_ONCE = 16
@@ -68,7 +69,8 @@ def extract(
     num_workers: int = 1,
     allow_missing: bool = False,
 ) -> ExtractReport:
-    """`out/{stem}.npy` (T, D) float16 for every video; `videos` are files, or one folder of them.
+    """`out/{stem}.npy` (T, D) float16 for every video, or with the encoder `frames` its JPEGs in shards; `videos` are
+    files, or one folder of them.
 
     A video that can't be decoded is named and counted; unless allow_missing, ExtractionFailed at the end says so.
     Files that are finished stay in any case. Each process takes the next GPU, where there are some.
@@ -76,19 +78,27 @@ def extract(
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     files = list_videos(videos)
-    model: Encoder = registry.encoders.build(encoder)
+    model: AnyEncoder = registry.encoders.build(encoder)
     out.mkdir(parents=True, exist_ok=True)
-    waiting = [path for path in files if not is_finished(path, out, model)]
+    frames = FrameShards(out, model) if isinstance(model, FrameEncoder) else None
+    waiting = [path for path in files if not is_finished(path, out, model, frames)]
     report = ExtractReport(skipped=len(files) - len(waiting))
-    with progress_bar() as progress:
-        bar = progress.add_task("extracting", total=len(waiting))
-        for path, outcome in run(waiting, out, model, dict(encoder), num_workers):
-            if isinstance(outcome, str):
-                report.failed[str(path)] = outcome
-            else:
-                report.done += 1
-                report.seconds += outcome
-            progress.advance(bar)
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task("extracting", total=len(waiting))
+            for path, outcome in run(waiting, out, model, dict(encoder), num_workers):
+                if isinstance(outcome, str):
+                    report.failed[str(path)] = outcome
+                else:
+                    if isinstance(outcome, EncodedVideo):
+                        assert frames is not None
+                        outcome = frames.add(outcome)
+                    report.done += 1
+                    report.seconds += outcome
+                progress.advance(bar)
+    finally:
+        if frames is not None:
+            frames.flush()
     if report.failed and not allow_missing:
         raise ExtractionFailed(report)
     return report
@@ -108,11 +118,12 @@ def list_videos(videos: Sequence[Path]) -> list[Path]:
     return files
 
 
-Outcome = int | str  # the video's seconds, or why it has no features
+AnyEncoder = Encoder | FrameEncoder
+Outcome = int | EncodedVideo | str  # the seconds of the file that was written, or what to write, or why there is none
 
 
 def run(
-    files: Sequence[Path], out: Path, model: Encoder, encoder: dict[str, Any], num_workers: int
+    files: Sequence[Path], out: Path, model: AnyEncoder, encoder: dict[str, Any], num_workers: int
 ) -> Iterator[tuple[Path, Outcome]]:
     """Each file and its outcome, as they finish; `model` is `encoder` built, for where no workers are started."""
     if min(num_workers, len(files)) <= 1:
@@ -129,7 +140,7 @@ def run(
     try:
         path_of = {pool.submit(extract_in_worker, path, out): path for path in files}
         for future in as_completed(path_of):
-            yield path_of[future], future.result()
+            yield path_of.pop(future), future.result()  # popped, since a result may be a video's frames
     except BrokenProcessPool as error:
         raise ValueError(
             f"one of {num_workers} processes died, perhaps for want of memory; run again to go on, with fewer of them"
@@ -138,7 +149,7 @@ def run(
         pool.shutdown(cancel_futures=True)
 
 
-_encoder: Encoder | None = None
+_encoder: AnyEncoder | None = None
 
 
 def start_worker(encoder: dict[str, Any], threads: int, started: Any) -> None:
@@ -158,10 +169,12 @@ def extract_in_worker(path: Path, out: Path) -> Outcome:
     return extract_one(path, out, _encoder)
 
 
-def extract_one(path: Path, out: Path, encoder: Encoder) -> Outcome:
+def extract_one(path: Path, out: Path, encoder: AnyEncoder) -> Outcome:
     target, about = output_files(path, out)
     try:
         made_from = origin(path, encoder)
+        if isinstance(encoder, FrameEncoder):
+            return encoder(path, made_from)
         features = encode(path, encoder)
         if not np.isfinite(features).all():
             return f"{path}: its features hold NaN or infinity"
@@ -175,10 +188,12 @@ def extract_one(path: Path, out: Path, encoder: Encoder) -> Outcome:
     return len(features)
 
 
-def is_finished(path: Path, out: Path, encoder: Encoder) -> bool:
-    """Whether readable features are there, made from this very file by an equal encoder."""
+def is_finished(path: Path, out: Path, encoder: AnyEncoder, frames: FrameShards | None) -> bool:
+    """Whether readable features, or frames, are there, made from this very file by an equal encoder."""
     target, about = output_files(path, out)
     try:
+        if frames is not None:
+            return bool(frames.made_from.get(path.stem) == origin(path, encoder))
         read_features(target)
         return bool(json.loads(about.read_text()) == origin(path, encoder))
     except (ValueError, OSError):
@@ -190,7 +205,7 @@ def output_files(path: Path, out: Path) -> tuple[Path, Path]:
     return out / f"{path.stem}.npy", out / f"{path.stem}.json"
 
 
-def origin(path: Path, encoder: Encoder) -> dict[str, Any]:
+def origin(path: Path, encoder: AnyEncoder) -> dict[str, Any]:
     stat = path.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "encoder": encoder.fingerprint}
 

@@ -65,7 +65,9 @@ class Shards(Sequence[VideoRecord]):
         self.feature_dim = index.feature_dim
         self.encoder = index.encoder
         self.tokenizer = index.tokenizer
-        self.cls_id, self.sep_id, self.pad_id = (int(index.tokenizer[key]) for key in SPECIAL_IDS)
+        cls_id = index.tokenizer["cls_id"]
+        self.cls_id = None if cls_id is None else int(cls_id)
+        self.sep_id, self.pad_id = (int(index.tokenizer[key]) for key in ("sep_id", "pad_id"))
         self.video_ids = [video for shard in index.shards for video in shard.video_ids]
         self._arrays, bounds = [], []
         for number, entry in enumerate(index.shards):
@@ -136,7 +138,8 @@ class ShardIndex:
 
     def __post_init__(self) -> None:
         for key in SPECIAL_IDS:
-            if not isinstance(self.tokenizer.get(key), int):
+            none = key == "cls_id" and self.tokenizer.get(key, 0) is None  # texts begin with their first word
+            if not none and not isinstance(self.tokenizer.get(key), int):
                 raise ValueError(f"the tokenizer's {key} must be an integer, got {self.tokenizer.get(key)!r}")
 
 

@@ -1,11 +1,14 @@
 """Video files in and out, by PyAV. S seconds, F frames a second."""
 
 import errno
+import hashlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +16,8 @@ from av.filter import Graph
 from jaxtyping import UInt8
 
 from mmpt_plugin.checkpoint import write_whole
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
@@ -60,6 +65,14 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
+def duration_of(path: Path) -> float:
+    """Seconds, by the container's word; a VideoError where it says nothing."""
+    duration = probe(path).duration
+    if duration <= 0:
+        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` writes it anew")
+    return duration
+
+
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """Seconds, the stream's own or else the container's, which is its longest stream's; 0 where neither says."""
     if stream.duration is not None:
@@ -74,25 +87,35 @@ def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarra
     (bicubic) and crop the centre. Memory does not grow with the video. A file that ends more than a second
     before its stated duration raises at the end.
     """
-    steps = [
-        ("fps", f"fps={fps}"),
+    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
+    count = 0
+    for frame in read_all(path, fps=fps, size=size):
+        second[count % fps] = frame
+        count += 1
+        if count % fps == 0:
+            yield second
+            second = np.zeros_like(second)
+    if count % fps:
+        yield second
+
+
+def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames of `read_seconds` one by one; frame k is what is shown up to the time (k + 1/2) / fps."""
+    frame = None
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        for frame in filtered(decoded(path, container, stream), stream, [("fps", f"fps={fps}"), *square(size)]):
+            yield frame
+    if frame is None:
+        raise VideoError(f"{path} can't be decoded: it has no frames")
+
+
+def square(size: int) -> list[tuple[str, str]]:
+    """Filters: the shorter side scaled to `size` (bicubic), the centre cropped."""
+    return [
         ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
         ("crop", f"{size}:{size}"),
     ]
-    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
-    count = 0
-    with opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        for frame in filtered(decoded(path, container, stream), stream, steps):
-            second[count % fps] = frame
-            count += 1
-            if count % fps == 0:
-                yield second
-                second = np.zeros_like(second)
-    if count == 0:
-        raise VideoError(f"{path} can't be decoded: it has no frames")
-    if count % fps:
-        yield second
 
 
 def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
@@ -158,21 +181,106 @@ def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
 
 def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     """The frames shown at these times (seconds), scaled to `height`; a time after the end gives the last frame."""
-    frames: list[UInt8[np.ndarray, "H W 3"]] = []
     with opened(path) as (container, stream):
-        start = (container.start_time or 0) / av.time_base
-        for time in times:
-            wanted = math.floor((start + max(0.0, time)) / stream.time_base)
-            container.seek(wanted, stream=stream, backward=True)
-            shown = None
-            for frame in container.decode(stream):
-                if shown is not None and frame.pts > wanted:
-                    break
-                shown = frame
-            if shown is None:
-                raise VideoError(f"{path} has no frame at {time:g} s")
-            frames += filtered([shown], stream, [("scale", f"-2:{height}:flags=bicubic")])
-    return frames
+        shown = shown_at(path, container, stream, times)
+        return list(filtered(shown, stream, [("scale", f"-2:{height}:flags=bicubic")]))
+
+
+def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+    """For each time (seconds, ascending) the frame shown, shorter side scaled and centre cropped; None where it is the
+    one shown at the time before."""
+    with opened(path) as (container, stream):
+        graph, last = None, None
+        for frame in shown_at(path, container, stream, times):
+            if last is not None and frame.pts == last:
+                yield None
+                continue
+            graph, last = graph or filter_graph(stream, frame, square(size)), frame.pts
+            graph.vpush(frame)
+            yield from pulled(graph)
+
+
+def shown_at(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, times: Iterable[float]
+) -> Iterator[av.VideoFrame]:
+    """The frame shown at each time (seconds from the container's start); after the end the last one.
+
+    Decoding goes on from where it is, or from the last key frame before the time where that comes later.
+    """
+    start = (container.start_time or 0) / av.time_base
+    frames: Iterator[av.VideoFrame] = iter(())
+    shown: av.VideoFrame | None = None
+    ahead: av.VideoFrame | None = None
+    for time in times:
+        # What floats lose must not make of a frame's very time the moment before it.
+        wanted = math.floor((start + max(0.0, time)) / stream.time_base + 1e-6)
+        if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
+            frames = decoded_from(container, stream, wanted)
+            shown = ahead = next(frames, None)
+        while ahead is not None and ahead.pts <= wanted:
+            shown, ahead = ahead, next(frames, None)
+        if shown is None:
+            raise VideoError(f"{path} has no frame at {time:g} s")
+        yield shown
+
+
+def decoded_from(
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: int
+) -> Iterator[av.VideoFrame]:
+    """The frames from the last key frame before this time stamp on."""
+    container.seek(wanted, stream=stream, backward=True)
+    yield from container.decode(stream)
+
+
+def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
+    """The time stamp of the last one, by the container's index; where that does not know, `wanted` itself."""
+    entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
+    number = entries.search_timestamp(wanted) if entries is not None else -1
+    return entries[number].timestamp if number >= 0 else wanted
+
+
+class VideoFolder:
+    """The video files of a folder, by their names without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self.files = {path.stem: path for path in files}
+        twice = [path for path in files if self.files[path.stem] != path]
+        if twice:
+            raise ValueError(f"{twice[0]} and {self.files[twice[0].stem]} are both video '{twice[0].stem}'")
+        self._durations: dict[str, float] = {}
+
+    def __contains__(self, video_id: str) -> bool:
+        """Whether there is a file, and it can be opened; one that can't be is logged."""
+        if self._name(video_id) not in self.files:
+            return False
+        try:
+            self.duration(video_id)
+            return True
+        except VideoError as error:
+            logger.warning(str(error))
+            return False
+
+    def ids(self) -> list[str]:
+        return sorted(self.files)
+
+    def duration(self, video_id: str) -> float:
+        if video_id not in self._durations:
+            self._durations[video_id] = duration_of(self.file(video_id))
+        return self._durations[video_id]
+
+    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+        return read_squares(self.file(video_id), times, size=size)
+
+    def content(self, video_id: str) -> bytes:
+        with self.file(video_id).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def file(self, video_id: str) -> Path:
+        return self.files[self._name(video_id)]
+
+    def _name(self, video_id: str) -> str:
+        return video_id if video_id in self.files else Path(video_id).stem  # an id may be a file's name
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:

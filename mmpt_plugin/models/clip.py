@@ -29,6 +29,9 @@ from mmpt_plugin.models.pretrained import (
 )
 from mmpt_plugin.registry import unknown
 
+# What weights that a pre-trained backbone brought are marked with, for rates of their own.
+BACKBONE = "backbone"
+
 KINDS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
 # The mean and standard deviation of red, green and blue that each was trained with.
 PIXELS = {
@@ -104,6 +107,7 @@ class ClipModel(PretrainedEmbedder):
     """A model on CLIP's towers: frames, or their frozen features, and texts into one space of unit vectors."""
 
     config_type: type = ClipModelConfig
+    takes_frames = True
     heads: tuple[str, ...] = ()
 
     def __init__(self, config: ClipModelConfig) -> None:
@@ -121,6 +125,8 @@ class ClipModel(PretrainedEmbedder):
         self.add_heads()
         if config.pretrained is not None:
             start_from_pretrained(self, config.pretrained)
+        for weight in self.backbone.parameters():
+            weight.param_group = BACKBONE  # type: ignore[attr-defined]
         if config.freeze_vision:
             self.backbone.vision_weights().requires_grad_(False)
 

@@ -24,6 +24,8 @@ class Embedder(nn.Module):
 
     config: Any
     """Has feature_dim, hidden_size and max_video_len."""
+    takes_frames: bool = False
+    """Whether clips may be frames, uint8, in place of rows of feature_dim."""
     encoder: dict[str, Any] | None = None
     """What makes the features that the model was trained on, `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
 
@@ -38,6 +40,13 @@ class Embedder(nn.Module):
         self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector a text."""
+
+    def check_clips(self, feature_dim: int | None, *, where: str) -> None:
+        """ValueError where clips have features of another width, or frames (feature_dim None) that it does not take."""
+        takes = f"features of width {self.config.feature_dim}{', or frames' if self.takes_frames else ''}"
+        if not (self.takes_frames if feature_dim is None else feature_dim == self.config.feature_dim):
+            holds = "frames" if feature_dim is None else f"features of width {feature_dim}"
+            raise ValueError(f"{where} holds {holds}, the model takes {takes}")
 
     def embed_videos(
         self,

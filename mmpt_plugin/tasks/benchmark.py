@@ -9,15 +9,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.models import Embedder
+from mmpt_plugin.models.embedding import Embedder
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=Embedder)
+Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
 MAX_TEXT_TOKENS = 63  # [CLS], 61 word pieces and [SEP], as the original cuts its captions
 
@@ -71,27 +73,27 @@ class Benchmark:
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
-    def encode_videos(self, model: Embedder, clips: Iterable[Float[Tensor, "_ F"]]) -> Float[np.ndarray, "N D"]:
+    def encode_videos(self, model: Embedder, clips: Iterable[Clip]) -> Float[np.ndarray, "N D"]:
         """One vector a clip."""
 
-        def encode(model: Embedder, rows: list[Tensor]) -> Tensor:
+        def encode(model: Embedder, rows: list[Clip]) -> Tensor:
             return model.encode_video(*pad(rows, model))
 
         vectors = list(on_all_gpus(model, encode, batches(clips, self.config.clips_at_once)))
         return np.asarray(torch.cat(vectors).numpy())
 
     def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """One vector a video, of its first max_video_len seconds; each different video is encoded once."""
+        """One vector a video, of its first max_video_len seconds or of its frames; each is encoded once."""
         different = list(dict.fromkeys(video_ids))
-        end = model.config.max_video_len
-        vectors = self.encode_videos(model, (self.dataset.seconds(video_id, 0, end) for video_id in different))
+        length = model.config.max_video_len
+        vectors = self.encode_videos(model, (self.dataset.clip(video, max_video_len=length) for video in different))
         position = {video_id: number for number, video_id in enumerate(different)}
         return vectors[[position[video_id] for video_id in video_ids]]
 
 
 def on_all_gpus(
-    model: Embedder,
-    encode: Callable[[Embedder, T], Tensor],
+    model: Model,
+    encode: Callable[[Model, T], Tensor],
     groups: Iterable[T],
     *,
     devices: Sequence[torch.device] | None = None,
@@ -106,7 +108,7 @@ def on_all_gpus(
         devices = [torch.device("cuda", number) for number in range(count)] or [device_of(model)]
     copies = [model if device == device_of(model) else copy.deepcopy(model).to(device) for device in devices]
 
-    def one(model: Embedder, group: T) -> Tensor:
+    def one(model: Model, group: T) -> Tensor:
         with torch.inference_mode():
             return encode(model, group).float().cpu()
 
@@ -128,14 +130,12 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def pad(
-    rows: Sequence[Float[Tensor, "_ F"]], model: Embedder, *, length: int = 0
-) -> tuple[Float[Tensor, "B T F"], Bool[Tensor, "B T"]]:
+    rows: Sequence[Clip], model: Embedder, *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
     """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
-    width = rows[0].shape[1]
-    if width != model.config.feature_dim:
-        raise ValueError(f"the data set holds features of width {width}, the model takes {model.config.feature_dim}")
-    features, mask = pad_video(rows, length=length)
-    return features.to(device_of(model)), mask.to(device_of(model))
+    model.check_clips(rows[0].shape[1] if rows[0].ndim == 2 else None, where="the data set")
+    video, mask = pad_video(rows, length=length)
+    return video.to(device_of(model)), mask.to(device_of(model))
 
 
 def device_of(model: Embedder) -> torch.device:

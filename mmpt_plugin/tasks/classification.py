@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.metrics.classification import chance, classification
-from mmpt_plugin.models import Embedder
+from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 

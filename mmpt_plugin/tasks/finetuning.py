@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin import registry
-from mmpt_plugin.models import Embedder
+from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
 

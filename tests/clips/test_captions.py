@@ -3,16 +3,20 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
-from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mmpt_plugin.clips.batch import pad_text
 from mmpt_plugin.clips.captions import (
     Caption,
     check_captions,
     describe_tokenizer,
     load_tokenizer,
     read_captions,
+    special_ids,
+    token_ids,
     tokenize,
 )
 
@@ -174,20 +178,77 @@ def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
 def test_a_folder_without_a_vocabulary_is_named(tmp_path):
     """transformers makes a tokenizer of it that maps every word to [UNK]."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    with pytest.raises(ValueError, match=r"no tokenizer at .*: it holds neither vocab.txt nor tokenizer.json"):
+    with pytest.raises(ValueError, match=r"no tokenizer at .*: it holds none of vocab.txt, tokenizer.json, vocab.json"):
         load_tokenizer(str(tmp_path))
 
 
 def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\na\nb\nc\nd\ne\n")
-    with pytest.raises(ValueError, match=r"is no BERT tokenizer: its 8 word pieces lack \['\[CLS\]'\]"):
+    with pytest.raises(ValueError, match=r"can't be used: its 8 word pieces lack \['\[CLS\]'\]"):
         load_tokenizer(str(tmp_path))
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
     Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="no BERT tokenizer"):
+    with pytest.raises(ValueError, match="can't be used: its 3 word pieces lack"):
         load_tokenizer(str(tmp_path))
+
+
+LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+CLIP_WORDS = [
+    *LETTERS,
+    *(f"{letter}</w>" for letter in LETTERS),
+    "ch",
+    "cho",
+    "chop</w>",
+    "<|startoftext|>",
+    "<|endoftext|>",
+]
+
+
+@pytest.fixture(params=["files", "saved"])
+def clip_vocabulary(tmp_path, request):
+    """CLIP's two files: letters, within a word and at its end, and `chop` out of three merges; ids as they stand."""
+    (tmp_path / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(CLIP_WORDS)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nc h\nch o\ncho p</w>\n")
+    if request.param == "files":
+        return tmp_path
+    load_tokenizer(str(tmp_path)).save_pretrained(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_clip_s_texts_stand_between_its_start_and_its_end(clip_vocabulary):
+    """54 is chop, 26 a at a word's end, 5 f, 55 the start, 56 the end, which pads too."""
+    tokenizer = load_tokenizer(str(clip_vocabulary))
+    assert tokenize(["Chop a", "fa"], tokenizer) == ([[54, 26], [5, 26]], [False, False])
+    ids, mask = token_ids(["chop a fa", "chop"], tokenizer, max_length=6)
+    assert ids.tolist() == [[55, 54, 26, 5, 26, 56], [55, 54, 56, 56, 56, 56]]
+    assert mask.tolist() == [[True] * 6, [True] * 3 + [False] * 3]
+    described = describe_tokenizer(tokenizer, name="toy")
+    assert described == {
+        "name": "toy",
+        "vocab_size": 57,
+        "vocab_sha256": hashlib.sha256("\n".join(CLIP_WORDS).encode()).hexdigest(),
+        "cls_id": 55,
+        "sep_id": 56,
+        "pad_id": 56,
+    }
+
+
+def test_a_tokenizer_may_put_nothing_before_a_text(tmp_path):
+    """SigLIP's way: words, then the end."""
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "chop": 3, "stir": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(str(tmp_path))
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert special_ids(tokenizer) == {"cls_id": None, "sep_id": 1, "pad_id": 0}
+    ids, mask = pad_text(np.array([0, 2]), np.array([2, 1]), np.array([3, 4, 3]), cls_id=None, sep_id=1, pad_id=0)
+    assert (
+        ids.tolist() == token_ids(["chop stir", "chop"], tokenizer, max_length=9)[0].tolist() == [[3, 4, 1], [3, 1, 0]]
+    )
+    assert mask.tolist() == [[True, True, True], [True, True, False]]
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "data/no/where"])

@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt_plugin.clips.batch import Cluster
 from mmpt_plugin.clips.captions import load_tokenizer, tokenize
 from mmpt_plugin.clips.prepare import CaptionLimits, convert_mmpt_shards, make_shards
+from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
+from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.files import read_features, write_features
+from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.shards import Shards
+from mmpt_plugin.features.video import write_video
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mmpt_shards"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato"]
@@ -55,6 +60,28 @@ def test_what_went_in_is_counted_and_comes_out(folders):
     assert shards[0].caption_times.tolist() == [[0.0, 1.5], [2.0, 3.0]]
     assert shards[0].token_counts.tolist() == [2, 3]
     assert shards[0].tokens.tolist() == [5, 5, 6, 7, 6]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_to_train_from_frames_no_features_are_needed(folders, tmp_path, cached):
+    """Videos of 5.5 and 6 s: six rows of width 0 each, so that clips are drawn of as many seconds."""
+    (tmp_path / "videos").mkdir()
+    for name, frames in (("a", 11), ("b", 12)):
+        write_video(tmp_path / "videos" / f"{name}.mp4", [np.full((32, 32, 3), 90, dtype=np.uint8)] * frames, fps=2)
+    videos = tmp_path / "videos"
+    if cached:
+        videos = tmp_path / "cache"
+        extract([tmp_path / "videos"], videos, encoder={"_name": "frames", "size": 16})
+    report = make_shards(None, **folders | {"features": videos})
+    assert (report.videos, report.seconds) == (2, 12)
+    shards = Shards(folders["out"])
+    assert (shards.video_ids, shards.feature_dim) == (["a", "b"], 0)
+    assert [record.features.shape for record in shards] == [(6, 0), (6, 0)]
+    settings = {"splits": {"train": str(folders["out"])}, "videos": str(videos), "pairs_per_video": 2}
+    data = OverlappedClips(OverlappedClipsConfig(**settings, frames=FramesConfig(num_frames=2, size=16)))
+    assert data[Cluster(1, 1, 0, (1,))].video.shape == (2, 2, 16, 16, 3)
+    with pytest.raises(ValueError, match=r"shards hold no features: dataset\.frames reads the videos"):
+        OverlappedClips(OverlappedClipsConfig(**settings))
 
 
 def test_incomplete_videos_are_an_error_or_counted(folders):

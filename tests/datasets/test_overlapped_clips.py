@@ -1,12 +1,17 @@
 """Batches of overlapped clips, cut from real shards."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from mmpt_plugin.clips.batch import Cluster, concatenate
 from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
+from mmpt_plugin.features import video
+from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.shards import Shards, ShardWriter
+from mmpt_plugin.features.video import write_video
 
 CLUSTER = Cluster(seed=1, epoch=2, number=3, videos=(4, 0, 7))
 
@@ -79,6 +84,82 @@ def test_aligned_clips_hold_the_seconds_of_their_text(tmp_path):
     config = OverlappedClipsConfig(splits={"train": str(tmp_path / "s")}, pairs_per_video=4, overlap=False)
     batch = OverlappedClips(config)[Cluster(0, 1, 0, (0,))]
     assert batch.video[:, :, 0].tolist() == [[3, 4, 5, 6]] * 4
+
+
+def one_caption(folder, shift):
+    """Features are their own second. One caption from 3.5 to 6.2 s, of 20 tokens: the clip over its very seconds."""
+    if not folder.exists():
+        special = {"cls_id": 2, "sep_id": 3, "pad_id": 0}
+        with ShardWriter(folder, feature_dim=1, encoder="toy", tokenizer=special) as writer:
+            writer.add("v", np.arange(40.0)[:, None], np.array([[3.5, 6.2]]), [[9] * 20])
+    settings = {"splits": {"train": str(folder)}, "pairs_per_video": 2, "overlap": False}
+    batch = OverlappedClips(OverlappedClipsConfig(**settings, caption_shift=shift))[Cluster(0, 1, 0, (0,))]
+    return batch.video[:, :, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("shift", "seconds"), [(0.0, [3, 4, 5, 6]), (10.0, [13, 14, 15, 16]), (-2.0, [1, 2, 3, 4]), (90.0, [39])]
+)
+def test_shifted_captions_go_with_other_seconds(tmp_path, shift, seconds):
+    """Ten seconds later it is seconds 13 to 16; past the end it is the last one."""
+    assert one_caption(tmp_path / "s", shift) == [seconds] * 2
+
+
+@pytest.fixture
+def filmed(tmp_path):
+    """40 s at a frame a second, each as bright as five times its second, and 5 s in the dark, where features say 9."""
+    (tmp_path / "videos").mkdir()
+    for name, levels in (("v", range(0, 200, 5)), ("w", [0] * 5)):
+        frames = [np.full((16, 16, 3), level, dtype=np.uint8) for level in levels]
+        write_video(tmp_path / "videos" / f"{name}.mp4", frames, fps=1)
+    special = {"cls_id": 2, "sep_id": 3, "pad_id": 0}
+    with ShardWriter(tmp_path / "s", feature_dim=1, encoder="toy", tokenizer=special) as writer:
+        writer.add("v", np.arange(40.0)[:, None], np.array([[3.5, 6.2], [20.0, 30.0]]), [[9] * 20, [8] * 20])
+        writer.add("w", np.arange(9.0)[:, None], np.array([[1.0, 8.0]]), [[7] * 20])
+    return {"splits": {"train": str(tmp_path / "s")}, "videos": str(tmp_path / "videos"), "pairs_per_video": 8}
+
+
+def test_the_same_clips_are_drawn_of_frames_as_of_features(filmed):
+    """Up to three frames of each clip: the middles of three equal parts of its seconds, those of a video together."""
+    cluster = Cluster(0, 1, 0, (1, 0))
+    of_rows = OverlappedClips(OverlappedClipsConfig(**filmed))
+    of_frames = OverlappedClips(OverlappedClipsConfig(**filmed, frames=FramesConfig(num_frames=3, size=16)))
+    assert (of_rows.feature_dim, of_frames.feature_dim) == (1, None)
+    rows, frames = of_rows[cluster], of_frames[cluster]
+    assert torch.equal(rows.text, frames.text)
+    assert frames.video_ids.tolist() == rows.video_ids.tolist() == [1] * 8 + [0] * 8
+    assert (frames.video.shape, frames.video.dtype) == ((16, 3, 16, 16, 3), torch.uint8)
+    assert frames.video[:8].max() < 3
+    for i in range(8, 16):
+        seconds = rows.video[i, rows.video_mask[i], 0].tolist()
+        parts = [int(seconds[0] + len(seconds) * part / 6) for part in (1, 3, 5)]
+        assert frames.video[i].float().mean(dim=(1, 2, 3)).tolist() == pytest.approx([5 * p for p in parts], abs=2)
+
+
+def test_a_video_is_opened_once_for_all_its_pairs(filmed, monkeypatch):
+    opened = []
+
+    def spied(path, times, *, size, read_squares=video.read_squares):
+        opened.append((path.stem, len(times)))
+        return read_squares(path, times, size=size)
+
+    monkeypatch.setattr(video, "read_squares", spied)
+    OverlappedClips(OverlappedClipsConfig(**filmed, frames=FramesConfig(num_frames=3, size=16)))[
+        Cluster(0, 1, 0, (0, 1))
+    ]
+    assert [name for name, _ in opened] == ["v", "w"]
+    assert max(number for _, number in opened) <= 24
+
+
+def test_videos_without_a_file_are_named(filmed):
+    (Path(filmed["videos"]) / "w.mp4").unlink()
+    with pytest.raises(ValueError, match=r"1 of the 2 videos of .*s can't be read in .*videos: w"):
+        OverlappedClips(OverlappedClipsConfig(**filmed, frames=FramesConfig()))
+
+
+def test_frames_need_videos():
+    with pytest.raises(ValueError, match=r"dataset\.frames needs dataset\.videos"):
+        OverlappedClipsConfig(frames=FramesConfig())
 
 
 def test_batches_join_with_padding(dataset):

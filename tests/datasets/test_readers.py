@@ -65,7 +65,7 @@ def test_msrvtt_json_has_all_sentences_of_the_split_or_of_the_listed_videos(fold
     folder.features("video1", "video2")
     path, listed = folder.write("data.json", MSRVTT), folder.write("full.csv", "key,video_id\nx,video1\n")
     assert [caption for *_, caption in clips(folder.open("msrvtt", path))] == ["cut 2", "mix 2"]
-    assert [caption for *_, caption in clips(folder.open("msrvtt", path, videos=listed))] == ["cut 1", "mix 1"]
+    assert [caption for *_, caption in clips(folder.open("msrvtt", path, video_ids=listed))] == ["cut 1", "mix 1"]
 
 
 def test_youcook2_takes_a_subset(folder):
@@ -90,7 +90,7 @@ def test_msvd_takes_the_english_sentences_of_the_listed_clips(folder):
     rows = ["VideoID,Start,End,WorkerID,Language,Description", "x,1,9,7,English,cut", "x,1,9,8,German,schneiden"]
     path = folder.write("corpus.csv", "\n".join([*rows, "x,1,9,9,English,chop", "y,1,9,9,English,mix"]))
     listed = folder.write("test.txt", "x_1_9\n")
-    assert [caption for *_, caption in clips(folder.open("msvd", path, videos=listed))] == ["cut", "chop"]
+    assert [caption for *_, caption in clips(folder.open("msvd", path, video_ids=listed))] == ["cut", "chop"]
 
 
 def test_vatex_takes_all_english_captions(folder):

@@ -49,6 +49,12 @@ def test_videos_come_back_as_written(tmp_path):
         assert shards[i].token_counts.tolist() == [2, 1]
 
 
+def test_a_tokenizer_may_have_nothing_before_a_text(tmp_path):
+    with ShardWriter(tmp_path / "s", feature_dim=4, encoder="toy", tokenizer=TOKENIZER | {"cls_id": None}) as writer:
+        writer.add("v", *video(0))
+    assert Shards(tmp_path / "s").cls_id is None
+
+
 def test_a_copy_in_another_process_reopens_the_files(tmp_path):
     shards = Shards(write(tmp_path / "s"))
     sent = pickle.dumps(shards)
@@ -238,6 +244,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     [
         ({"videos_per_shard": 0}, "videos_per_shard must be at least 1, got 0"),
         ({"tokenizer": {"cls_id": 2, "pad_id": 0}}, "the tokenizer's sep_id must be an integer, got None"),
+        ({"tokenizer": {"sep_id": 3, "pad_id": 0}}, "the tokenizer's cls_id must be an integer, got None"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, given, message):

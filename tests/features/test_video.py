@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from mmpt_plugin.features.video import VideoError, probe, read_frames, read_seconds, write_video
+from mmpt_plugin.features import video
+from mmpt_plugin.features.video import VideoError, probe, read_frames, read_seconds, read_squares, write_video
 
 
 def grey(level: int, height: int = 32, width: int = 32) -> np.ndarray:
@@ -28,7 +29,7 @@ def mux(path, frames, *, times=None, rate=10, codec="libx264", silence=0, shift=
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         if codec == "libx264":
-            stream.options = {"bf": "0", "g": "5"}
+            stream.options = {"bf": "0", "g": "5", "sc_threshold": "0"}  # a key frame every fifth, no others
         sound = container.add_stream("aac", rate=8000, layout="mono") if silence else None
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -118,10 +119,13 @@ def test_the_shorter_side_is_scaled_and_the_centre_is_cropped(tmp_path, height, 
     long[:40, :, 0], long[40:120, :, 1], long[120:, :, 2] = 255, 255, 255
     write_video(tmp_path / "v.mp4", [picture] * 10, fps=10)
     (second,) = read_seconds(tmp_path / "v.mp4", fps=2, size=32)
-    red, green, blue = second.reshape(-1, 3).mean(axis=0)
-    assert green > 200
-    assert red < 20
-    assert blue < 20
+    (square,) = read_squares(tmp_path / "v.mp4", [0.5], size=32)
+    for frame in (second[0], square):
+        assert frame.shape == (32, 32, 3)
+        red, green, blue = frame.reshape(-1, 3).mean(axis=0)
+        assert green > 200
+        assert red < 20
+        assert blue < 20
 
 
 @pytest.mark.parametrize(
@@ -136,9 +140,10 @@ def test_a_phone_s_video_is_turned_upright(tmp_path, matrix, white):
     write_video(tmp_path / "v.mp4", [picture] * 10, fps=10)
     rotate(tmp_path / "v.mp4", *matrix)
     (second,) = read_seconds(tmp_path / "v.mp4", fps=2, size=32)
+    (square,) = read_squares(tmp_path / "v.mp4", [0.5], size=32)
     (thumbnail,) = read_frames(tmp_path / "v.mp4", [0.5], height=64)
     assert thumbnail.shape == ((64, 128, 3) if matrix[0] else (64, 32, 3))
-    for frame in (second[0], thumbnail):
+    for frame in (second[0], square, thumbnail):
         height, width = frame.shape[:2]
         sides = {
             "left": frame[:, : width // 2 - 8],
@@ -215,7 +220,12 @@ def broken_file(folder, kind):
 )
 def test_a_broken_file_is_one_line_that_names_it(tmp_path, kind, reason):
     path = broken_file(tmp_path, kind)
-    for use in (probe, lambda p: list(read_seconds(p, fps=2, size=16)), lambda p: read_frames(p, [0.0], height=16)):
+    for use in (
+        probe,
+        lambda p: list(read_seconds(p, fps=2, size=16)),
+        lambda p: read_frames(p, [0.0], height=16),
+        lambda p: list(read_squares(p, [0.0], size=16)),
+    ):
         with pytest.raises(VideoError, match=rf"broken\.mp4 .*{reason}") as error:
             use(path)
         assert "\n" not in str(error.value)
@@ -228,6 +238,46 @@ def test_frames_at_times_are_those_shown_then(tmp_path):
     frames = read_frames(path, [1.2, 0.0, 7.5, 99.0, -1.0], height=16)
     assert [frame.shape for frame in frames] == [(16, 32, 3)] * 5
     assert [round(float(frame.mean()) / 10) for frame in frames] == [3, 1, 16, 20, 1]
+
+
+@pytest.fixture
+def decoded_frames(monkeypatch):
+    """The time stamp of every frame that is decoded after a seek, in order."""
+    seen = []
+
+    def spied(container, stream, wanted, decoded_from=video.decoded_from):
+        for frame in decoded_from(container, stream, wanted):
+            seen.append(float(frame.pts * stream.time_base))
+            yield frame
+
+    monkeypatch.setattr(video, "decoded_from", spied)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_twelve_frames_of_a_long_video_decode_little_of_the_rest(tmp_path, decoded_frames, name):
+    """Twelve of 600 frames, a key frame every fifth: each costs at most its five, and one to see that it is over."""
+    path = mux(tmp_path / name, [grey(10 + i % 200) for i in range(600)])
+    times = [2.7 + 5 * i for i in range(12)]
+    frames = list(read_squares(path, times, size=16))
+    assert [float(frame.mean()) for frame in frames] == pytest.approx(
+        [10 + (27 + 50 * i) % 200 for i in range(12)], abs=3
+    )
+    assert len(decoded_frames) <= 12 * 6
+
+
+def test_times_close_together_decode_no_frame_twice(tmp_path, decoded_frames):
+    path = mux(tmp_path / "v.mp4", [grey(10 * (i + 1)) for i in range(20)])
+    frames = list(read_squares(path, [0.55, 0.75, 0.95, 1.15], size=16))
+    assert [round(float(frame.mean()) / 10) for frame in frames] == [6, 8, 10, 12]
+    assert decoded_frames == pytest.approx([i / 10 for i in range(5, 13)])
+
+
+def test_a_frame_that_is_still_shown_comes_once(tmp_path):
+    """Frames shown from 0, 0.5, 1 and 3 s."""
+    path = mux(tmp_path / "v.mkv", [grey(50), grey(100), grey(150), grey(200)], times=[0, 0.5, 1, 3], rate=2)
+    frames = list(read_squares(path, [0.1, 0.6, 1.1, 2.9, 3.0, 9.0], size=16))
+    assert [frame is None or round(float(frame.mean()) / 10) for frame in frames] == [5, 10, 15, True, 20, True]
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):

@@ -1,12 +1,15 @@
 """Zero-shot retrieval on annotated clips of real features."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin.features.video import read_squares
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.tasks import TextVideoRetrieval, TextVideoRetrievalConfig
 from mmpt_plugin.tasks.benchmark import on_all_gpus
 from mmpt_plugin.tasks.evaluate import evaluate
@@ -60,6 +63,43 @@ def test_a_result_stands_beside_its_controls(kitchen, model, tmp_path):
     json.dumps(result)
 
 
+class MeanColour(Embedder):
+    """Stands in for a model of frames: a clip is the mean colour of its frames, a text its first word piece."""
+
+    takes_frames = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(feature_dim=None, max_video_len=4, max_position_embeddings=80)
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def encode_video(self, features, mask=None):
+        colours = features.float().mean(dim=(2, 3)) * self.weight
+        return (colours * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def encode_text(self, text, mask=None):
+        return text[:, 1:2].float().expand(-1, 3)
+
+
+def test_a_model_of_frames_is_measured_as_one_of_features_is(kitchen):
+    frames = {"features": None, "videos": str(kitchen.root / "videos"), "frames": {"num_frames": 4, "size": 16}}
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **frames), clips_at_once=4))
+    result, embeddings = task.evaluate(MeanColour()), task.embed(MeanColour())
+    assert result["num_queries"] == len(task.dataset.clips) == len(embeddings.text)
+    assert result["data"].keys() == {"annotations_sha256", "videos_sha256"}
+    clip = task.dataset.clips[5]
+    times = [clip.start + (clip.end - clip.start) * part for part in (0.125, 0.375, 0.625, 0.875)]
+    pictures = read_squares(kitchen.root / "videos" / f"{clip.video_id}.mp4", times, size=16)
+    np.testing.assert_allclose(embeddings.video[5], np.stack(list(pictures)).mean(axis=(0, 1, 2)), rtol=1e-4)
+
+
+def test_frames_for_a_model_of_features_are_an_error(kitchen, model):
+    frames = {"videos": str(kitchen.root / "videos"), "frames": {"num_frames": 4, "size": 16}}
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **frames)))
+    with pytest.raises(ValueError, match="the data set holds frames, the model takes features of width 512"):
+        task.embed(model)
+
+
 def test_videos_without_features_are_an_error_or_counted(kitchen, tmp_path):
     lines = (kitchen.root / "test_clips.jsonl").read_text()
     gone = json.dumps({"video_id": "gone", "start": 0, "end": 4, "caption": "chop"}) + "\n"
@@ -91,7 +131,7 @@ def test_bad_annotations_are_named_with_their_line(kitchen, tmp_path, line, mess
 def test_features_of_another_width_are_named(kitchen):
     task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen)))
     other = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"feature_dim": 7}))
-    with pytest.raises(ValueError, match="holds features of width 512, the model takes 7"):
+    with pytest.raises(ValueError, match="holds features of width 512, the model takes features of width 7"):
         task.embed(other)
 
 

@@ -1,0 +1,72 @@
+"""Frames a second sampled sparsely from video files and from a cache of JPEGs, beside decoding all, in one run.
+
+    python -m benchmarks.frames --json
+
+A made video of 60 s, 640x360, 30 frames a second, a key frame every 8.3 s (x264's own choice): 12 frames of 224 x 224
+of the whole video and of clips of 10 s, as a loader's worker reads them.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from benchmarks.decode import FPS, moving_pattern
+from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
+from mmpt_plugin.features.video import read_all, write_video
+
+SECONDS, CLIP = 60, 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--num-frames", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    arguments = parser.parse_args()
+    config = FramesConfig(num_frames=arguments.num_frames)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "videos").mkdir()
+        write_video(folder / "videos" / "made.mp4", moving_pattern(seconds=SECONDS), fps=FPS)
+        extract([folder / "videos"], folder / "cache", encoder={"_name": "frames", "size": config.size, "fps": 2})
+        files, cache = open_videos(folder / "videos"), open_videos(folder / "cache")
+        starts = [random.Random(i).uniform(0, SECONDS - CLIP) for i in range(arguments.repeats)]
+        seconds: dict[str, list[float]] = {}
+        for start in starts:  # one after the other, so that all meet the same moods of the machine
+            for what, videos in (("files", files), ("cache", cache)):
+                for which, clip in (("video", (0.0, float(SECONDS))), ("clip", (start, start + CLIP))):
+                    seconds.setdefault(f"{what}_{which}", []).append(timed(videos, clip, config))
+            seconds.setdefault("full_video", []).append(decoding_all(folder / "videos" / "made.mp4", config))
+    rates = {f"{name}_frames_per_s": arguments.num_frames / median(times) for name, times in seconds.items()}
+    ratios = {f"{name}_ratio": rates[f"{name}_frames_per_s"] / rates["full_video_frames_per_s"] for name in seconds}
+    for name in seconds:
+        print(f"{name:11} {rates[f'{name}_frames_per_s']:8.0f} frames a second, {ratios[f'{name}_ratio']:6.1f} x full")
+    if arguments.json:
+        print(json.dumps(rates | ratios))
+    return 0
+
+
+def timed(videos: Videos, clip: tuple[float, float], config: FramesConfig) -> float:
+    return clock(lambda: len(read_clips(videos, "made", [clip], config)[0]))
+
+
+def decoding_all(path: Path, config: FramesConfig) -> float:
+    """As many frames of the video by decoding, scaling and throwing away the others."""
+    return clock(lambda: sum(1 for _ in read_all(path, fps=FPS, size=config.size)))
+
+
+def clock(work: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    assert work() > 0
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
