@@ -1,9 +1,11 @@
 """What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, token_ids
 from mmpt_plugin.models.embedding import Embedder
 
+S = TypeVar("S")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
@@ -86,7 +89,7 @@ class Benchmark:
         """One vector a video, of its first max_video_len seconds or of its frames; each is encoded once."""
         different = list(dict.fromkeys(video_ids))
         length = model.config.max_video_len
-        vectors = self.encode_videos(model, (self.dataset.clip(video, max_video_len=length) for video in different))
+        vectors = self.encode_videos(model, read_ahead(partial(self.dataset.clip, max_video_len=length), different))
         position = {video_id: number for number, video_id in enumerate(different)}
         return vectors[[position[video_id] for video_id in video_ids]]
 
@@ -115,6 +118,18 @@ def on_all_gpus(
     with ThreadPoolExecutor(len(copies)) as pool:
         for some in batches(groups, len(copies)):
             yield from pool.map(one, copies, some)
+
+
+def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
+    """`read(item)` of every item, in order; twice num_threads of them are read ahead, decoding being slow."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > 2 * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def spread(size: int, number: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Zero-shot text-to-video retrieval: nearest by dot product."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from mmpt_plugin.datasets.corpus import AnnotatedClip
 from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, read_ahead, spread
 
 
 @dataclass(kw_only=True)
@@ -61,7 +62,7 @@ class TextVideoRetrieval(Benchmark):
 
     def embed(self, model: Embedder) -> Embeddings:
         length = model.config.max_video_len
-        rows = (self.dataset.features(clip, max_video_len=length) for clip in self.candidates)
+        rows = read_ahead(partial(self.dataset.features, max_video_len=length), self.candidates)
         text = self.encode_texts(model, [clip.caption for clip in self.dataset.clips])
         return Embeddings(self.encode_videos(model, rows), text, self.right)
 

@@ -11,7 +11,7 @@ from mmpt_plugin.features.video import read_squares
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.tasks import TextVideoRetrieval, TextVideoRetrievalConfig
-from mmpt_plugin.tasks.benchmark import on_all_gpus
+from mmpt_plugin.tasks.benchmark import on_all_gpus, read_ahead
 from mmpt_plugin.tasks.evaluate import evaluate
 from tests.conftest import TINY_MODEL
 
@@ -133,6 +133,20 @@ def test_features_of_another_width_are_named(kitchen):
     other = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"feature_dim": 7}))
     with pytest.raises(ValueError, match="holds features of width 512, the model takes features of width 7"):
         task.embed(other)
+
+
+def test_clips_are_read_ahead_but_not_far():
+    """Two threads: four clips more than were taken, and the one in hand."""
+    read, taken = [], []
+
+    def one(number: int) -> int:
+        read.append(number)
+        return 10 * number
+
+    for value in read_ahead(one, range(20), num_threads=2):
+        taken.append(value)
+        assert len(read) <= len(taken) + 4
+    assert taken == [10 * number for number in range(20)]
 
 
 def test_groups_come_back_in_order_from_several_devices_and_are_not_read_ahead():
