@@ -118,6 +118,27 @@ def test_padded_words_change_no_output(name):
 
 
 @pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("sizes", [TINY_CLIP, TINY_SIGLIP], ids=["clip", "siglip"])
+def test_padded_words_change_no_output_of_either_backbone(name, sizes):
+    """SigLIP reads its own padding, of its own length: what a batch is padded with does not matter to it either."""
+    model = build(name, backbone=sizes)
+    ids, mask = texts()
+    words = model.encode_text(ids, mask)
+    longer = F.pad(ids.masked_fill(~mask, 7), (0, 1), value=7)
+    torch.testing.assert_close(model.encode_text(longer, F.pad(mask, (0, 1))), words, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_half_precision_is_nearly_the_same(name):
+    model = models[name].build(TINY | SETTINGS.get(name, {})).eval()
+    whole = model.encode_text(*texts()), model.encode_video(*frames())
+    model.half()
+    for half, vectors in zip((model.encode_text(*texts()), model.encode_video(*frames())), whole, strict=True):
+        assert half.dtype == torch.float16
+        torch.testing.assert_close(half.float(), vectors, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_vectors_have_unit_length_and_the_configured_width(name):
     model = build(name)
     for vectors in (model.encode_video(*frames()), model.encode_text(*texts())):
