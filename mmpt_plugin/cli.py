@@ -215,12 +215,12 @@ def add_model_settings(command: argparse.ArgumentParser) -> None:
 
 
 def load_model(arguments: argparse.Namespace) -> Any:
-    from mmpt_plugin import VideoCLIP
+    from mmpt_plugin import models
 
     settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
     given = {key: value for key, value in settings.items() if value is not None}
     encoder = component(arguments.encoder) if arguments.encoder else None
-    return VideoCLIP.from_pretrained(arguments.checkpoint, tokenizer=arguments.tokenizer, encoder=encoder, **given)
+    return models.load_model(arguments.checkpoint, tokenizer=arguments.tokenizer, encoder=encoder, **given)
 
 
 def run_list(arguments: argparse.Namespace) -> None:

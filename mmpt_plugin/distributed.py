@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
@@ -25,6 +25,25 @@ def all_gather(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
         return tensor
     gathered: Tensor = _AllGather.apply(tensor)  # type: ignore[no-untyped-call]
     return gathered
+
+
+@torch.no_grad()
+def gather_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
+    """The whole numbers of all ranks, in the order of ranks; every rank must hold equally many."""
+    if world_size() == 1:
+        return ids
+    rows = [torch.empty_like(ids) for _ in range(world_size())]
+    dist.all_gather(rows, ids.contiguous())
+    return torch.cat(rows)
+
+
+def from_previous_rank(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """The rows of the rank before, while this rank's go to the next one, the last rank's to the first.
+
+    Gradients go the other way. Every rank must hold equally many rows.
+    """
+    received: Tensor = _FromPreviousRank.apply(tensor)  # type: ignore[no-untyped-call]
+    return received
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:
@@ -56,3 +75,23 @@ class _AllGather(torch.autograd.Function):
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(world_size())[rank()]
+
+
+class _FromPreviousRank(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return exchange(tensor, by=1)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        return exchange(grads[0], by=-1)
+
+
+def exchange(tensor: Tensor, *, by: int) -> Tensor:
+    """Send to the rank `by` places on, receive from the one as far back."""
+    received = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    sent = dist.P2POp(dist.isend, tensor.contiguous(), (rank() + by) % world_size())
+    awaited = dist.P2POp(dist.irecv, received, (rank() - by) % world_size())
+    for request in dist.batch_isend_irecv([sent, awaited]):
+        request.wait()
+    return received

@@ -1,53 +1,48 @@
 """The contrastive loss of VideoCLIP: both directions, over the pairs of all GPUs."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
 from mmpt_plugin.distributed import all_gather, rank
 from mmpt_plugin.registry import register_criterion
 
 
 @dataclass(kw_only=True)
-class NCEConfig:
+class NCEConfig(SimilarityConfig):
     """Defaults are the paper's: plain dot products."""
 
-    temperature: float = 1.0
-    learn_temperature: bool = False
-    l2_normalize: bool = False
     directions: str = "both"
     """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
+    parts: int = 1
+    """Vectors are this many side by side, each with cross entropies of its own; the mean is taken. clip2video has 2."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.parts < 1:
+            raise ValueError(f"criterion.parts must be at least 1, got {self.parts}")
         if self.directions not in ("both", "text_to_video", "video_to_text"):
             raise ValueError(
                 f"criterion.directions must be both, text_to_video or video_to_text, got {self.directions}"
             )
-        if self.temperature <= 0:
-            raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
 
 
 @register_criterion("nce", dataclass=NCEConfig)
-class NCE(nn.Module):
+class NCE(SimilarityCriterion):
     """Pick the right text for each video, and the right video for each text (VideoCLIP, section 3.2).
 
     Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean of the
     ranks' losses, which is what data-parallel training descends, is the loss of one process holding all N.
     """
 
+    config: NCEConfig
+
     def __init__(self, config: NCEConfig) -> None:
-        super().__init__()
-        self.config = config
-        scale = torch.tensor(-math.log(config.temperature))
-        self.log_scale: Tensor
-        if config.learn_temperature:
-            self.log_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("log_scale", scale, persistent=False)
+        super().__init__(config)
 
     def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
         """The cross entropies of the directions summed, each a mean over this rank's pairs, in nats."""
@@ -58,22 +53,22 @@ class NCE(nn.Module):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
-        dtype = torch.promote_types(video.dtype, torch.float32)
-        video, text = video.to(dtype), text.to(dtype)
-        if self.config.l2_normalize:
-            video, text = F.normalize(video, dim=-1), F.normalize(text, dim=-1)
+        if video.shape[1] % self.config.parts:
+            raise ValueError(f"criterion.parts is {self.config.parts}, of vectors of width {video.shape[1]}")
+        pairs = zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True)
+        prepared = [self.prepare(*part) for part in pairs]
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
-        scale = self.log_scale.exp()
-        text_to_video = scale * text @ all_gather(video).T  # (B, N)
-        video_to_text = scale * video @ all_gather(text).T
-        scores = {"text_to_video": text_to_video, "video_to_text": video_to_text}
-        wanted = [rows for name, rows in scores.items() if self.config.directions in ("both", name)]
-        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum()
-        with torch.no_grad():
-            metrics = {
-                "t2v_recall@1": strict_recall_at_1(text_to_video, target),
-                "v2t_recall@1": strict_recall_at_1(video_to_text, target),
-            }
+        scale = self.scale()
+        scores = {
+            "text_to_video": [scale * text @ all_gather(video).T for video, text in prepared],  # (B, N) a part
+            "video_to_text": [scale * video @ all_gather(text).T for video, text in prepared],
+        }
+        wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
+        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum() / self.config.parts
+        metrics = {
+            f"{short}_recall@1": strict_recall_at_1(torch.stack(scores[name]).detach().sum(dim=0), target)
+            for short, name in (("t2v", "text_to_video"), ("v2t", "video_to_text"))
+        }
         return loss, metrics
 
 

@@ -21,9 +21,10 @@ with hashable_dataclasses("fairseq"):
 
 from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
 from mmpt_plugin.fairseq_bridge.model import mirror_model
+from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdam
 from mmpt_plugin.fairseq_bridge.task import mirror_task
 
-__all__ = ["install"]
+__all__ = ["BackboneAdam", "install"]
 
 OMEGACONF: list[Any] = [
     *(DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode),

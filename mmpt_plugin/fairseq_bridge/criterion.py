@@ -27,10 +27,11 @@ class FairseqCriterionAdapter(FairseqCriterion):
     def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
         """The loss is a mean over pairs already, so that the sample size, which divides it, is 1."""
         outputs = model(**sample)
+        named = {name: sample[name] for name in getattr(self.criterion, "batch_fields", ())}
         if hasattr(self.criterion, "with_metrics"):
-            loss, values = self.criterion.with_metrics(*outputs)
+            loss, values = self.criterion.with_metrics(*outputs, **named)
         else:
-            loss, values = self.criterion(*outputs), {}
+            loss, values = self.criterion(*outputs, **named), {}
         pairs = len(outputs[0])
         log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
         log[stopping.LOG_KEY] = int(stopping.stop.requested)

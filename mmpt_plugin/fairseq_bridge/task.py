@@ -10,13 +10,14 @@ import torch
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from jaxtyping import Int
-from omegaconf import II
+from omegaconf import II, open_dict
 
 from mmpt_plugin.distributed import rank, world_size
 from mmpt_plugin.fairseq_bridge import stopping
-from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass, flow
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import Entry
 from mmpt_plugin.samplers.coverage import coverage
 from mmpt_plugin.samplers.saved import read_clusters, write_clusters
@@ -52,6 +53,10 @@ class FairseqTaskAdapter(FairseqTask):
 
     def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
         self.model = super().build_model(config, from_checkpoint)
+        # What a model finds at its start, the sizes of its backbone, belongs into checkpoints: the start may be gone.
+        if found := getattr(getattr(self.model.model, "config", None), "backbone", None):
+            with open_dict(config):
+                config.backbone = flow(found)
         return self.model
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
@@ -59,11 +64,8 @@ class FairseqTaskAdapter(FairseqTask):
         if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
         dataset = self.task.dataset(split)
-        width = getattr(self.model.model.config, "feature_dim", dataset.feature_dim)
-        if width != dataset.feature_dim:
-            raise ValueError(
-                f"split '{split}' has features of width {dataset.feature_dim}, model.feature_dim is {width}"
-            )
+        if isinstance(self.model.model, Embedder):
+            self.model.model.check_clips(dataset.feature_dim, where=f"split '{split}'")
         self.datasets[split] = ClusterDataset(dataset)
         self.samplers[id(self.datasets[split])] = self.task.sampler(dataset, split=split, seed=self.cfg.seed)
 

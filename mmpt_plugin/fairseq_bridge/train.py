@@ -164,8 +164,8 @@ def check_keys(group: str, section: dict[str, Any]) -> None:
         known = [field.name for field in fields(component_dataclass(group, name))]
     else:
         raise ValueError(unknown("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))
-    for key in section:
-        if key not in known:
+    for key, value in section.items():
+        if value is not None and key not in known:
             raise ValueError(unknown("key", f"{group}.{key}", known, guess=key))
 
 

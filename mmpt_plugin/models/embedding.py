@@ -4,7 +4,7 @@ V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class Embedder(nn.Module):
 
     config: Any
     """Has feature_dim, hidden_size and max_video_len."""
+    takes_frames: bool = False
+    """Whether clips may be frames, uint8, in place of rows of feature_dim."""
     encoder: dict[str, Any] | None = None
     """What makes the features that the model was trained on, `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
 
@@ -38,6 +40,13 @@ class Embedder(nn.Module):
         self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector a text."""
+
+    def check_clips(self, feature_dim: int | None, *, where: str) -> None:
+        """ValueError where clips have features of another width, or frames (feature_dim None) that it does not take."""
+        takes = f"features of width {self.config.feature_dim}{', or frames' if self.takes_frames else ''}"
+        if not (self.takes_frames if feature_dim is None else feature_dim == self.config.feature_dim):
+            holds = "frames" if feature_dim is None else f"features of width {feature_dim}"
+            raise ValueError(f"{where} holds {holds}, the model takes {takes}")
 
     def embed_videos(
         self,
@@ -67,26 +76,54 @@ class Embedder(nn.Module):
         self, features: Iterable[Float[np.ndarray, "_ F"]], *, truncate: bool = False, batch_size: int = 64
     ) -> Float[Tensor, "V D"]:
         """`embed_videos` of features that were extracted before."""
-        longest, width = self.config.max_video_len, self.config.feature_dim
-        window_counts: list[int] = []
+        longest = self.config.max_video_len
 
-        def windows() -> Iterator[Tensor]:
+        def equal_parts(rows: Tensor) -> Sequence[Tensor]:
+            rows = rows[:longest] if truncate else rows
+            return rows.tensor_split(-(-len(rows) // longest))
+
+        means = [windows.mean(dim=0) for windows in self._embed_parts(features, equal_parts, batch_size)]
+        return torch.stack(means) if means else torch.zeros(0, self.config.hidden_size)
+
+    @torch.inference_mode()
+    def embed_candidates(
+        self, features: Iterable[Float[np.ndarray, "_ F"]], *, hop: int, batch_size: int = 64
+    ) -> list[Float[Tensor, "_ D"]]:
+        """For each video the vectors of all its windows of max_video_len rows, `hop` rows apart, see `best_candidates`.
+
+        Their mean is a video's vector too, smoother than that of windows that do not overlap.
+        """
+        window = self.config.max_video_len
+
+        def overlapping(rows: Tensor) -> Sequence[Tensor]:
+            return [rows[start:end] for start, end in sliding_windows(len(rows), window=window, hop=hop)]
+
+        return self._embed_parts(features, overlapping, batch_size)
+
+    def _embed_parts(
+        self,
+        features: Iterable[Float[np.ndarray, "_ F"]],
+        divide: Callable[[Tensor], Sequence[Tensor]],
+        batch_size: int,
+    ) -> list[Float[Tensor, "_ D"]]:
+        """For each video the vectors of the parts that it is divided into; a batch may hold parts of several."""
+        width = self.config.feature_dim
+        counts: list[int] = []
+
+        def parts() -> Iterator[Tensor]:
             for number, video in enumerate(features):
                 if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
                     shape = f"features of video {number} have shape {video.shape}"
                     raise ValueError(f"{shape}, the model takes (T, {width})")
-                rows = torch.from_numpy(np.array(video[:longest] if truncate else video))
-                parts = rows.tensor_split(-(-len(rows) // longest))
-                window_counts.append(len(parts))
-                yield from parts
+                divided = divide(torch.from_numpy(np.array(video)))
+                counts.append(len(divided))
+                yield from divided
 
-        waiting = windows()
+        waiting = parts()
         vectors: list[Tensor] = []
         while batch := list(islice(waiting, batch_size)):
             vectors.append(self._encode_windows(batch))
-        if not vectors:
-            return torch.zeros(0, self.config.hidden_size)
-        return torch.stack([video.mean(dim=0) for video in torch.split(torch.cat(vectors), window_counts)])
+        return list(torch.split(torch.cat(vectors), counts)) if vectors else []
 
     def _encode_windows(self, windows: Sequence[Float[Tensor, "_ F"]]) -> Float[Tensor, "B D"]:
         device = next(self.parameters()).device
@@ -118,6 +155,26 @@ class Embedder(nn.Module):
         order = scores.argsort(dim=1, descending=True, stable=True)
         names = list(prompts)
         return [{names[i]: float(row[i]) for i in best.tolist()} for row, best in zip(scores, order, strict=True)]
+
+
+def sliding_windows(length: int, *, window: int, hop: int) -> list[tuple[int, int]]:
+    """Where windows begin and end that cover `length` rows, `hop` apart; the last one ends with the rows.
+
+    A video no longer than a window is one window.
+    """
+    if not 0 < hop <= window:
+        raise ValueError(f"windows of {window} rows cover a video if hop is 1 to {window}, got {hop}")
+    last = max(length - window, 0)
+    starts = [*range(0, last, hop), last]
+    return [(start, min(start + window, length)) for start in starts]
+
+
+def best_candidates(
+    text: Float[Tensor, "Q D"], candidates: Sequence[Float[Tensor, "_ D"]]
+) -> tuple[Float[Tensor, "Q V"], Int[Tensor, "Q V"]]:
+    """Each sentence's highest product with a candidate of each video, and which of its candidates that is."""
+    best = [(text @ windows.T).max(dim=1) for windows in candidates]
+    return torch.stack([one.values for one in best], dim=1), torch.stack([one.indices for one in best], dim=1)
 
 
 def read_videos(

@@ -4,28 +4,17 @@ B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import BertConfig, BertModel
 
-from mmpt_plugin import registry
-from mmpt_plugin.checkpoint import (
-    find_checkpoint,
-    first_line,
-    load_strictly,
-    read_folder,
-    read_torch_file,
-    write_folder,
-)
+from mmpt_plugin.checkpoint import first_line, load_strictly
 from mmpt_plugin.clips.batch import Batch
-from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
+from mmpt_plugin.models.pretrained import PretrainedEmbedder, full_mask, start_from_pretrained
 from mmpt_plugin.registry import register_model
 
 BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
@@ -71,19 +60,15 @@ class VideoCLIPConfig:
 
 
 @register_model("videoclip", dataclass=VideoCLIPConfig)
-class VideoCLIP(Embedder):
+class VideoCLIP(PretrainedEmbedder):
     """Frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
     model_type = "videoclip"
     config_type = VideoCLIPConfig
-    batch_type: type = Batch
-    heads: tuple[str, ...] = ()
-    """Prefixes of weights that a pre-trained checkpoint need not have."""
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
         self.config: VideoCLIPConfig = config
-        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.video_encoder = VideoEncoder(
             bert_config(config, config.num_video_layers),
             feature_dim=config.feature_dim,
@@ -132,85 +117,12 @@ class VideoCLIP(Embedder):
         Strings need a tokenizer: a model loaded from a folder that holds one, or `model.tokenizer = ...`.
         """
         if not isinstance(text, Tensor):
-            return self.encode_text(*self._tokenize(list(text)))
-        return self.text_encoder.encode(text, torch.ones_like(text, dtype=torch.bool) if mask is None else mask)
+            return self.encode_text(*self.tokenize(list(text)))
+        return self.text_encoder.encode(text, full_mask(text, mask))
 
-    def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-        if self.tokenizer is None:
-            raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
-        length = min(self.config.max_text_len + 2, self.config.max_position_embeddings)
-        ids, mask = token_ids(texts, self.tokenizer, max_length=length)
-        return ids.to(self.text_encoder.device), mask.to(self.text_encoder.device)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """model.safetensors, config.json and, where there is a tokenizer, its files."""
-        config = {"model_type": self.model_type, **asdict(self.config), "bert": None, "pretrained": None}
-        config["encoder"] = self.encoder
-        write_folder(Path(folder), config, self.state_dict())
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(str(folder))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        tokenizer: str | Path | None = None,
-        encoder: str | Mapping[str, Any] | None = None,
-        **settings: Any,
-    ) -> "VideoCLIP":
-        """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
-
-        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
-        dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
-        `tokenizer` is a BERT tokenizer by hub name or folder, for checkpoints, which hold none; the released
-        VideoCLIP was trained with bert-base-uncased's. `encoder` is what `embed_videos` then makes features with.
-        """
-        path = find_checkpoint(path)
-        config, weights = read_checkpoint(path)
-        name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
-        if name in registry.models and issubclass(registry.models[name].cls, cls):
-            cls = registry.models[name].cls
-        known = {field.name for field in fields(cls.config_type)}
-        if unknown := set(settings) - known:
-            raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
-        model = cls(
-            cls.config_type(
-                **{key: value for key, value in (config | shapes(weights, where=str(path))).items() if key in known}
-                | settings
-                | {"bert": None, "pretrained": None}
-            )
-        )
-        load_strictly(model, weights, where=str(path))
-        model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
-        if tokenizer is None and (path / "tokenizer_config.json").is_file():
-            tokenizer = path
-        if tokenizer is not None:
-            model.tokenizer = load_tokenizer(str(tokenizer))
-            if len(model.tokenizer) > model.config.vocab_size:
-                raise ValueError(
-                    f"tokenizer {tokenizer} has {len(model.tokenizer)} word pieces, {path} knows "
-                    f"{model.config.vocab_size}: it was trained with another"
-                )
-        return model.eval()
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a folder or a fairseq checkpoint says of its configuration, and its weights."""
-    if path.is_dir():
-        return read_folder(path)
-    return from_fairseq(read_torch_file(path), where=str(path))
-
-
-def start_from_pretrained(model: "VideoCLIP", name: str) -> None:
-    """All weights that the checkpoint has; a head that it lacks keeps its own."""
-    weights = read_checkpoint(find_checkpoint(name))[1]
-    heads = {key: value for key, value in model.state_dict().items() if key.startswith(model.heads)}
-    load_strictly(model, heads | weights, where=name)
-
-
-def full_mask(features: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones(features.shape[:2], dtype=torch.bool, device=features.device) if mask is None else mask
+    @staticmethod
+    def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
+        return shapes(weights, where=where)
 
 
 def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
@@ -250,26 +162,6 @@ def start_from_bert(model: VideoCLIP, name: str) -> None:
     for tower in (model.video_encoder.bert, model.text_encoder):
         own = tower.state_dict()
         load_strictly(tower, {key: value for key, value in bert.state_dict().items() if key in own}, where=name)
-
-
-def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model's configuration and weights in a fairseq checkpoint: ours, or the released one's.
-
-    The released checkpoint's weights stand under `mmmodel.`, ours under `model.`. It has pooling layers, which
-    its model never reads, and position_ids, which are no weights; both are left out.
-    """
-    weights = content.get("model", content.get("state_dict", content))
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{where} is no checkpoint of VideoCLIP: it has no weights under 'model'")
-    prefix = next((p for p in ("mmmodel.", "model.") if all(key.startswith(p) for key in weights)), "")
-    weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    weights = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
-        if ".pooler." not in key and not key.endswith(".position_ids")
-    }
-    config = (content.get("cfg") or {}).get("model") or {}
-    return dict(config) if isinstance(config, Mapping) else vars(config), weights
 
 
 def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:

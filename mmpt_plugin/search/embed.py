@@ -10,11 +10,11 @@ from torch import Tensor
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.extract import ExtractReport, extract, list_videos
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 
 
 def write_video_vectors(
-    model: VideoCLIP,
+    model: Embedder,
     videos: Sequence[Path],
     out: Path,
     *,
@@ -37,7 +37,7 @@ def write_video_vectors(
     return report
 
 
-def write_text_vectors(model: VideoCLIP, sentences: Path, out: Path) -> str:
+def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
     """`out` with a row for each line of a text file, and `text`, the lines, in its metadata."""
     try:
         lines = [line.strip() for line in sentences.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -148,10 +148,7 @@ def pad(
     rows: Sequence[Clip], model: Embedder, *, length: int = 0
 ) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
     """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
-    width = rows[0].shape[1] if rows[0].ndim == 2 else None
-    if width != model.config.feature_dim:
-        holds, takes = (f"features of width {dim}" if dim else "frames" for dim in (width, model.config.feature_dim))
-        raise ValueError(f"the data set holds {holds}, the model takes {takes}")
+    model.check_clips(rows[0].shape[1] if rows[0].ndim == 2 else None, where="the data set")
     video, mask = pad_video(rows, length=length)
     return video.to(device_of(model)), mask.to(device_of(model))
 

@@ -10,7 +10,7 @@ import torch
 
 from mmpt_plugin import registry
 from mmpt_plugin.datasets.corpus import DataNotThere
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder, load_model
 
 SECTIONS = {"task", "checkpoint", "setting", "benchmarks"}
 
@@ -20,8 +20,8 @@ class Models:
     """A checkpoint's model, and the same with its random weights of before any training."""
 
     checkpoint: dict[str, str]
-    trained: VideoCLIP
-    untrained: VideoCLIP
+    trained: Embedder
+    untrained: Embedder
 
 
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def build_task(project: Mapping[str, Any]) -> Any:
 
 def load_models(checkpoint: Path) -> Models:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = VideoCLIP.from_pretrained(checkpoint).to(device)
+    trained = load_model(checkpoint).to(device)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         untrained = type(trained)(trained.config).eval().to(device)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from mmpt_plugin.datasets.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, spread
 from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
@@ -28,7 +28,7 @@ class StepLocalization(Benchmark):
 
     config: StepLocalizationConfig
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Chance is the same search on random costs."""
         videos = self.dataset.videos
         costs = list(self.costs(model))
@@ -54,7 +54,7 @@ class StepLocalization(Benchmark):
             "segments": {"predicted": predicted, "true": true},
         }
 
-    def costs(self, model: VideoCLIP) -> Iterator[Float[np.ndarray, "_ K"]]:
+    def costs(self, model: Embedder) -> Iterator[Float[np.ndarray, "_ K"]]:
         """Of every video, what each step of its task costs second by second."""
         steps = {task: self.encode_texts(model, self.dataset.steps[task]) for task in self._tasks()}
         rows = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)

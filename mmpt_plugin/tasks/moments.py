@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, chance, moments
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, pad
+from mmpt_plugin.tasks.windows import require_states
 
 CHUNK_SECONDS = 5
 LENGTH = NUM_CHUNKS * CHUNK_SECONDS
@@ -29,14 +30,14 @@ class MomentLocalizationConfig(BenchmarkConfig):
 class MomentLocalization(Benchmark):
     """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
         guess = self._mean(lambda _, times, reached: chance(times, reached, rng=rng), scores, possible)
         return self.result({"num_queries": len(scores)}, metrics, guess)
 
-    def scores(self, model: VideoCLIP) -> tuple[Float[np.ndarray, "Q 21"], Bool[np.ndarray, "Q 21"]]:
+    def scores(self, model: Embedder) -> tuple[Float[np.ndarray, "Q 21"], Bool[np.ndarray, "Q 21"]]:
         """Of every description and moment, and whether the video's features reach the moment."""
         described = self.dataset.moments
         texts = self.encode_texts(model, [moment.description for moment in described])
@@ -58,8 +59,9 @@ class MomentLocalization(Benchmark):
             parts.append({key: value * len(rows) / len(times) for key, value in values.items()})
         return {key: sum(part[key] for part in parts) for key in parts[0]}
 
-    def _encode_moments(self, model: VideoCLIP) -> Iterator[tuple[str, tuple[int, Float[np.ndarray, "21 D"]]]]:
+    def _encode_moments(self, model: Embedder) -> Iterator[tuple[str, tuple[int, Float[np.ndarray, "21 D"]]]]:
         """Each video's length and the vectors of its moments; padding counts in the mean, as in the original."""
+        model = require_states(model)
         seen = model.config.max_video_len
         if seen < LENGTH:
             raise ValueError(f"moments lie in {LENGTH} s, but the model sees {seen} s (model.max_video_len)")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmpt_plugin.datasets.segments import painted, runs
 from mmpt_plugin.metrics.segmentation import constant_background, segmentation
-from mmpt_plugin.models import VideoCLIP, VideoCLIPSegmenter
+from mmpt_plugin.models import Embedder, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, device_of, spread
 from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
@@ -32,7 +32,7 @@ class ActionSegmentation(Benchmark):
 
     config: ActionSegmentationConfig
 
-    def evaluate(self, model: VideoCLIP) -> dict[str, Any]:
+    def evaluate(self, model: Embedder) -> dict[str, Any]:
         num_classes = len(self.dataset.labels) + 1
         predicted, limit = self.predict(model)
         true = [
@@ -56,7 +56,7 @@ class ActionSegmentation(Benchmark):
         return {"video_id": self.dataset.videos[number].video_id, "seconds": len(true), "segments": segments}
 
     @torch.inference_mode()
-    def predict(self, model: VideoCLIP) -> tuple[list[Int[np.ndarray, " _"]], float | None]:
+    def predict(self, model: Embedder) -> tuple[list[Int[np.ndarray, " _"]], float | None]:
         """A label a second of every video, and the threshold under which there is none; a model with a classifier
         needs no threshold."""
         if isinstance(model, VideoCLIPSegmenter):
@@ -68,15 +68,15 @@ class ActionSegmentation(Benchmark):
         limit = threshold(labels)
         return [labels_of(scores, limit) for scores in self.scores(model, labels)], limit
 
-    def encode_labels(self, model: VideoCLIP) -> Float[np.ndarray, "K D"]:
+    def encode_labels(self, model: Embedder) -> Float[np.ndarray, "K D"]:
         return self.encode_texts(model, self.dataset.labels)
 
-    def scores(self, model: VideoCLIP, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:
+    def scores(self, model: Embedder, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:
         """Of every video, second by label."""
         for states in self.states(model):
             yield states.numpy() @ labels.T
 
-    def states(self, model: VideoCLIP) -> Iterator[Float[Tensor, "_ D"]]:
+    def states(self, model: Embedder) -> Iterator[Float[Tensor, "_ D"]]:
         """Of every video, its seconds' states."""
         videos = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
         return encode_seconds(model, videos, self.config)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_plugin.datasets.segments import window_starts
-from mmpt_plugin.models import VideoCLIP
+from mmpt_plugin.models import Embedder, VideoCLIP
 from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, on_all_gpus, pad
 
 
@@ -66,14 +66,16 @@ class Video:
 
 
 def encode_seconds(
-    model: VideoCLIP, videos: Iterable[Float[Tensor, "_ F"]], config: WindowsConfig
+    model: Embedder, videos: Iterable[Float[Tensor, "_ F"]], config: WindowsConfig
 ) -> Iterator[Float[Tensor, "_ D"]]:
     """The states of every video, in order; a batch may hold windows of several videos."""
+    require_states(model)
     if config.window > model.config.max_video_len:
         raise ValueError(f"task.window is {config.window}, but the model sees {model.config.max_video_len} s")
     windows = (window for rows in videos for window in Video(rows, config).windows())
 
-    def encode(model: VideoCLIP, batch: list[tuple[Video, int]]) -> Tensor:
+    def encode(model: Embedder, batch: list[tuple[Video, int]]) -> Tensor:
+        assert isinstance(model, VideoCLIP)
         clip = pad([video.features(start) for video, start in batch], model)
         return model.encode_video_steps(*clip, see_cls=config.see_cls)
 
@@ -83,3 +85,10 @@ def encode_seconds(
             video.add(start, of_window)
             if video.is_last(start):
                 yield video.mean()
+
+
+def require_states(model: Embedder) -> VideoCLIP:
+    """A model with a state for every second; ValueError for one that has vectors of whole clips only."""
+    if not isinstance(model, VideoCLIP):
+        raise ValueError(f"this task scores every second, and a {type(model).__name__} has no state for each")
+    return model

@@ -49,6 +49,19 @@ def test_temperature_and_normalisation_are_options():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_parts_have_losses_of_their_own():
+    """Two vectors side by side: the mean of two losses, not the loss of the summed similarities."""
+    video, text = torch.randn(5, 6), torch.randn(5, 6)
+    plain = NCE(NCEConfig(l2_normalize=True, temperature=0.1))
+    expected = (plain(video[:, :3], text[:, :3]) + plain(video[:, 3:], text[:, 3:])) / 2
+    loss, metrics = NCE(NCEConfig(l2_normalize=True, temperature=0.1, parts=2)).with_metrics(video, text)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    unit = [torch.cat([torch.nn.functional.normalize(p, dim=1) for p in x.split(3, dim=1)], 1) for x in (video, text)]
+    assert metrics == plain.with_metrics(*unit)[1]
+    with pytest.raises(ValueError, match=r"criterion.parts is 4, of vectors of width 6"):
+        NCE(NCEConfig(parts=4))(video, text)
+
+
 def test_a_learned_temperature_gets_a_gradient():
     criterion = NCE(NCEConfig(learn_temperature=True, temperature=0.5))
     criterion(torch.randn(4, 3), torch.randn(4, 3)).backward()

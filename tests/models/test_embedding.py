@@ -9,6 +9,7 @@ from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.features.files import read_features
 from mmpt_plugin.models import VideoCLIPConfig
+from mmpt_plugin.models.embedding import best_candidates, sliding_windows
 from mmpt_plugin.registry import encoders
 from tests.conftest import TINY_ENCODER, TINY_MODEL
 
@@ -50,6 +51,34 @@ def test_a_long_video_is_the_mean_of_equal_windows(model):
     windows = [model.embed_features([part]) for part in (video[:7], video[7:14], video[14:])]
     torch.testing.assert_close(model.embed_features([video]), torch.stack(windows).mean(dim=0), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.embed_features([video], truncate=True), model.embed_features([video[:8]]))
+
+
+def test_windows_slide_to_the_end():
+    """10 rows, 4 at a time, 3 apart: the fourth window would begin at 9, but ends with the rows."""
+    assert sliding_windows(10, window=4, hop=3) == [(0, 4), (3, 7), (6, 10)]
+    assert sliding_windows(9, window=4, hop=3) == [(0, 4), (3, 7), (5, 9)]
+    assert sliding_windows(4, window=4, hop=1) == [(0, 4)]
+    assert sliding_windows(2, window=4, hop=2) == [(0, 2)]
+    for hop in (0, 5):
+        with pytest.raises(ValueError, match=rf"windows of 4 rows cover a video if hop is 1 to 4, got {hop}"):
+            sliding_windows(9, window=4, hop=hop)
+
+
+def test_overlapping_windows_are_a_long_videos_candidates(model):
+    """20 s in windows of 8, 5 apart: from 0, 5, 10 and 12."""
+    videos = [rows(20), rows(3, 1)]
+    candidates = model.embed_candidates(videos, hop=5, batch_size=3)
+    assert [len(windows) for windows in candidates] == [4, 1]
+    expected = model.embed_features([videos[0][start : start + 8] for start in (0, 5, 10, 12)])
+    torch.testing.assert_close(candidates[0], expected, atol=1e-5, rtol=0)
+
+
+def test_the_best_candidate_speaks_for_its_video():
+    text = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    candidates = [torch.tensor([[0.1, 0.9], [0.5, 0.2]]), torch.tensor([[0.3, 0.4]])]
+    scores, which = best_candidates(text, candidates)
+    torch.testing.assert_close(scores, torch.tensor([[0.5, 0.3], [0.9, 0.4]]))
+    assert which.tolist() == [[1, 0], [0, 0]]
 
 
 def test_sentences_are_read_up_to_their_limit(model):

@@ -66,6 +66,8 @@ def test_a_result_stands_beside_its_controls(kitchen, model, tmp_path):
 class MeanColour(Embedder):
     """Stands in for a model of frames: a clip is the mean colour of its frames, a text its first word piece."""
 
+    takes_frames = True
+
     def __init__(self) -> None:
         super().__init__()
         self.config = SimpleNamespace(feature_dim=None, max_video_len=4, max_position_embeddings=80)

@@ -1,0 +1,80 @@
+"""Losses of texts that may belong to any of several clips of their video: the best of them, or all together.
+
+B pairs on this rank, N pairs on all ranks.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
+from mmpt_plugin.distributed import all_gather, gather_ids
+from mmpt_plugin.registry import register_criterion
+
+
+@dataclass(kw_only=True)
+class CandidateNCEConfig(SimilarityConfig):
+    """Cosines with a temperature, unlike VideoCLIP's."""
+
+    temperature: float = 0.07
+    l2_normalize: bool = True
+
+
+class CandidateNCE(SimilarityCriterion):
+    """Find each text's clips among all clips of the batch.
+
+    The candidates of a text are the clips of its own video: those of the batch with the same id, on any rank. The
+    mean of the ranks' losses is the loss of one process holding all pairs.
+    """
+
+    batch_fields = ("video_ids",)
+
+    def __init__(self, config: CandidateNCEConfig) -> None:
+        super().__init__(config)
+
+    def forward(
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """A mean over this rank's texts, in nats."""
+        loss, _ = self.with_metrics(video, text, video_ids=video_ids)
+        return loss
+
+    def with_metrics(
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss, and the share of texts one of whose candidates beats every clip of the other videos."""
+        video, text = self.prepare(video, text)
+        scores = self.scale() * text @ all_gather(video).T  # (B, N)
+        candidates = video_ids[:, None] == gather_ids(video_ids)
+        loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
+        best = scores.detach().masked_fill(~candidates, -torch.inf).amax(dim=1)
+        other = scores.detach().masked_fill(candidates, -torch.inf).amax(dim=1)
+        return loss, {"t2v_recall@1": float((best > other).float().mean())}
+
+    @abstractmethod
+    def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The logarithm of what stands above the fraction, whose lower part is the sum over all N clips."""
+
+
+@register_criterion("best_fit_nce", dataclass=CandidateNCEConfig)
+class BestFitNCE(CandidateNCE):
+    """The most similar candidate is the positive; all other clips, its own video's too, are negatives."""
+
+    def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        best = scores.masked_fill(~candidates, -torch.inf).argmax(dim=1)
+        return scores.gather(1, best[:, None]).squeeze(1)
+
+
+@register_criterion("mil_nce", dataclass=CandidateNCEConfig)
+class MILNCE(CandidateNCE):
+    """All candidates together are the positive (MIL-NCE, Miech et al., CVPR 2020, equation 1).
+
+    Only a text's clips are told apart here, as in best_fit_nce, whose control this is; the paper has the texts of
+    the other videos in the sum below too.
+    """
+
+    def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        return scores.masked_fill(~candidates, -torch.inf).logsumexp(dim=1)

@@ -1,0 +1,88 @@
+"""SigLIP's loss (Zhai et al., ICCV 2023): every video and text is asked, alone, whether they belong together.
+
+B pairs on this rank, C texts of a chunk.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmpt_plugin.distributed import from_previous_rank, world_size
+from mmpt_plugin.registry import register_criterion
+
+
+@dataclass(kw_only=True)
+class SigmoidConfig:
+    """Defaults are the paper's, section 3.2; both numbers are where training starts from."""
+
+    temperature: float = 0.1
+    bias: float = -10.0
+    texts_at_once: int = 1024
+    """Texts that this rank's videos are scored against together."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
+        if self.texts_at_once < 1:
+            raise ValueError(f"criterion.texts_at_once must be at least 1, got {self.texts_at_once}")
+
+
+@register_criterion("sigmoid", dataclass=SigmoidConfig)
+class Sigmoid(nn.Module):
+    """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs.
+
+    The texts go around the ranks (SigLIP, section 3.3): a rank holds one rank's texts beside its own videos, and
+    scores some of them at a time, in the backward pass too. The mean of the ranks' losses is the loss of one
+    process holding all pairs.
+    """
+
+    def __init__(self, config: SigmoidConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.bias = nn.Parameter(torch.tensor(config.bias))
+
+    def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+        """In nats a pair of this rank."""
+        loss, _ = self.with_metrics(video, text)
+        return loss
+
+    def with_metrics(
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss, and the in-batch recall@1 of videos: the share whose text beats those of all other pairs."""
+        dtype = torch.promote_types(video.dtype, torch.float32)
+        video, text = F.normalize(video.to(dtype), dim=-1), F.normalize(text.to(dtype), dim=-1)
+        places = torch.arange(len(video), device=video.device)
+        nowhere = torch.full_like(places, -1)
+        loss = video.new_zeros(())
+        best_other = video.new_full((len(video),), -torch.inf)
+        own = (video * text).sum(dim=1).detach()
+        for step in range(world_size()):
+            text = from_previous_rank(text) if step else text
+            for begin in range(0, len(text), self.config.texts_at_once):
+                some = slice(begin, begin + self.config.texts_at_once)
+                own_place = (places if step == 0 else nowhere) - begin
+                part: Tensor = checkpoint(self.chunk, video, text[some], own_place, use_reentrant=False)
+                loss = loss + part
+                with torch.no_grad():
+                    others = (video @ text[some].T).masked_fill(is_own(own_place, text[some]), -torch.inf)
+                    best_other = torch.maximum(best_other, others.amax(dim=1))
+        return loss / len(video), {"v2t_recall@1": float((own > best_other).float().mean())}
+
+    def chunk(
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_place: Int[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """The sum over all pairings of these videos and texts; `own_place` is where each video's own text stands."""
+        logits = self.log_scale.to(video.dtype).exp() * video @ text.T + self.bias.to(video.dtype)
+        return -F.logsigmoid(torch.where(is_own(own_place, text), logits, -logits)).sum()
+
+
+def is_own(own_place: Int[Tensor, " B"], text: Float[Tensor, "C D"]) -> Bool[Tensor, "B C"]:
+    """Which text of the chunk is a video's own; none for places outside of it."""
+    return own_place[:, None] == torch.arange(len(text), device=text.device)

@@ -1,0 +1,139 @@
+"""CLIP2Video (Fang et al., arXiv 2106.11097): what changes between frames, and centres that both modalities share.
+
+B clips, T frames, S frames and differences of them, L text tokens, N tokens of either kind, K centres, D width of
+CLIP's vectors.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmpt_plugin.models.clip import Backbone, ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.registry import register_model
+
+CENTER_DEVIATION = 0.125
+DIFFERENCE, FRAME = 0, 1
+
+
+@dataclass(kw_only=True)
+class Clip2VideoConfig(ClipModelConfig):
+    """Defaults are the paper's on MSR-VTT and MSVD."""
+
+    num_temporal_layers: int = 4
+    num_centers: int = 5
+    """The paper has 7 on VATEX."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_centers < 1:
+            raise ValueError(f"model.num_centers must be at least 1, got {self.num_centers}")
+
+    @property
+    def hidden_size(self) -> int:
+        """A global vector and an aligned one, side by side."""
+        return 2 * self.feature_dim
+
+
+@register_model("clip2video", dataclass=Clip2VideoConfig)
+class Clip2Video(ClipModel):
+    """Half of the similarity is of global vectors, half of aligned ones.
+
+    Both are unit vectors, kept side by side over the root of 2: one dot product is the mean of the two cosines. The
+    paper trains each half with a cross entropy of its own, which is criterion `nce` with `parts: 2`.
+    """
+
+    model_type = "clip2video"
+    config_type = Clip2VideoConfig
+    heads = ("difference.", "skipping.", "alignment.")
+
+    def add_heads(self) -> None:
+        self.difference = TemporalDifference(
+            self.backbone, max_video_len=self.config.max_video_len, num_layers=self.config.num_temporal_layers
+        )
+        self.skipping = self.backbone.text_encoder(1)
+        self.alignment = Alignment(self.backbone.width, num_centers=self.config.num_centers)
+
+    def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        self.check_length(frames)
+        whole = normalized_mean(self.difference(frames, mask), mask)
+        skipped, skipped_mask = frames[:, ::2], mask[:, ::2]
+        tokens = torch.cat([frames, self.difference.residual(self.skipping, skipped, skipped_mask)], dim=1)
+        return side_by_side(whole, self.alignment(tokens, torch.cat([mask, skipped_mask], dim=1)))
+
+    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+        """CLIP's own vector, and that of all tokens but the first; SigLIP's texts begin with a word."""
+        pooled, tokens = self.backbone.text(ids, mask)
+        first = 0 if self.backbone.is_siglip else 1
+        return side_by_side(F.normalize(pooled, dim=-1), self.alignment(tokens[:, first:], mask[:, first:]))
+
+
+def side_by_side(whole: Float[Tensor, "B D"], aligned: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
+    return torch.cat([whole, aligned], dim=1) / math.sqrt(2)
+
+
+class TemporalDifference(nn.Module):
+    """Frames, and between them what changes from each to the next (section 3.2)."""
+
+    def __init__(self, backbone: Backbone, *, max_video_len: int, num_layers: int) -> None:
+        super().__init__()
+        self.position = backbone.text_positions(max_video_len)
+        self.kind = backbone.text_positions(2)
+        self.differ = backbone.text_encoder(1)
+        self.norm = nn.LayerNorm(backbone.width)
+        self.temporal = backbone.text_encoder(num_layers)
+
+    def forward(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        return self.residual(self.temporal, frames, mask)
+
+    def residual(
+        self, encoder: nn.Module, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T D"]:
+        """Frames plus what an encoder makes of them among their differences."""
+        return frames + attend(encoder, *self.interleaved(frames, mask))[:, ::2]
+
+    def interleaved(
+        self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
+        """frame 1, difference 1, frame 2, .. frame T; each difference at the place of the frame before it.
+
+        A difference is real where both of its frames are: the released code keeps the one of the last real frame
+        and the padding after it.
+        """
+        places: Tensor = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        kinds = self.kind.weight
+        seen = frames + places + kinds[FRAME]
+        if frames.shape[1] == 1:
+            return seen, mask
+        both = mask[:, 1:] & mask[:, :-1]
+        changes = self.differences(frames, both) + places[:-1] + kinds[DIFFERENCE]
+        size, length, width = frames.shape
+        tokens = torch.stack([seen[:, :-1], changes], dim=2).view(size, 2 * length - 2, width)
+        token_mask = torch.stack([mask[:, :-1], both], dim=2).view(size, 2 * length - 2)
+        return torch.cat([tokens, seen[:, -1:]], dim=1), torch.cat([token_mask, mask[:, -1:]], dim=1)
+
+    def differences(self, frames: Float[Tensor, "B T D"], both: Bool[Tensor, "B T-1"]) -> Float[Tensor, "B T-1 D"]:
+        """Of adjacent frames, through a transformer, squashed to between -1 and 1."""
+        places = self.position(torch.arange(both.shape[1], device=frames.device))
+        changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + places, both)
+        return 2 * torch.sigmoid(self.norm(changes)) - 1
+
+
+class Alignment(nn.Module):
+    """Tokens as their residuals to centres, the same ones for video and text (section 3.3)."""
+
+    def __init__(self, width: int, *, num_centers: int) -> None:
+        super().__init__()
+        self.assign = nn.Parameter(torch.randn(width, num_centers) * CENTER_DEVIATION)
+        self.centers = nn.Parameter(torch.randn(num_centers, width) * CENTER_DEVIATION)
+
+    def forward(self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
+        """The unit vector of the mean over centres of the unit vectors of weighted residuals."""
+        tokens = tokens.masked_fill(~mask[..., None], 0)
+        weights = (tokens @ self.assign).softmax(dim=-1) * mask[..., None]  # (B, N, K)
+        sums = torch.einsum("bnk,bnd->bkd", weights, tokens)
+        residuals = sums - weights.sum(dim=1)[..., None] * self.centers
+        return F.normalize(F.normalize(residuals, dim=-1).mean(dim=1), dim=-1)

@@ -1,0 +1,161 @@
+"""Models as files: folders that `save_pretrained` writes, fairseq's checkpoints, and models on the hub."""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mmpt_plugin import registry
+from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
+from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.clips.captions import load_tokenizer, token_ids
+from mmpt_plugin.models.embedding import Embedder
+
+Model = TypeVar("Model", bound="PretrainedEmbedder")
+
+# Where training starts from: of no use to weights that are trained.
+STARTS = {"bert": None, "clip": None, "pretrained": None}
+
+
+class PretrainedEmbedder(Embedder):
+    """An embedder that is written to files and read from them, with its tokenizer."""
+
+    model_type: str
+    config_type: type
+    batch_type: type = Batch
+    heads: tuple[str, ...] = ()
+    """Prefixes of weights that a pre-trained checkpoint need not have."""
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    @staticmethod
+    def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
+        """What the weights themselves tell of the configuration; it overrides what the file says."""
+        return {}
+
+    def tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """Ids of the model's own tokenizer, and their mask, on the model's device."""
+        if self.tokenizer is None:
+            raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
+        length = min(self.config.max_text_len + 2, self.config.max_position_embeddings)
+        ids, mask = token_ids(texts, self.tokenizer, max_length=length)
+        device = next(self.parameters()).device
+        return ids.to(device), mask.to(device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """model.safetensors, config.json and, where there is a tokenizer, its files."""
+        config = {"model_type": self.model_type, **asdict(self.config), **self.starts()}
+        config["encoder"] = self.encoder
+        write_folder(Path(folder), config, self.state_dict())
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(str(folder))
+
+    @classmethod
+    def starts(cls) -> dict[str, Any]:
+        known = {field.name for field in fields(cls.config_type)}
+        return {key: value for key, value in STARTS.items() if key in known}
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        path: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        encoder: str | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Model:
+        """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
+
+        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
+        dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
+        `tokenizer` is one by hub name or folder, for checkpoints, which hold none; the released VideoCLIP was trained
+        with bert-base-uncased's. `encoder` is what `embed_videos` then makes features with.
+        """
+        path = find_checkpoint(path)
+        config, weights = read_checkpoint(path)
+        name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
+        if name in registry.models and issubclass(registry.models[name].cls, cls):
+            cls = registry.models[name].cls
+        known = {field.name for field in fields(cls.config_type)}
+        if unknown := set(settings) - known:
+            raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
+        told = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
+        model = cls(cls.config_type(**plain_values(cls.config_type, told)))
+        load_strictly(model, weights, where=str(path))
+        model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
+        if tokenizer is None and (path / "tokenizer_config.json").is_file():
+            tokenizer = path
+        if tokenizer is not None:
+            model.tokenizer = load_tokenizer(str(tokenizer))
+            if len(model.tokenizer) > model.config.vocab_size:
+                raise ValueError(
+                    f"tokenizer {tokenizer} has {len(model.tokenizer)} word pieces, {path} knows "
+                    f"{model.config.vocab_size}: it was trained with another"
+                )
+        return model.eval()
+
+
+def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
+    """Whichever model the file says it is, VideoCLIP where it does not say; else as `from_pretrained`."""
+    config, _ = read_checkpoint(find_checkpoint(path))
+    name = str(config.get("_name") or config.get("model_type"))
+    kind = registry.models[name if name in registry.models else "videoclip"].cls
+    if not issubclass(kind, PretrainedEmbedder):
+        raise ValueError(f"{path} holds a '{name}', which has no from_pretrained")
+    return kind.from_pretrained(path, **options)
+
+
+def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The known ones of a configuration's values; fairseq keeps mappings and lists as strings of YAML."""
+    hints = typing.get_type_hints(config_type)
+    known = {key: value for key, value in values.items() if key in {field.name for field in fields(config_type)}}
+    return {
+        key: yaml.safe_load(value)
+        if typing.get_origin(hints[key]) in (dict, list) and isinstance(value, str)
+        else value
+        for key, value in known.items()
+    }
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a folder or a fairseq checkpoint says of its configuration, and its weights."""
+    if path.is_dir():
+        return read_folder(path)
+    return from_fairseq(read_torch_file(path), where=str(path))
+
+
+def start_from_pretrained(model: PretrainedEmbedder, name: str) -> None:
+    """All weights that the checkpoint has; a head that it lacks keeps its own."""
+    weights = read_checkpoint(find_checkpoint(name))[1]
+    heads = {key: value for key, value in model.state_dict().items() if key.startswith(model.heads)}
+    load_strictly(model, heads | weights, where=name)
+
+
+def full_mask(rows: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else mask
+
+
+def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model's configuration and weights in a fairseq checkpoint: ours, or the released VideoCLIP's.
+
+    The released checkpoint's weights stand under `mmmodel.`, ours under `model.`. It has pooling layers, which
+    its model never reads, and position_ids, which are no weights; both are left out.
+    """
+    weights = content.get("model", content.get("state_dict", content))
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{where} is no checkpoint of VideoCLIP: it has no weights under 'model'")
+    prefix = next((p for p in ("mmmodel.", "model.") if all(key.startswith(p) for key in weights)), "")
+    weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    weights = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in weights.items()
+        if ".pooler." not in key and not key.endswith(".position_ids")
+    }
+    config = (content.get("cfg") or {}).get("model") or {}
+    return dict(config) if isinstance(config, Mapping) else vars(config), weights

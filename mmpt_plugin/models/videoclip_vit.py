@@ -1,0 +1,71 @@
+"""A ViT over sparse frames and a small transformer across them: end to end, candidates by sliding windows.
+
+B clips, T frames, L text tokens, D width of CLIP's vectors, E width of this model's own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.registry import register_model
+
+
+@dataclass(kw_only=True)
+class VideoCLIPViTConfig(ClipModelConfig):
+    """16 frames, as described; the number of layers and the width are our choice."""
+
+    max_video_len: int = 16
+    num_temporal_layers: int = 2
+    embedding_dim: int = 512
+    """The width of both projection heads."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_temporal_layers", "embedding_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def hidden_size(self) -> int:
+        return self.embedding_dim
+
+
+@register_model("videoclip_vit", dataclass=VideoCLIPViTConfig)
+class VideoCLIPViT(ClipModel):
+    """Frames one by one, then across; the mean of unit vectors; a projection head a tower.
+
+    What comes across frames is added to them, and heads of CLIP's own width start as identities: on CLIP's weights
+    training starts near `clip_mean`. Train it with `best_fit_nce` on several clips of each video.
+    """
+
+    model_type = "videoclip_vit"
+    config_type = VideoCLIPViTConfig
+    heads = ("position.", "temporal.", "video_head.", "text_head.")
+
+    def add_heads(self) -> None:
+        self.position = self.backbone.text_positions(self.config.max_video_len)
+        self.temporal = self.backbone.text_encoder(self.config.num_temporal_layers)
+        self.video_head = projection(self.backbone.width, self.config.embedding_dim)
+        self.text_head = projection(self.backbone.width, self.config.embedding_dim)
+
+    def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        self.check_length(frames)
+        places = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        states = frames + attend(self.temporal, frames + places, mask)
+        return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
+
+    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+        return F.normalize(self.text_head(self.backbone.text(ids, mask)[0]), dim=-1)
+
+
+def projection(width: int, out: int) -> nn.Linear:
+    head = nn.Linear(width, out, bias=False)
+    if width == out:
+        nn.init.eye_(head.weight)
+    else:
+        nn.init.normal_(head.weight, std=width**-0.5)
+    return head

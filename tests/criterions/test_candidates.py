@@ -1,0 +1,191 @@
+"""Losses over a text's candidate clips, and SigLIP's: by hand, against plain loops, and across processes."""
+
+import math
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+from mmpt_plugin.criterions import MILNCE, NCE, BestFitNCE, CandidateNCEConfig, NCEConfig, Sigmoid, SigmoidConfig
+
+IDS = torch.tensor([7, 3, 7, 3, 3, 9])
+
+
+def pairs(size=6, width=4):
+    torch.manual_seed(0)
+    return torch.randn(size, width, dtype=torch.float64), torch.randn(size, width, dtype=torch.float64)
+
+
+def cosine(a, b):
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def looped(video, text, ids, *, temperature, together):
+    """The definition, a text and a clip at a time; `together` makes one score of the candidates' exponentials."""
+    total = 0.0
+    for i in range(len(text)):
+        scores = [math.exp(cosine(text[i], clip) / temperature) for clip in video]
+        own = [score for score, video_id in zip(scores, ids.tolist(), strict=True) if video_id == ids[i]]
+        total -= math.log(together(own) / sum(scores))
+    return total / len(text)
+
+
+@pytest.mark.parametrize(("criterion", "together"), [(BestFitNCE, max), (MILNCE, sum)])
+def test_equals_a_plain_loop(criterion, together):
+    video, text = pairs()
+    loss = criterion(CandidateNCEConfig(temperature=0.5))(video, text, video_ids=IDS)
+    assert loss.item() == pytest.approx(looped(video, text, IDS, temperature=0.5, together=together), rel=1e-6)
+
+
+def test_the_most_similar_clip_of_the_own_video_is_the_positive():
+    """One text, [1, 0], of video 0, whose clips score 0 and 2; a clip of video 1 scores 1."""
+    video = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 0.0]])
+    text = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    config = CandidateNCEConfig(temperature=1.0, l2_normalize=False)
+    total = 1 + math.exp(2) + math.exp(1)
+    even = math.log(3)  # the other texts are equally near to all three clips
+    ids = torch.tensor([0, 0, 1])
+    best = BestFitNCE(config)(video, text, video_ids=ids)
+    assert best.item() == pytest.approx((math.log(total) - 2 + 2 * even) / 3)
+    summed = MILNCE(config)(video, text, video_ids=ids)
+    expected = (math.log(total) - math.log(1 + math.exp(2)) + (even - math.log(2)) + even) / 3
+    assert summed.item() == pytest.approx(expected)
+
+
+def test_other_clips_of_the_own_video_are_pushed_away():
+    """Descent lowers the score of a candidate that is not the best, unlike under the sum's loss."""
+    video = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    text = torch.tensor([[1.0, 0.0]] * 3)
+    config = CandidateNCEConfig(temperature=1.0, l2_normalize=False)
+    BestFitNCE(config)(video, text, video_ids=torch.tensor([0, 0, 0])).backward()
+    assert video.grad[0, 0] > 0
+    assert video.grad[1, 0] < 0
+
+
+def test_videos_of_one_clip_each_make_both_the_plain_loss():
+    video, text = pairs()
+    plain = NCE(NCEConfig(temperature=0.07, l2_normalize=True, directions="text_to_video"))(video, text)
+    for criterion in (BestFitNCE, MILNCE):
+        loss = criterion(CandidateNCEConfig())(video, text, video_ids=torch.arange(6))
+        torch.testing.assert_close(loss, plain)
+
+
+def test_recall_counts_texts_whose_video_is_found():
+    """Text 0 is nearest to a clip of its own video, though not to its own clip; text 2 to another video's."""
+    video = torch.tensor([[0.5, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    text = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    config = CandidateNCEConfig(l2_normalize=False)
+    _, metrics = BestFitNCE(config).with_metrics(video, text, video_ids=torch.tensor([0, 0, 1]))
+    assert metrics == {"t2v_recall@1": pytest.approx(2 / 3)}
+
+
+def looped_sigmoid(video, text, *, scale, bias):
+    total = 0.0
+    for i, clip in enumerate(video):
+        for j, words in enumerate(text):
+            sign = 1 if i == j else -1
+            total += math.log1p(math.exp(-sign * (scale * cosine(clip, words) + bias)))
+    return total / len(video)
+
+
+@pytest.mark.parametrize("texts_at_once", [1, 4, 1024])
+def test_sigmoid_equals_a_plain_loop(texts_at_once):
+    video, text = pairs()
+    criterion = Sigmoid(SigmoidConfig(texts_at_once=texts_at_once))
+    loss, metrics = criterion.with_metrics(video, text)
+    assert loss.item() == pytest.approx(looped_sigmoid(video, text, scale=10, bias=-10), rel=1e-6)
+    scores = F.normalize(video, dim=1) @ F.normalize(text, dim=1).T
+    assert metrics["v2t_recall@1"] == pytest.approx(float((scores.argmax(1) == torch.arange(6)).float().mean()))
+
+
+def test_sigmoid_starts_where_the_paper_does():
+    """t' = log 10, b = -10; both are learned."""
+    criterion = Sigmoid(SigmoidConfig())
+    criterion(*pairs()).backward()
+    assert criterion.log_scale.item() == pytest.approx(math.log(10))
+    assert criterion.bias.item() == -10
+    assert all(parameter.grad is not None and parameter.grad != 0 for parameter in criterion.parameters())
+
+
+def test_sigmoid_never_holds_all_scores():
+    """128 videos against 128 texts, 16 at a time: what forward keeps for backward is less than 128 x 128 scores."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        Sigmoid(SigmoidConfig(texts_at_once=16))(*(rows.requires_grad_(True) for rows in pairs(128)))
+    assert 0 < sum(kept) < 128 * 128
+
+
+def test_a_learned_temperature_stays_within_clips_limit_and_can_come_back():
+    criterion = NCE(NCEConfig(temperature=0.01, learn_temperature=True, l2_normalize=True))
+    with torch.no_grad():
+        criterion.log_scale += 3
+    video, _ = pairs()
+    criterion(video, video.flip(0)).backward()  # every pair is wrong: a smaller scale is better
+    assert criterion.scale().item() == pytest.approx(100)
+    assert criterion.log_scale.grad > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CandidateNCEConfig(temperature=0.0), r"criterion.temperature must be positive, got 0.0"),
+        (lambda: NCEConfig(temperature=0.005, learn_temperature=True), r"kept at 0.01 or above, got 0.005"),
+        (lambda: SigmoidConfig(temperature=-1.0), r"criterion.temperature must be positive, got -1.0"),
+        (lambda: SigmoidConfig(texts_at_once=0), r"criterion.texts_at_once must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+CRITERIONS = {
+    "best_fit": (BestFitNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
+    "mil": (MILNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
+    "sigmoid": (Sigmoid, SigmoidConfig(texts_at_once=2)),
+}
+
+
+def graded(name, video, text, ids, weights):
+    """The loss, and the gradients of two weights and of the criterion's own parameters."""
+    cls, config = CRITERIONS[name]
+    criterion = cls(config).double()
+    weights = [weight.clone().requires_grad_(True) for weight in weights]
+    named = {"video_ids": ids} if name != "sigmoid" else {}
+    loss = criterion(video @ weights[0], text @ weights[1], **named)
+    loss.backward()
+    return [loss.detach(), *(leaf.grad for leaf in [*weights, *criterion.parameters()])]
+
+
+def one_rank(rank: int, world_size: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    video, text, *weights = torch.load(f"{folder}/pairs.pt", weights_only=True)
+    each = len(video) // world_size
+    rows = slice(rank * each, (rank + 1) * each)
+    for name in CRITERIONS:
+        mean = graded(name, video[rows], text[rows], IDS[rows], weights)
+        for value in mean:
+            dist.all_reduce(value)
+            value /= world_size
+        if rank == 0:
+            torch.save(mean, f"{folder}/{name}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path, world_size):
+    """Video 7's clips, and video 3's, lie on different ranks; three ranks tell the ring's directions apart."""
+    torch.manual_seed(1)
+    tensors = [*pairs(), torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)]
+    torch.save(tensors, tmp_path / "pairs.pt")
+    mp.spawn(one_rank, args=(world_size, str(tmp_path)), nprocs=world_size)
+    video, text, *weights = tensors
+    for name in CRITERIONS:
+        found = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for value, expected in zip(found, graded(name, video, text, IDS, weights), strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
