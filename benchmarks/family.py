@@ -1,0 +1,140 @@
+"""The family's models and losses on the embedded data, from the same features, start and updates, over seeds.
+
+    python -m benchmarks.family --seeds 3 --json
+
+Wants what `make demo` leaves in data/toy_kitchen. Its features, of width 1280, are cut to their first 128 principal
+components, so that a transformer across them is as cheap as the others; CLIP's towers begin from random weights, and
+its vision tower is not used. Every run is a process of its own, one thread each: a real `mmpt train`, whose seconds and
+peak memory (all of the process, torch included) are taken, then an evaluation on the held-out clips.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from mmpt_plugin.clips.prepare import make_shards
+
+DATA = Path("data/toy_kitchen")
+WIDTH = 128
+MODELS = ("videoclip", "clip_mean", "clip2video", "videoclip_vit")
+SHIFTS = (5, 10, 20)  # seconds
+COLUMNS = ("t2v_recall@1", "t2v_recall@10", "v2t_recall@10", "seconds", "megabytes")
+
+# What a process runs: its arguments are the training's, then the evaluation's, and where to write what it took.
+RUN = """
+import json, resource, sys, time
+from pathlib import Path
+from mmpt_plugin.cli import main
+train, evaluate, out = json.loads(sys.argv[1])
+begin = time.monotonic()
+assert main(train) == 0
+took = {"seconds": time.monotonic() - begin, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+assert main(evaluate) == 0
+Path(out).write_text(json.dumps(took))
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    model: str
+    criterion: str
+    shift: int = 0
+    """Seconds by which captions come too late."""
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.criterion}" + (f" +{self.shift} s" if self.shift else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=7, help="of 15 updates (default 7)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    arguments = parser.parse_args()
+    jobs = [(setting, seed) for seed in range(1, arguments.seeds + 1) for setting in settings()]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folder = Path(name)
+        narrow_features(folder)
+        results = list(pool.map(lambda job: run(folder, *job, epochs=arguments.epochs), jobs))
+    table = {}
+    for setting in settings():
+        mine = [result for (job, _), result in zip(jobs, results, strict=True) if job == setting]
+        table[str(setting)] = {key: spread([result[key] for result in mine]) for key in COLUMNS}
+        cells = "  ".join(f"{key} {m:.3g} ± {s:.2g}" for key, (m, s) in table[str(setting)].items())
+        print(f"{setting!s:32} {cells}")
+    if arguments.json:
+        print(json.dumps({"seeds": arguments.seeds, "updates": 15 * arguments.epochs, "mean_and_stdev": table}))
+
+
+def settings() -> Iterator[Setting]:
+    """Every model with nce; every loss with one model; three of them with captions that come late."""
+    yield from (Setting(model, "nce") for model in MODELS)
+    yield from (Setting("videoclip_vit", criterion) for criterion in ("mil_nce", "best_fit_nce", "sigmoid"))
+    for shift in SHIFTS:
+        yield from (Setting("videoclip_vit", criterion, shift) for criterion in ("nce", "mil_nce", "best_fit_nce"))
+
+
+def narrow_features(folder: Path) -> None:
+    """The principal components of the training videos' features, for all videos, and shards of the training ones."""
+    videos = (DATA / "train.txt").read_text().split()
+    rows = np.concatenate([np.load(DATA / "features" / f"{video}.npy").astype(np.float32) for video in videos])
+    center = rows.mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov((rows - center).T))
+    axes = axes[:, ::-1][:, :WIDTH] / np.sqrt(variances[-1])
+    (folder / "features").mkdir()
+    for path in (DATA / "features").glob("*.npy"):
+        np.save(folder / "features" / path.name, ((np.load(path) - center) @ axes).astype(np.float16))
+    make_shards(
+        videos,
+        features=folder / "features",
+        captions=DATA / "captions",
+        tokenizer=str(DATA / "tokenizer"),
+        out=folder / "shards",
+    )
+
+
+def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, float]:
+    save_dir = folder / f"{setting}-{seed}".replace(" ", "_")
+    train = [
+        "train", f"{setting.model}/toy_kitchen", f"checkpoint.save_dir={save_dir}", f"common.log_file={save_dir}.log",
+        f"common.seed={seed}", "dataset.num_workers=0", f"optimization.max_epoch={epochs}", "optimization.lr=1e-3",
+        f"criterion._name={setting.criterion}", "sampler._name=uniform", "sampler.clusters_from=null",
+        f"task.dataset.splits.train={folder}/shards", "task.dataset.frames=null", "task.dataset.pairs_per_video=8",
+        f"task.dataset.caption_shift={setting.shift}", "model.max_video_len=32",
+    ]  # fmt: skip
+    if setting.model == "videoclip":
+        train += [f"model.feature_dim={WIDTH}"]
+    if setting.criterion == "sigmoid":
+        train += ["criterion.temperature=0.1", "criterion.learn_temperature=null", "criterion.l2_normalize=null"]
+    evaluate = [
+        "evaluate", "videoclip/zeroshot", "task=toy_kitchen_clips", f"checkpoint={save_dir}/checkpoint_last.pt",
+        f"task.dataset.features={folder}/features", "--json", str(save_dir / "metrics.json"),
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps([train, evaluate, str(save_dir / "took.json")])],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{setting}: {done.stderr[-2000:]}")
+    result: dict[str, float] = json.loads((save_dir / "metrics.json").read_text())["metrics"]
+    result |= json.loads((save_dir / "took.json").read_text())
+    print(f"{setting}, seed {seed}: t2v_recall@10 {result['t2v_recall@10']:.3f}", flush=True)
+    return result
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
