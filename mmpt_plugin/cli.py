@@ -355,14 +355,15 @@ def run_launch(arguments: argparse.Namespace) -> int:
         raise ValueError("--parts shares out videos: it goes with extract")
     if command.command == "train":
         plans = launch.plan_training(command.project, command.overrides, profile)
-        logs = plans[0].folder / "slurm"
     else:
         inputs = launched_videos(command, arguments.parts)
         plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
-        logs = plans[0].folder / "slurm"
-        if arguments.parts > 1:
-            total, plans = len(plans), launch.unfinished(plans)
-            print(f"{len(plans)} of {total} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}")
+    logs = (plans[0].folder if len(plans) == 1 else plans[0].folder.parent) / "slurm"
+    if arguments.parts > 1:
+        plans = launch.unfinished(plans)
+        print(
+            f"{len(plans)} of {arguments.parts} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}"
+        )
     name = f"mmpt-{command.command}"
     if arguments.dry_run:
         print(launch.dry_run(plans, profile, name=name, logs=logs))
