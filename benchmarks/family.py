@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 
+from benchmarks.ablations import spread
 from mmpt_plugin.clips.prepare import make_shards
 
 DATA = Path("data/toy_kitchen")
@@ -130,10 +130,6 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
     result |= json.loads((save_dir / "took.json").read_text())
     print(f"{setting}, seed {seed}: t2v_recall@10 {result['t2v_recall@10']:.3f}", flush=True)
     return result
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

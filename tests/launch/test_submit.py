@@ -44,6 +44,21 @@ def test_a_dry_run_prints_the_command_of_each_rank(capsys):
         assert "--cpu" not in words
 
 
+def test_bf16_on_h100_can_be_looked_at_too(capsys):
+    words = [
+        "launch",
+        "videoclip/pretrain",
+        "--profile",
+        "h100x8x2",
+        "--dry-run",
+        "common.bf16=true",
+        "common.fp16=false",
+    ]
+    text = printed(capsys, *words)
+    assert "# and in bf16, for which fairseq-train has no flag" in text
+    assert text.count("fairseq-train --") == 16
+
+
 def test_an_arrays_batch_file_has_as_many_members(capsys, tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).touch()
