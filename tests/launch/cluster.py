@@ -7,6 +7,7 @@ addresses of the loopback interface. Root on Debian only.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 HOSTS = Path("/etc/hosts")
+LOCK = Path("/run/lock/slurm-for-tests")
 NETWORK = "127.0.99"
 
 CONFIGURATION = """\
@@ -240,9 +242,14 @@ def install() -> None:
 
 @contextlib.contextmanager
 def running(folder: Path, num_nodes: int) -> Iterator[Cluster]:
-    """A cluster within; its commands are on the PATH and find it."""
+    """A cluster within, found by SLURM's commands; the only one on this machine, whose node names it takes."""
     install()
-    cluster = Cluster(folder, num_nodes)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from started(Cluster(folder, num_nodes))
+
+
+def started(cluster: Cluster) -> Iterator[Cluster]:
     before = dict(os.environ)
     os.environ.update(cluster.environment)
     try:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ from tests.launch.cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.fairseq]
 
-LONG = ["optimization.max_epoch=30", "task.dataset.pairs_per_video=16"]
-"""360 updates on two nodes, 12 an epoch, a save every 5: long enough to be interrupted within an epoch."""
+LONG = ["optimization.max_epoch=16", "task.dataset.pairs_per_video=16"]
+"""192 updates on two nodes, 12 an epoch, a save every 5: long enough to be interrupted within an epoch."""
 SAVES = ["checkpoint.save_interval_updates=5", "checkpoint.keep_interval_updates=2"]
 
 
@@ -67,9 +67,9 @@ class Run:
         return len((self.folder / "starts.jsonl").read_text().splitlines())
 
     def task_on(self, node: str) -> int:
-        """The process that trains there."""
-        pids = self.slurm.step_processes(node)
-        (task,) = [pid for pid in pids if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        """The process that trains there; srun, where the batch script runs, has the same words after its own."""
+        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.slurm.step_processes(node)}
+        (task,) = [pid for pid, word in words.items() if b"python" in word[0] and b"submitit.core._submit" in word]
         return task
 
     def resumes_after(self, happening: Callable[[], object], what: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,8 +84,9 @@ class Run:
 
 
 @pytest.fixture
-def training(slurm, narrated, tmp_path) -> Run:
-    return Run(slurm, tmp_path / "run", narrated.project)
+def training(slurm, narrated, tmp_path) -> Iterator[Run]:
+    yield Run(slurm, tmp_path / "run", narrated.project)
+    slurm.command("scancel", "--user=root")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def straight(slurm, narrated, tmp_path_factory) -> dict[int, float]:
     """Loss by update of the long training on two nodes, left alone."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     alone = Run(slurm, folder, narrated.project).launch(*LONG, *SAVES).ends("COMPLETED")
-    assert [number for number, _ in alone.updates] == list(range(1, 361))
+    assert [number for number, _ in alone.updates] == list(range(1, 193))
     return dict(alone.updates)
 
 
@@ -119,13 +120,13 @@ def test_nodes_train_as_one_process_with_all_their_clusters(training, narrated, 
 
 
 def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, capsys):
-    """SLURM sends SIGUSR2 45 s before the end of a minute."""
-    training.launch(*LONG, "optimization.max_epoch=60", hours=1 / 60, signal_seconds=45)
+    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier."""
+    training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30)
     wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
     training.resumes_after(lambda: None, "time limit", capsys)
     training.ends("COMPLETED")
     numbers = [number for number, _ in training.updates]
-    assert numbers == list(range(1, 721)), "an update was lost or made twice"
+    assert numbers == list(range(1, 361)), "an update was lost or made twice"
     for number, loss in training.updates[: len(straight)]:
         assert loss == pytest.approx(straight[number], abs=2e-4)
 
@@ -137,7 +138,7 @@ def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, c
     urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
     training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", capsys)
     training.ends("COMPLETED")
-    assert [number for number, _ in training.updates] == list(range(1, 361))
+    assert [number for number, _ in training.updates] == list(range(1, 193))
     assert_same_curve(training, straight)
 
 
@@ -210,7 +211,7 @@ def test_a_full_disk_fails_the_job_and_keeps_the_last_whole_checkpoint(training,
         fill(training.folder / "filler")
         training.ends("FAILED")
         made = len(training.updates)
-        assert made < 360
+        assert made < 192
         (training.folder / "filler").unlink()
         training.launch(*LONG, *SAVES).ends("COMPLETED")
         assert training.updates[made][0] > 30, "it has not begun again"
