@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import torch
 from submitit import JobEnvironment
@@ -33,24 +33,28 @@ logger = logging.getLogger(__name__)
 # The exit that asks for another start: of submitit's local controller, and of `requeue_lines`.
 INTERRUPTED = LOCAL_REQUEUE_RETURN_CODE
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
 # A run that starts this often from the same checkpoint gets no further by being started again.
 STARTS_WITHOUT_PROGRESS = 5
 
 
 class Told:
-    """Takes SIGTERM, and SIGUSR2 where submitit's own handler was, for a request to stop."""
+    """Takes SIGTERM, and SIGUSR2 in place of submitit's own handler, for a request to stop."""
 
     def __init__(self, env: JobEnvironment, signal_seconds: int) -> None:
         self.env, self.signal_seconds = env, signal_seconds
         self.submitit_handler = signal.getsignal(signal.SIGUSR2)
-        self.process = os.getpid()
         self.signals: set[int] = set()
 
-    def __call__(self, signum: int, frame: FrameType | None = None) -> None:
+    def listen(self, arrivals: socket.socket) -> None:
+        while number := arrivals.recv(1):
+            if number[0] in SIGNALS:
+                self(number[0])
+
+    def __call__(self, signum: int) -> None:
         from mmpt_plugin.fairseq_bridge.stopping import stop
 
-        if os.getpid() != self.process:  # a loader's worker: SLURM signals every process of a step
-            return
         self.signals.add(signum)
         if stop.requested:
             return
@@ -80,13 +84,21 @@ class Told:
 
 @contextmanager
 def stop_when_told(env: JobEnvironment, signal_seconds: int) -> Iterator[Told]:
+    """Within, signals reach a thread of their own: while the main thread waits for another rank in a collective, Python
+    runs no handler, and that is when the job may have to be queued again without an update."""
     told = Told(env, signal_seconds)
-    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    arrivals, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    signal.set_wakeup_fd(wakeup.fileno())
+    threading.Thread(target=told.listen, args=(arrivals,), daemon=True).start()
     try:
         yield told
     finally:
+        signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
+        wakeup.close()
 
 
 def is_running(env: JobEnvironment) -> bool:

@@ -149,6 +149,7 @@ def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(train
 
     def stall_and_signal() -> None:
         os.kill(training.task_on("node2"), signal.SIGSTOP)
+        time.sleep(2)  # until the other waits for it in a collective, where Python runs no signal handler
         training.slurm.command("scancel", "--signal=USR2", training.job_id)
 
     training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", capsys)
