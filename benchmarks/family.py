@@ -50,9 +50,16 @@ class Setting:
     criterion: str
     shift: int = 0
     """Seconds by which captions come too late."""
+    warm: bool = False
+    """Whether it goes on from what `START` has learned with the same seed."""
 
     def __str__(self) -> str:
-        return f"{self.model} {self.criterion}" + (f" +{self.shift} s" if self.shift else "")
+        late = f" +{self.shift} s" if self.shift else ""
+        return f"{self.model} {self.criterion}{late}{' warm' if self.warm else ''}"
+
+
+START = Setting("videoclip_vit", "nce")
+LOSSES = ("nce", "mil_nce", "best_fit_nce")
 
 
 def main() -> None:
@@ -61,14 +68,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=7, help="of 15 updates (default 7)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
-    jobs = [(setting, seed) for seed in range(1, arguments.seeds + 1) for setting in settings()]
+    results: dict[Setting, list[dict[str, float]]] = {setting: [] for setting in (*cold_settings(), *warm_settings())}
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
         narrow_features(folder)
-        results = list(pool.map(lambda job: run(folder, *job, epochs=arguments.epochs), jobs))
+        for settings in (cold_settings, warm_settings):
+            jobs = [(setting, seed) for seed in range(1, arguments.seeds + 1) for setting in settings()]
+            for (setting, _), result in zip(
+                jobs, pool.map(lambda job: run(folder, *job, epochs=arguments.epochs), jobs), strict=True
+            ):
+                results[setting].append(result)
     table = {}
-    for setting in settings():
-        mine = [result for (job, _), result in zip(jobs, results, strict=True) if job == setting]
+    for setting, mine in results.items():
         table[str(setting)] = {key: spread([result[key] for result in mine]) for key in COLUMNS}
         cells = "  ".join(f"{key} {m:.3g} ± {s:.2g}" for key, (m, s) in table[str(setting)].items())
         print(f"{setting!s:32} {cells}")
@@ -76,12 +87,16 @@ def main() -> None:
         print(json.dumps({"seeds": arguments.seeds, "updates": 15 * arguments.epochs, "mean_and_stdev": table}))
 
 
-def settings() -> Iterator[Setting]:
+def cold_settings() -> Iterator[Setting]:
     """Every model with nce; every loss with one model; three of them with captions that come late."""
     yield from (Setting(model, "nce") for model in MODELS)
     yield from (Setting("videoclip_vit", criterion) for criterion in ("mil_nce", "best_fit_nce", "sigmoid"))
-    for shift in SHIFTS:
-        yield from (Setting("videoclip_vit", criterion, shift) for criterion in ("nce", "mil_nce", "best_fit_nce"))
+    yield from (Setting("videoclip_vit", criterion, shift) for shift in SHIFTS for criterion in LOSSES)
+
+
+def warm_settings() -> Iterator[Setting]:
+    """Late captions for a model that knows something already, as a pretrained CLIP does."""
+    yield from (Setting("videoclip_vit", criterion, shift, warm=True) for shift in SHIFTS for criterion in LOSSES)
 
 
 def narrow_features(folder: Path) -> None:
@@ -104,7 +119,7 @@ def narrow_features(folder: Path) -> None:
 
 
 def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, float]:
-    save_dir = folder / f"{setting}-{seed}".replace(" ", "_")
+    save_dir = folder_of(folder, setting, seed)
     train = [
         "train", f"{setting.model}/toy_kitchen", f"checkpoint.save_dir={save_dir}", f"common.log_file={save_dir}.log",
         f"common.seed={seed}", "dataset.num_workers=0", f"optimization.max_epoch={epochs}", "optimization.lr=1e-3",
@@ -112,6 +127,8 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
         f"task.dataset.splits.train={folder}/shards", "task.dataset.frames=null", "task.dataset.pairs_per_video=8",
         f"task.dataset.caption_shift={setting.shift}", "model.max_video_len=32",
     ]  # fmt: skip
+    if setting.warm:
+        train += [f"checkpoint.finetune_from_model={folder_of(folder, START, seed)}/checkpoint_last.pt"]
     if setting.model == "videoclip":
         train += [f"model.feature_dim={WIDTH}"]
     if setting.criterion == "sigmoid":
@@ -130,6 +147,10 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
     result |= json.loads((save_dir / "took.json").read_text())
     print(f"{setting}, seed {seed}: t2v_recall@10 {result['t2v_recall@10']:.3f}", flush=True)
     return result
+
+
+def folder_of(folder: Path, setting: Setting, seed: int) -> Path:
+    return folder / f"{setting}-{seed}".replace(" ", "_")
 
 
 if __name__ == "__main__":

@@ -85,19 +85,21 @@ class Told:
 @contextmanager
 def stop_when_told(env: JobEnvironment, signal_seconds: int) -> Iterator[Told]:
     """Within, signals reach a thread of their own: while the main thread waits for another rank in a collective, Python
-    runs no handler, and that is when the job may have to be queued again without an update."""
+    runs no handler, and that is when the job may have to be queued again without an update. Afterwards they come too
+    late and are ignored, by the interpreter's shutdown too, which would take any other handler away."""
     told = Told(env, signal_seconds)
     arrivals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wakeup.fileno())
     threading.Thread(target=told.listen, args=(arrivals,), daemon=True).start()
     try:
         yield told
     finally:
         signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         wakeup.close()
 
 

@@ -63,14 +63,11 @@ def test_frames_come_back_by_seconds_and_the_last_second_ends_black(tmp_path):
     assert levels(tmp_path / "v.mp4", fps=10) == [*range(1, 26), 0, 0, 0, 0, 0]
 
 
-def test_equal_frames_give_equal_pictures_and_nothing_beside(tmp_path):
+def test_equal_frames_give_equal_files_and_nothing_beside(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, frames, fps=10)
-    shown = [
-        np.stack(read_frames(tmp_path / name, [i / 10 for i in range(12)], height=48)) for name in ("a.mp4", "b.mp4")
-    ]
-    np.testing.assert_array_equal(*shown)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 

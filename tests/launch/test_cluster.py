@@ -120,10 +120,11 @@ def test_nodes_train_as_one_process_with_all_their_clusters(training, narrated, 
 
 
 def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, capsys):
-    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier."""
+    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs."""
     training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30)
     wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
     training.resumes_after(lambda: None, "time limit", capsys)
+    training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=10")
     training.ends("COMPLETED")
     numbers = [number for number, _ in training.updates]
     assert numbers == list(range(1, 361)), "an update was lost or made twice"
