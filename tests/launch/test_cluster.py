@@ -20,8 +20,8 @@ from tests.launch.cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.fairseq]
 
-LONG = ["optimization.max_epoch=16", "task.dataset.pairs_per_video=16"]
-"""192 updates on two nodes, 12 an epoch, a save every 5: long enough to be interrupted within an epoch."""
+LONG = ["optimization.max_epoch=10", "task.dataset.pairs_per_video=16"]
+"""120 updates on two nodes, 12 an epoch, a save every 5: long enough to be interrupted within an epoch."""
 SAVES = ["checkpoint.save_interval_updates=5", "checkpoint.keep_interval_updates=2"]
 
 
@@ -94,7 +94,7 @@ def straight(slurm, narrated, tmp_path_factory) -> dict[int, float]:
     """Loss by update of the long training on two nodes, left alone."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     alone = Run(slurm, folder, narrated.project).launch(*LONG, *SAVES).ends("COMPLETED")
-    assert [number for number, _ in alone.updates] == list(range(1, 193))
+    assert [number for number, _ in alone.updates] == list(range(1, 121))
     return dict(alone.updates)
 
 
@@ -135,18 +135,18 @@ def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straig
 def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, capsys):
     """Another job takes all CPUs of the nodes; the checkpoint is that of the update under way, not of the last save."""
     training.launch(*LONG)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
     urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
     training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", capsys)
     training.ends("COMPLETED")
-    assert [number for number, _ in training.updates] == list(range(1, 193))
+    assert [number for number, _ in training.updates] == list(range(1, 121))
     assert_same_curve(training, straight)
 
 
 def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, capsys):
     """One of the two tasks stands still; with 10 s to go rank 0 waits 8."""
     training.launch(*LONG, *SAVES, signal_seconds=10)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
 
     def stall_and_signal() -> None:
         os.kill(training.task_on("node2"), signal.SIGSTOP)
@@ -159,7 +159,7 @@ def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(train
 
 def test_scontrol_requeue_in_mid_epoch(training, straight, capsys):
     training.launch(*LONG, *SAVES)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
     again = ["scontrol", "requeue", training.job_id]
     training.resumes_after(lambda: training.slurm.command(*again), "scontrol requeue", capsys)
     assert_same_curve(training.ends("COMPLETED"), straight)
@@ -167,7 +167,7 @@ def test_scontrol_requeue_in_mid_epoch(training, straight, capsys):
 
 def test_a_node_that_dies_in_mid_step(training, straight, capsys):
     training.launch(*LONG, *SAVES)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
 
     def power_failure() -> None:
         training.slurm.kill_node("node1")
@@ -180,14 +180,14 @@ def test_a_node_that_dies_in_mid_step(training, straight, capsys):
 @pytest.mark.parametrize("node", ["node1", "node2"])
 def test_a_task_that_is_killed_takes_the_job_down_and_brings_it_back(training, straight, node, capsys):
     training.launch(*LONG, *SAVES)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
     training.resumes_after(lambda: os.kill(training.task_on(node), signal.SIGKILL), f"a task killed on {node}", capsys)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
 def test_a_cancelled_job_is_saved_and_not_started_again(training):
     training.launch(*LONG)
-    training.wait_for_update(40)
+    training.wait_for_update(20)
     training.slurm.command("scancel", training.job_id)
     training.ends("CANCELLED")
     time.sleep(8)
@@ -209,14 +209,14 @@ def test_a_full_disk_fails_the_job_and_keeps_the_last_whole_checkpoint(training,
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", training.folder], check=True)
     try:
         training.launch(*LONG, *SAVES)
-        training.wait_for_update(40)
+        training.wait_for_update(20)
         fill(training.folder / "filler")
         training.ends("FAILED")
         made = len(training.updates)
-        assert made < 192
+        assert made < 120
         (training.folder / "filler").unlink()
         training.launch(*LONG, *SAVES).ends("COMPLETED")
-        assert training.updates[made][0] > 30, "it has not begun again"
+        assert training.updates[made][0] > 10, "it has not begun again"
         assert_same_curve(training, straight)
     finally:
         subprocess.run(["umount", "--lazy", training.folder], check=True)
