@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmpt_plugin.models.clip import Backbone, ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.models.backbone import Backbone
+from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
 from mmpt_plugin.registry import register_model
 
 CENTER_DEVIATION = 0.125

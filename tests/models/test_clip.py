@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from mmpt_plugin.checkpoint import read_torch_file
 from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.models import ClipMean, ClipModelConfig, VideoCLIP, load_model
-from mmpt_plugin.models.clip import backbone_config, chunked, cut_text, load_clip
+from mmpt_plugin.models.backbone import backbone_config, load_clip
+from mmpt_plugin.models.clip import chunked, cut_text
 from mmpt_plugin.registry import models
 from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
 
