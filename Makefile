@@ -31,7 +31,7 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 unit: .venv/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The bridge on Meta's own fairseq 0.12.2, which stands before ve-fairseq on the path. READTHEDOCS leaves out its C++
 # parts, of which the sdist lacks files and this project needs none; its own fairseq-train does not start on Python 3.11.

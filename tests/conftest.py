@@ -78,3 +78,15 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
             f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         )
     return done
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait for SLURM come first: another process has done the rest by the time they end."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured, whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,15 +71,14 @@ class Run:
         (task,) = [pid for pid, word in words.items() if b"python" in word[0] and b"submitit.core._submit" in word]
         return task
 
-    def resumes_after(self, happening: Callable[[], object], what: str, capsys: pytest.CaptureFixture[str]) -> None:
-        """The job starts again and trains on; says how long that took."""
+    def resumes_after(self, happening: Callable[[], object], what: str, record_property: Callable[..., None]) -> None:
+        """The job starts again and trains on; the tests' summary says how long that took."""
         before, begin = self.starts, time.monotonic()
         happening()
         wait_until(lambda: self.starts > before, f"another start after {what}", seconds=120)
         made = len(self.updates)
         wait_until(lambda: len(self.updates) > made, "an update after it", seconds=60)
-        with capsys.disabled():
-            sys.stdout.write(f"\n{what}: training again after {time.monotonic() - begin:.0f} s\n")
+        record_property(what, f"training again after {time.monotonic() - begin:.0f} s")
 
 
 @pytest.fixture
@@ -119,11 +117,11 @@ def test_nodes_train_as_one_process_with_all_their_clusters(training, narrated, 
     assert training.updates == [(number, pytest.approx(loss, abs=2e-4)) for number, loss in alone.updates]
 
 
-def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, capsys):
+def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, record_property):
     """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs."""
     training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30)
     wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
-    training.resumes_after(lambda: None, "time limit", capsys)
+    training.resumes_after(lambda: None, "time limit", record_property)
     training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=10")
     training.ends("COMPLETED")
     numbers = [number for number, _ in training.updates]
@@ -132,18 +130,18 @@ def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straig
         assert loss == pytest.approx(straight[number], abs=2e-4)
 
 
-def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, capsys):
+def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, record_property):
     """Another job takes all CPUs of the nodes; the checkpoint is that of the update under way, not of the last save."""
     training.launch(*LONG)
     training.wait_for_update(20)
     urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
-    training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", capsys)
+    training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", record_property)
     training.ends("COMPLETED")
     assert [number for number, _ in training.updates] == list(range(1, 121))
     assert_same_curve(training, straight)
 
 
-def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, capsys):
+def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, record_property):
     """One of the two tasks stands still; with 10 s to go rank 0 waits 8."""
     training.launch(*LONG, *SAVES, signal_seconds=10)
     training.wait_for_update(20)
@@ -153,19 +151,19 @@ def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(train
         time.sleep(2)  # until the other waits for it in a collective, where Python runs no signal handler
         training.slurm.command("scancel", "--signal=USR2", training.job_id)
 
-    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", capsys)
+    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", record_property)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
-def test_scontrol_requeue_in_mid_epoch(training, straight, capsys):
+def test_scontrol_requeue_in_mid_epoch(training, straight, record_property):
     training.launch(*LONG, *SAVES)
     training.wait_for_update(20)
     again = ["scontrol", "requeue", training.job_id]
-    training.resumes_after(lambda: training.slurm.command(*again), "scontrol requeue", capsys)
+    training.resumes_after(lambda: training.slurm.command(*again), "scontrol requeue", record_property)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
-def test_a_node_that_dies_in_mid_step(training, straight, capsys):
+def test_a_node_that_dies_in_mid_step(training, straight, record_property):
     training.launch(*LONG, *SAVES)
     training.wait_for_update(20)
 
@@ -173,15 +171,17 @@ def test_a_node_that_dies_in_mid_step(training, straight, capsys):
         training.slurm.kill_node("node1")
         training.slurm.start_node("node1")
 
-    training.resumes_after(power_failure, "node failure", capsys)
+    training.resumes_after(power_failure, "node failure", record_property)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
-def test_a_task_that_is_killed_takes_the_job_down_and_brings_it_back(training, straight, node, capsys):
+def test_a_task_that_is_killed_takes_the_job_down_and_brings_it_back(training, straight, node, record_property):
     training.launch(*LONG, *SAVES)
     training.wait_for_update(20)
-    training.resumes_after(lambda: os.kill(training.task_on(node), signal.SIGKILL), f"a task killed on {node}", capsys)
+    training.resumes_after(
+        lambda: os.kill(training.task_on(node), signal.SIGKILL), f"a task killed on {node}", record_property
+    )
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
