@@ -61,7 +61,10 @@ class CandidateNCE(SimilarityCriterion):
 
 @register_criterion("best_fit_nce", dataclass=CandidateNCEConfig)
 class BestFitNCE(CandidateNCE):
-    """The most similar candidate is the positive; all other clips, its own video's too, are negatives."""
+    """The most similar candidate is the positive; all other clips, its own video's too, are negatives.
+
+    For weights that know something already: from random ones, whatever is nearest by chance confirms itself.
+    """
 
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
         best = scores.masked_fill(~candidates, -torch.inf).argmax(dim=1)
