@@ -18,7 +18,8 @@ from statistics import median
 
 from benchmarks.decode import FPS, moving_pattern
 from mmpt_plugin.features.extract import extract
-from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
+from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
 from mmpt_plugin.features.video import read_all, write_video
 
 SECONDS, CLIP = 60, 10

@@ -20,7 +20,8 @@ from mmpt_plugin.clips.deduplicate import Unit, deduplicate
 from mmpt_plugin.clips.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.clips.sources import Narration, caption_source, within
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.features.frames import Videos, open_videos
+from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.frames import Videos
 from mmpt_plugin.features.shards import ShardWriter
 
 NAMED = 10  # incomplete videos that a message shows

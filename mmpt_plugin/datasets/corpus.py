@@ -18,7 +18,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
+from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
 
 logger = logging.getLogger(__name__)
 

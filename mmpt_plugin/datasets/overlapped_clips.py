@@ -16,7 +16,8 @@ from torch import Tensor
 from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text, pad_video
 from mmpt_plugin.clips.sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
 from mmpt_plugin.datasets.splits import of_split
-from mmpt_plugin.features.frames import FramesConfig, Videos, open_videos, read_clips
+from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
 from mmpt_plugin.features.shards import Shards, VideoRecord
 from mmpt_plugin.registry import register_dataset
 

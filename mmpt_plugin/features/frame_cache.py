@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.frames import Picture
+from mmpt_plugin.features.frames import Picture, Videos
 from mmpt_plugin.features.shards import offsets
 from mmpt_plugin.registry import register_encoder
 
@@ -205,6 +205,13 @@ class FrameCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameCache, (self.folder,)
+
+
+def open_videos(folder: Path) -> Videos:
+    """Of a folder of cached frames, or else of video files."""
+    from mmpt_plugin.features.video import VideoFolder  # PyAV is an extra
+
+    return FrameCache(folder) if any(folder.glob(SHARDS)) else VideoFolder(folder)
 
 
 def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -65,14 +64,6 @@ class Videos(Protocol):
 
     def content(self, video_id: str) -> bytes:
         """A digest of what is read."""
-
-
-def open_videos(folder: Path) -> Videos:
-    """Of a folder of cached frames, or else of video files."""
-    from mmpt_plugin.features.frame_cache import SHARDS, FrameCache
-    from mmpt_plugin.features.video import VideoFolder  # PyAV is an extra
-
-    return FrameCache(folder) if any(folder.glob(SHARDS)) else VideoFolder(folder)
 
 
 def read_clips(

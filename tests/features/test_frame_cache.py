@@ -8,8 +8,8 @@ import torch
 
 from mmpt_plugin.features import frame_cache
 from mmpt_plugin.features.extract import extract
-from mmpt_plugin.features.frame_cache import SHARDS, FrameCache
-from mmpt_plugin.features.frames import FramesConfig, open_videos, read_clips
+from mmpt_plugin.features.frame_cache import SHARDS, FrameCache, open_videos
+from mmpt_plugin.features.frames import FramesConfig, read_clips
 from mmpt_plugin.features.video import VideoFolder, write_video
 
 SIZE = 32

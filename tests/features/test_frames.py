@@ -2,7 +2,8 @@
 
 import pytest
 
-from mmpt_plugin.features.frames import FramesConfig, frame_times, open_videos
+from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.frames import FramesConfig, frame_times
 
 
 @pytest.mark.parametrize(
