@@ -203,7 +203,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def wait_until(holds: Callable[[], object], what: str, *, seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], object], what: str, *, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
