@@ -6,6 +6,8 @@ from typing import Any
 from fairseq.optim import register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 
+from mmpt_plugin.models.clip import BACKBONE
+
 
 @dataclass
 class BackboneAdamConfig(FairseqAdamConfig):
@@ -24,7 +26,7 @@ class BackboneAdam(FairseqAdam):
     def __init__(self, config: Any, params: Any) -> None:
         groups: dict[bool, list[Any]] = {False: [], True: []}
         for weight in params:
-            groups[getattr(weight, "param_group", "default") == "backbone"].append(weight)
+            groups[getattr(weight, "param_group", "default") == BACKBONE].append(weight)
         if not groups[True]:
             raise ValueError(
                 "optimizer adam_with_backbone found no weights of a backbone: the model has none that learn, or, "

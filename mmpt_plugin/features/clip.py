@@ -9,13 +9,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import CLIPModel
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from mmpt_plugin.checkpoint import first_line
 from mmpt_plugin.registry import register_encoder
-
-# Of each colour, in CLIP's training.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(kw_only=True)
@@ -42,14 +39,16 @@ class CLIPEncoder:
         self.fps, self.size = config.fps, int(clip.config.vision_config.image_size)
         self.feature_dim = int(clip.config.projection_dim)
         self.model = nn.ModuleList([clip.vision_model, clip.visual_projection])
-        about = {"encoder": "clip", "fps": config.fps, "mean": MEAN, "std": STD, "weights": weights_digest(self.model)}
+        pixels = {"mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD}
+        about = {"encoder": "clip", "fps": config.fps, **pixels, "weights": weights_digest(self.model)}
         self.fingerprint = json.dumps(about)
         self.model.to(self.device, self.dtype)
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
         pictures = frames.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        colours = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in colours)
         tower, projection = self.model
         embeddings: Tensor = projection(tower(pixel_values=((pictures - mean) / std).to(self.dtype)).pooler_output)
         return embeddings.float().view(*frames.shape[:2], -1).mean(dim=1)

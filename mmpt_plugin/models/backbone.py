@@ -13,6 +13,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel, SiglipConfig
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils.constants import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 from mmpt_plugin.checkpoint import first_line
 from mmpt_plugin.registry import unknown
@@ -20,8 +26,8 @@ from mmpt_plugin.registry import unknown
 KINDS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
 # The mean and standard deviation of red, green and blue that each was trained with.
 PIXELS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "siglip": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
 }
 
 

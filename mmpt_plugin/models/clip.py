@@ -5,7 +5,7 @@ of a model's own.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,18 +102,20 @@ class ClipModel(PretrainedEmbedder):
     def __init__(self, config: ClipModelConfig) -> None:
         super().__init__()
         model, pixels = None, None
+        weights: dict[str, Tensor] = {}
         if config.pretrained is not None:
-            config = replace(config, backbone=backbone_of(config.pretrained))
+            found, weights = read_checkpoint(find_checkpoint(config.pretrained))
+            config = replace(config, backbone=backbone_of(found, where=config.pretrained))
         elif config.clip is not None:
             model, pixels = load_clip(config.clip)
             config = replace(config, backbone=plain_config(model.config))
         self.config: Any = config
         self.backbone = Backbone(config.sizes, model, pixels)
         if config.pretrained is not None:
-            start_backbone(self.backbone, config.pretrained)
+            start_backbone(self.backbone, weights, where=config.pretrained)
         self.add_heads()
         if config.pretrained is not None:
-            start_from_pretrained(self, config.pretrained)
+            start_from_pretrained(self, weights, where=config.pretrained)
         for weight in self.backbone.parameters():
             weight.param_group = BACKBONE  # type: ignore[attr-defined]
         if config.freeze_vision:
@@ -212,18 +214,16 @@ def cut_text(
     return kept, mask[:, :length]
 
 
-def backbone_of(name: str) -> dict[str, Any]:
-    """The sizes of a checkpoint's backbone."""
-    config, _ = read_checkpoint(find_checkpoint(name))
+def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """The sizes of a checkpoint's backbone, by what it says of its configuration."""
     if "backbone" not in config:
-        raise ValueError(f"model.pretrained: {name} is no model on CLIP")
+        raise ValueError(f"model.pretrained: {where} is no model on CLIP")
     sizes: dict[str, Any] = plain_values(ClipModelConfig, config)["backbone"]
     return sizes
 
 
-def start_backbone(backbone: Backbone, name: str) -> None:
-    """The checkpoint's towers, before anything is copied from them."""
+def start_backbone(backbone: Backbone, weights: Mapping[str, Tensor], *, where: str) -> None:
+    """A checkpoint's towers, before anything is copied from them."""
     prefix = "backbone."
-    weights = read_checkpoint(find_checkpoint(name))[1]
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    load_strictly(backbone, own, where=name)
+    load_strictly(backbone, own, where=where)

@@ -80,8 +80,11 @@ class PretrainedEmbedder(Embedder):
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path)
         name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
-        if name in registry.models and issubclass(registry.models[name].cls, cls):
-            cls = registry.models[name].cls
+        told_class = registry.models[name if name in registry.models else "videoclip"].cls
+        if issubclass(told_class, cls):
+            cls = told_class
+        elif cls is PretrainedEmbedder:
+            raise ValueError(f"{path} holds a '{name}', which has no from_pretrained")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
@@ -103,12 +106,7 @@ class PretrainedEmbedder(Embedder):
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
     """Whichever model the file says it is, VideoCLIP where it does not say; else as `from_pretrained`."""
-    config, _ = read_checkpoint(find_checkpoint(path))
-    name = str(config.get("_name") or config.get("model_type"))
-    kind = registry.models[name if name in registry.models else "videoclip"].cls
-    if not issubclass(kind, PretrainedEmbedder):
-        raise ValueError(f"{path} holds a '{name}', which has no from_pretrained")
-    return kind.from_pretrained(path, **options)
+    return PretrainedEmbedder.from_pretrained(path, **options)
 
 
 def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,11 +128,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return from_fairseq(read_torch_file(path), where=str(path))
 
 
-def start_from_pretrained(model: PretrainedEmbedder, name: str) -> None:
-    """All weights that the checkpoint has; a head that it lacks keeps its own."""
-    weights = read_checkpoint(find_checkpoint(name))[1]
+def start_from_pretrained(model: PretrainedEmbedder, weights: Mapping[str, Tensor], *, where: str) -> None:
+    """All weights that a checkpoint has; a head that it lacks keeps its own."""
     heads = {key: value for key, value in model.state_dict().items() if key.startswith(model.heads)}
-    load_strictly(model, heads | weights, where=name)
+    load_strictly(model, heads | dict(weights), where=where)
 
 
 def full_mask(rows: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from mmpt_plugin.checkpoint import first_line, load_strictly
+from mmpt_plugin.checkpoint import find_checkpoint, first_line, load_strictly
 from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.pretrained import PretrainedEmbedder, full_mask, start_from_pretrained
+from mmpt_plugin.models.pretrained import PretrainedEmbedder, full_mask, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
 
 BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
@@ -79,7 +79,8 @@ class VideoCLIP(PretrainedEmbedder):
         self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers))
         self.add_heads()
         if config.pretrained is not None:
-            start_from_pretrained(self, config.pretrained)
+            _, weights = read_checkpoint(find_checkpoint(config.pretrained))
+            start_from_pretrained(self, weights, where=config.pretrained)
         elif config.bert is not None:
             start_from_bert(self, config.bert)
 
