@@ -76,10 +76,17 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    """Write a temporary file, then rename it: a reader sees the old file or the new one, never half of it.
+
+    The file gets the permissions that the umask gives to new files, whatever `write` does: safetensors creates its
+    files for their owner alone.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        beside.touch()
+        permissions = beside.stat().st_mode
         write(beside)
+        beside.chmod(permissions)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mmpt_plugin.features.files import read_features
+from mmpt_plugin.features.files import read_features, without_suffix
 from mmpt_plugin.features.frame_cache import open_videos
 from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
 
@@ -174,7 +174,7 @@ class Corpus:
     def feature_file(self, video_id: str) -> Path:
         """`{video_id}.npy`; of an id that ends in a file's suffix, as `x.mp4`, `x.npy` will do."""
         path = self.data_folder / f"{video_id}.npy"
-        return path if path.is_file() or "." not in video_id else path.with_name(f"{Path(video_id).stem}.npy")
+        return path if path.is_file() or "." not in video_id else path.with_name(f"{without_suffix(video_id)}.npy")
 
     def num_seconds(self, video_id: str) -> int:
         """Of features."""

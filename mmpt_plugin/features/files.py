@@ -1,11 +1,17 @@
 """Feature files: one .npy a video. T seconds, D feature width."""
 
+import os.path
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.checkpoint import write_whole
+
+
+def without_suffix(name: str) -> str:
+    """A file's name without its suffix: `x` for `x.mp4`, and for `x.`, which `Path.stem` leaves as it is."""
+    return os.path.splitext(name)[0]
 
 
 def write_features(path: Path, features: Float[np.ndarray, "T D"]) -> None:

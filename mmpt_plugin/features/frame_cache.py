@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.features.files import without_suffix
 from mmpt_plugin.features.frames import Picture, Videos
 from mmpt_plugin.features.shards import offsets
 from mmpt_plugin.registry import register_encoder
@@ -201,7 +202,7 @@ class FrameCache:
         return self._arrays[shard]["frame_crc32"][first:last].tobytes()
 
     def _name(self, video_id: str) -> str:
-        return video_id if video_id in self._places else Path(video_id).stem  # an id may be a file's name
+        return video_id if video_id in self._places else without_suffix(video_id)  # an id may be a file's name
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameCache, (self.folder,)

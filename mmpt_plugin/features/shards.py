@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmpt_plugin.checkpoint import write_whole
+
 INDEX = "index.json"
 VERSION = 1
 CHUNK = 1 << 22
@@ -283,7 +285,7 @@ class ShardWriter:
             "tokens": np.concatenate([video.tokens for video in videos]),
         }
         path = self.beside / f"shard-{len(self.index.shards):05d}.safetensors"
-        save_file(arrays, path)
+        write_whole(path, lambda beside: save_file(arrays, beside))
         self.index.shards.append(
             ShardEntry(
                 file=path.name,

@@ -16,6 +16,7 @@ from av.filter import Graph
 from jaxtyping import UInt8
 
 from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.features.files import without_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ class VideoFolder:
         return self.files[self._name(video_id)]
 
     def _name(self, video_id: str) -> str:
-        return video_id if video_id in self.files else Path(video_id).stem  # an id may be a file's name
+        return video_id if video_id in self.files else without_suffix(video_id)  # an id may be a file's name
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
