@@ -11,7 +11,7 @@ from mmpt_plugin.checkpoint import write_whole
 
 def without_suffix(name: str) -> str:
     """A file's name without its suffix: `x` for `x.mp4`, and for `x.`, which `Path.stem` leaves as it is."""
-    return os.path.splitext(name)[0]
+    return os.path.splitext(name)[0]  # noqa: PTH122
 
 
 def write_features(path: Path, features: Float[np.ndarray, "T D"]) -> None:
