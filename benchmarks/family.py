@@ -131,8 +131,9 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
         train += [f"checkpoint.finetune_from_model={folder_of(folder, START, seed)}/checkpoint_last.pt"]
     if setting.model == "videoclip":
         train += [f"model.feature_dim={WIDTH}"]
+        train += [f"model.normalize={setting.criterion != 'nce'}".lower()]
     if setting.criterion == "sigmoid":
-        train += ["criterion.temperature=0.1", "criterion.learn_temperature=null", "criterion.l2_normalize=null"]
+        train += ["criterion.temperature=0.1", "criterion.learn_temperature=null"]
     evaluate = [
         "evaluate", "videoclip/zeroshot", "task=toy_kitchen_clips", f"checkpoint={save_dir}/checkpoint_last.pt",
         f"task.dataset.features={folder}/features", "--json", str(save_dir / "metrics.json"),

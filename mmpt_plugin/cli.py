@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from mmpt_plugin.checkpoint import write_whole
+
 EPILOG = """\
 a first run, on the embedded data set:
   mmpt generate toy_kitchen --out data/toy_kitchen
@@ -398,19 +400,24 @@ def run_jobs(arguments: argparse.Namespace) -> None:
     print("\n".join(lines) or f"no job was launched into a folder under {arguments.folder}")
 
 
-def run_evaluate(arguments: argparse.Namespace) -> None:
+def run_evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmpt_plugin.config import load_benchmarks, load_project, plain
     from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, write_timelines
     from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
+    def write(result: dict[str, Any]) -> None:
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+
     project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
     if (project.get("task") or {}).get("_name"):
         result = evaluate(project)
         results = [result]
     else:
-        result = evaluate_all(load_benchmarks(arguments.project, arguments.overrides, project))
+        result = evaluate_all(load_benchmarks(arguments.project, arguments.overrides, project), keep=write)
         results = list(result["benchmarks"].values())
         if result["not_there"]:
             console.print(not_there_table(result["not_there"]))
@@ -418,11 +425,13 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         console.print(metrics_table(one))
         if arguments.html and has_timelines(one):
             write_timelines(arguments.html / f"{one.get('benchmark', one['task'])}.html", one)
-    if arguments.json:
-        from mmpt_plugin.checkpoint import write_whole
-
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+    write(result)
+    if failed := result.get("failed"):
+        print(
+            f"mmpt evaluate: not measured: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
+            file=sys.stderr,
+        )
+    return 2 if failed else 0
 
 
 def run_report(arguments: argparse.Namespace) -> None:

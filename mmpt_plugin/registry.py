@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.metadata
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=type)
 
@@ -34,9 +37,17 @@ class Entry:
     def parse(self, values: Mapping[str, Any]) -> Any:
         """The typed config of a mapping; ValueError for an unknown, missing or mistyped key.
 
-        `_name` is dropped, and so is a key that is null: a YAML that builds on another unsets it that way.
+        `_name` is dropped, and so is a key that is null: a YAML that builds on another unsets it that way. A key that
+        the config's RENAMED maps to a new name is read as that, with a warning; one that it maps to another section's
+        key, such as model.normalize, is refused.
         """
         values = {str(key): value for key, value in values.items() if key != "_name" and value is not None}
+        for old, new in getattr(self.config, "RENAMED", {}).items():
+            if old in values and "." in new:
+                raise ValueError(f"{self.name}.{old} has moved: {new} decides")
+            if old in values:
+                logger.warning("%s.%s is now %s.%s; the old name works for one version", self.name, old, self.name, new)
+                values.setdefault(new, values.pop(old))
         known = [field.name for field in fields(self.config)]
         for key in values:
             if key not in known:

@@ -188,10 +188,20 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict
 
 
 def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """`[CLS] w1..wn [SEP] [PAD]..` of each text, cut to max_length places, and the mask of what is no padding."""
-    encoded = tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    """`[CLS] w1..wn [SEP] [PAD]..` of each text, cut to max_length ids, and the mask of what is not padding.
+
+    Training data passes no max_length: a text is cut where it is encoded, by the model, as long as that reads.
+    """
+    encoded = tokenizer(
+        list(texts),
+        padding=True,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_tensors="pt",
+        verbose=False,
+    )
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 

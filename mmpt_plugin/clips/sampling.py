@@ -20,7 +20,8 @@ class ClipLengths:
     """How long clips may be: VideoCLIP, section 5.2."""
 
     min_text_len: int = 8
-    max_text_len: int = 61  # tokens, [CLS] and [SEP] not counted
+    max_text_len: int = 61
+    """Word pieces of a text clip, [CLS] and [SEP] not counted; at most the model's own max_text_len."""
     max_text_budget: int | None = None
     """A text clip grows until it has min_text_len to this many tokens; None: to max_text_len, as in the paper. The
     original's code has 64 here, so that some clips grow past what is read of them."""

@@ -20,7 +20,6 @@ class CandidateNCEConfig(SimilarityConfig):
     """Cosines with a temperature, unlike VideoCLIP's."""
 
     temperature: float = 0.07
-    l2_normalize: bool = True
 
 
 class CandidateNCE(SimilarityCriterion):
@@ -31,6 +30,7 @@ class CandidateNCE(SimilarityCriterion):
     """
 
     batch_fields = ("video_ids",)
+    expects_unit_vectors = True
 
     def __init__(self, config: CandidateNCEConfig) -> None:
         super().__init__(config)

@@ -14,12 +14,13 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class NCEConfig(SimilarityConfig):
-    """Defaults are the paper's: plain dot products."""
+    """Defaults are the paper's."""
 
     directions: str = "both"
     """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
     parts: int = 1
-    """Vectors are this many side by side, each with cross entropies of its own; the mean is taken. clip2video has 2."""
+    """Vectors are this many side by side, each with cross entropies of its own; the mean is taken. clip2video has 2.
+    The similarity of two vectors is the mean of their parts', so a part's is its dot product times `parts`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +59,7 @@ class NCE(SimilarityCriterion):
         pairs = zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True)
         prepared = [self.prepare(*part) for part in pairs]
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
-        scale = self.scale()
+        scale = self.config.parts * self.scale()
         scores = {
             "text_to_video": [scale * text @ all_gather(video).T for video, text in prepared],  # (B, N) a part
             "video_to_text": [scale * video @ all_gather(text).T for video, text in prepared],

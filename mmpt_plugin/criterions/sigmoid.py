@@ -34,12 +34,14 @@ class SigmoidConfig:
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
 class Sigmoid(nn.Module):
-    """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs.
+    """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs; vectors have unit length.
 
     The texts go around the ranks (SigLIP, section 3.3): a rank holds one rank's texts beside its own videos, and
     scores some of them at a time, in the backward pass too. The mean of the ranks' losses is the loss of one
     process holding all pairs.
     """
+
+    expects_unit_vectors = True
 
     def __init__(self, config: SigmoidConfig) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class Sigmoid(nn.Module):
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the in-batch recall@1 of videos: the share whose text beats those of all other pairs."""
         dtype = torch.promote_types(video.dtype, torch.float32)
-        video, text = F.normalize(video.to(dtype), dim=-1), F.normalize(text.to(dtype), dim=-1)
+        video, text = video.to(dtype), text.to(dtype)
         places = torch.arange(len(video), device=video.device)
         nowhere = torch.full_like(places, -1)
         loss = video.new_zeros(())

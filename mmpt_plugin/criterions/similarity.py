@@ -1,10 +1,10 @@
-"""What the contrastive losses share: cosines or dot products, and the temperature that divides them."""
+"""What the contrastive losses share: similarities of vectors as they come, and the temperature that divides them."""
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,12 +13,13 @@ MAX_SCALE = 100.0  # CLIP (Radford et al., 2021), section 2.5
 
 @dataclass(kw_only=True)
 class SimilarityConfig:
-    """Defaults are VideoCLIP's: plain dot products."""
+    """The default is VideoCLIP's. Whether similarities are dot products or cosines is the model's: model.normalize."""
 
     temperature: float = 1.0
     learn_temperature: bool = False
     """Train it; it stays at 1/100 or above, as CLIP's."""
-    l2_normalize: bool = False
+
+    RENAMED: ClassVar[dict[str, str]] = {"l2_normalize": "model.normalize"}
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -31,6 +32,9 @@ class SimilarityConfig:
 
 class SimilarityCriterion(nn.Module):
     """A loss of scaled similarities; the logarithm of the scale, 1 / temperature, is what is learned."""
+
+    expects_unit_vectors: bool = False
+    """Whether the loss is defined on cosines: then training refuses a model whose vectors have other lengths."""
 
     def __init__(self, config: SimilarityConfig) -> None:
         super().__init__()
@@ -52,9 +56,6 @@ class SimilarityCriterion(nn.Module):
     def prepare(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """In float32 or wider, and of unit length where the configuration says so."""
+        """In float32 or wider."""
         dtype = torch.promote_types(video.dtype, torch.float32)
-        video, text = video.to(dtype), text.to(dtype)
-        if self.config.l2_normalize:
-            return F.normalize(video, dim=-1), F.normalize(text, dim=-1)
-        return video, text
+        return video.to(dtype), text.to(dtype)

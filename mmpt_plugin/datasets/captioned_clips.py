@@ -1,13 +1,12 @@
 """Fine-tuning data of clips with captions: a benchmark's own training clips, each with one of its captions."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
-from mmpt_plugin.clips.batch import Batch, Cluster, pad_text, pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, special_ids, tokenize
+from mmpt_plugin.clips.batch import Batch, Cluster, pad_video
+from mmpt_plugin.clips.captions import load_tokenizer, special_ids, token_ids
 from mmpt_plugin.clips.sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
@@ -15,11 +14,12 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class CaptionedClipsConfig(FineTuningConfig):
-    max_text_len: int = ClipLengths.max_text_len
     max_video_len: int = ClipLengths.max_video_len
     """Seconds of a clip that are read, its first ones."""
     repeat: int = 1
     """How often an epoch shows each clip."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"max_text_len": "model.max_text_len"}
 
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
@@ -35,25 +35,22 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
         first = {(clip.video_id, clip.start, clip.end): clip for clip in reversed(self.corpus.clips)}
         self.clips = [(first[key], texts) for key, texts in captions.items()]
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
-        self.special: Any = special_ids(self.tokenizer)
         self.feature_dim = self.corpus.feature_dim
+        self.vocab_size = len(self.tokenizer)
 
     def __len__(self) -> int:
         return len(self.clips) * self.config.repeat
 
     @property
     def pad_id(self) -> int:
-        return int(self.special["pad_id"])
+        return int(special_ids(self.tokenizer)["pad_id"] or 0)
 
     def __getitem__(self, cluster: Cluster) -> Batch:
         rng = cluster.rng()
         chosen = [self.clips[number % len(self.clips)] for number in cluster.videos]
         rows = [self.corpus.features(clip, max_video_len=self.config.max_video_len) for clip, _ in chosen]
         texts = [texts[rng.integers(len(texts))] for _, texts in chosen]
-        ids, _ = tokenize(texts, self.tokenizer, max_tokens=self.config.max_text_len)
-        lengths = np.array([len(row) for row in ids])
-        tokens = np.array([token for row in ids for token in row], dtype=np.int64)
-        text, text_mask = pad_text(np.cumsum(lengths) - lengths, lengths, tokens, **self.special)
+        text, text_mask = token_ids(texts, self.tokenizer)
         video, video_mask = pad_video(rows)
         return Batch(
             video=video,

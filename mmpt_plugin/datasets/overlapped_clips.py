@@ -78,6 +78,19 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     def pad_id(self) -> int:
         return self.shards.pad_id
 
+    @property
+    def vocab_size(self) -> int | None:
+        """None for shards that do not say."""
+        return self.shards.tokenizer.get("vocab_size")
+
+    @property
+    def max_text_len(self) -> int:
+        return self.config.max_text_len
+
+    @property
+    def video_ids(self) -> list[str]:
+        return self.shards.video_ids
+
     def __getitem__(self, cluster: Cluster) -> Batch:
         return self.draw(cluster.videos, cluster.rng())
 

@@ -5,7 +5,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmpt_plugin.clips.batch import Cluster, StepBatch, pad_video
 from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.clips.sampling import ClipLengths
 from mmpt_plugin.datasets.labelled_windows import LabelledWindowsConfig
 from mmpt_plugin.datasets.segments import steps_shown, window_starts
 from mmpt_plugin.datasets.splits import build_split
@@ -23,6 +22,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
         self.corpus = build_split(config, split)
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
         self.feature_dim = self.corpus.feature_dim
+        self.vocab_size = len(self.tokenizer)
 
     def __len__(self) -> int:
         return len(self.corpus.videos)
@@ -32,7 +32,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
             raise ValueError("sampler.videos_per_batch must be 1: videos of different tasks have different steps")
         video = self.corpus.videos[cluster.videos[0]]
         steps = self.corpus.steps[video.group]
-        text, text_mask = token_ids(steps, self.tokenizer, max_length=ClipLengths.max_text_len + 2)
+        text, text_mask = token_ids(steps, self.tokenizer)
         rows = self.corpus.seconds(video.video_id)
         shown = torch.from_numpy(steps_shown(video.segments, len(rows), len(steps))).float()
         starts = window_starts(len(rows), window=self.config.window, stride=self.config.stride)

@@ -26,6 +26,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
 
     def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
         """The loss is a mean over pairs already, so that the sample size, which divides it, is 1."""
+        self.check(model)
         outputs = model(**sample)
         named = {name: sample[name] for name in getattr(self.criterion, "batch_fields", ())}
         if hasattr(self.criterion, "with_metrics"):
@@ -39,6 +40,12 @@ class FairseqCriterionAdapter(FairseqCriterion):
         log["nsentences"] = pairs
         log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
         return loss, 1, log
+
+    def check(self, model: Any) -> None:
+        """ValueError for a loss on cosines with a model whose vectors have other lengths than 1."""
+        core = getattr(getattr(model, "module", model), "model", None)  # within fairseq's data-parallel wrapper, or not
+        if getattr(self.criterion, "expects_unit_vectors", False) and getattr(core, "unit_vectors", None) is False:
+            raise ValueError(f"criterion '{self.entry.name}' compares vectors of unit length: set model.normalize=true")
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

@@ -65,7 +65,7 @@ class FairseqTaskAdapter(FairseqTask):
             return
         dataset = self.task.dataset(split)
         if isinstance(self.model.model, Embedder):
-            self.model.model.check_clips(dataset.feature_dim, where=f"split '{split}'")
+            self.model.model.check_dataset(dataset, where=f"split '{split}'")
         self.datasets[split] = ClusterDataset(dataset)
         self.samplers[id(self.datasets[split])] = self.task.sampler(dataset, split=split, seed=self.cfg.seed)
 

@@ -1,24 +1,128 @@
-"""CLIP's image encoder (Radford et al., ICML 2021), frozen, frame by frame: features for models that build on it."""
+"""CLIP and SigLIP of transformers: how they are loaded, what pixels they take, and frozen features of their frames.
+
+N frames, S seconds of F frames, H x W pixels, D width of an image's vector.
+"""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import CLIPModel
-from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import AutoConfig, AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel, SiglipConfig
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils.constants import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 from mmpt_plugin.checkpoint import first_line
 from mmpt_plugin.registry import register_encoder
 
 
+class PixelStatistics(NamedTuple):
+    """The mean and standard deviation of red, green and blue, 0 to 1, that a model was trained with."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+KINDS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
+# For a model that came without its image processor.
+PIXELS = {
+    "clip": PixelStatistics(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "siglip": PixelStatistics(IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+}
+
+
+def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]:
+    """A CLIP or SigLIP with all of its weights, in float32 and eval mode, and the pixels it takes.
+
+    `name` is a folder or a hub name, `key` the setting that messages name. Missing, unexpected or misshapen weights
+    raise ValueError.
+    """
+    nothing_there = f"{key}: no CLIP at '{name}', neither as a folder nor as a hub name"
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # of the hub's and the network's many kinds
+        raise ValueError(f"{nothing_there}: {first_line(error)}") from error
+    if config.model_type not in KINDS:
+        raise ValueError(f"{key}: '{name}' is a {config.model_type}. Possible: {sorted(KINDS)}")
+    try:
+        model, report = AutoModel.from_pretrained(
+            name, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{key}: '{name}' does not fit its own config.json: {first_line(error)}") from error
+    except Exception as error:  # of safetensors' too
+        raise ValueError(f"{nothing_there}: {first_line(error)}") from error
+    unexpected = [name for name in report["unexpected_keys"] if not name.endswith(".position_ids")]
+    problems = [f"missing {name}" for name in sorted(report["missing_keys"])]
+    problems += [f"unexpected {name}" for name in sorted(unexpected)]
+    problems += [f"misshapen {of[0]}" for of in sorted(report["mismatched_keys"])]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(f"{key}: '{name}' does not fit the model: {'; '.join(problems[:10])}{more}")
+    return model.eval(), pixel_statistics(name) or PIXELS[config.model_type]
+
+
+def pixel_statistics(name: str) -> PixelStatistics | None:
+    """What the model's image processor normalises with; None where it came without one."""
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        return None
+    if not values.get("do_normalize", True):
+        return PixelStatistics([0.0] * 3, [1.0] * 3)
+    known = {"image_mean", "image_std"} <= values.keys()
+    return PixelStatistics(values["image_mean"], values["image_std"]) if known else None
+
+
+def normalize_pixels(
+    pixels: UInt8[Tensor, "N H W 3"], mean: Float[Tensor, " 3"], std: Float[Tensor, " 3"]
+) -> Float[Tensor, "N 3 H W"]:
+    """RGB as the vision tower takes it, in the precision of `mean`."""
+    return ((pixels.to(mean.dtype) / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def vision_weights(clip: Any) -> nn.ModuleList:
+    """The vision tower with its projection, which SigLIP has none of."""
+    return nn.ModuleList([clip.vision_model, *([clip.visual_projection] if is_clip(clip) else [])])
+
+
+def image_vectors(clip: Any, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+    """The vectors of images, not normalised, as transformers' `get_image_features` has them."""
+    pooled: Tensor = clip.vision_model(pixel_values=pixels).pooler_output
+    return clip.visual_projection(pooled) if is_clip(clip) else pooled
+
+
+def is_clip(clip: Any) -> bool:
+    return bool(clip.config.model_type == "clip")
+
+
+def vector_width(config: Any) -> int:
+    """Of what both towers end in."""
+    return int(config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all weights, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @dataclass(kw_only=True)
 class CLIPEncoderConfig:
     weights: str
-    """A folder of transformers' CLIP, or its hub name, openai/clip-vit-base-patch32."""
+    """A folder of transformers' CLIP or SigLIP, or its hub name, openai/clip-vit-base-patch32."""
     fps: int = 1
     """Frames a second; a row is the mean over its second's frames."""
 
@@ -29,49 +133,21 @@ class CLIPEncoderConfig:
 
 @register_encoder("clip", dataclass=CLIPEncoderConfig)
 class CLIPEncoder:
-    """A second of frames -> the mean of their projected image embeddings, as `CLIPModel.get_image_features` has them,
-    not normalised."""
+    """The image encoder (Radford et al., ICML 2021), frozen: a second of frames -> the mean of their vectors, not
+    normalised."""
 
     def __init__(self, config: CLIPEncoderConfig) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        clip = load_clip(config.weights)
-        self.fps, self.size = config.fps, int(clip.config.vision_config.image_size)
-        self.feature_dim = int(clip.config.projection_dim)
-        self.model = nn.ModuleList([clip.vision_model, clip.visual_projection])
-        pixels = {"mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD}
-        about = {"encoder": "clip", "fps": config.fps, **pixels, "weights": weights_digest(self.model)}
-        self.fingerprint = json.dumps(about)
-        self.model.to(self.device, self.dtype)
+        self.clip, pixels = load_clip(config.weights, key="encoder.weights")
+        self.fps, self.size = config.fps, int(self.clip.config.vision_config.image_size)
+        self.feature_dim = vector_width(self.clip.config)
+        self.mean, self.std = (torch.tensor(list(values), device=self.device) for values in pixels)
+        about = {"encoder": "clip", "fps": config.fps, **pixels._asdict()}
+        self.fingerprint = json.dumps(about | {"weights": weights_digest(vision_weights(self.clip))})
+        vision_weights(self.clip).to(self.device, self.dtype)
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
-        pictures = frames.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float().div_(255)
-        colours = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in colours)
-        tower, projection = self.model
-        embeddings: Tensor = projection(tower(pixel_values=((pictures - mean) / std).to(self.dtype)).pooler_output)
-        return embeddings.float().view(*frames.shape[:2], -1).mean(dim=1)
-
-
-def load_clip(weights: str) -> Any:
-    """All of its weights, or a ValueError."""
-    try:
-        loaded: Any = CLIPModel.from_pretrained(weights, output_loading_info=True)
-    except Exception as error:  # of the hub's, the network's and safetensors' many kinds
-        raise ValueError(
-            f"no CLIP at '{weights}', neither as a folder nor as a hub name: {first_line(error)}"
-        ) from error
-    model, found = loaded
-    lacking = sorted(found["missing_keys"])
-    if lacking:
-        raise ValueError(f"'{weights}' is no CLIP: it lacks {', '.join(lacking[:5])}")
-    return model.eval()
-
-
-def weights_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        pixels = normalize_pixels(frames.to(self.device).flatten(0, 1), self.mean, self.std)
+        return image_vectors(self.clip, pixels.to(self.dtype)).float().view(*frames.shape[:2], -1).mean(dim=1)

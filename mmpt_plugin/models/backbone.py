@@ -4,31 +4,27 @@ B clips or texts, T frames, N frames of all clips, S tokens, H rows and W column
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel, SiglipConfig
-from transformers.image_processing_base import ImageProcessingMixin
-from transformers.utils.constants import (
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from mmpt_plugin.features.clip import (
+    KINDS,
+    PIXELS,
+    PixelStatistics,
+    image_vectors,
+    is_clip,
+    normalize_pixels,
+    vector_width,
+    vision_weights,
 )
-
-from mmpt_plugin.checkpoint import first_line
+from mmpt_plugin.models.padding import last_place
 from mmpt_plugin.registry import unknown
-
-KINDS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
-# The mean and standard deviation of red, green and blue that each was trained with.
-PIXELS = {
-    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-    "siglip": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-}
 
 
 class Backbone(nn.Module):
@@ -38,7 +34,7 @@ class Backbone(nn.Module):
         self,
         config: Any,
         model: PreTrainedModel | None = None,
-        pixels: tuple[Sequence[float], Sequence[float]] | None = None,
+        pixels: PixelStatistics | None = None,
     ) -> None:
         super().__init__()
         if model is None:
@@ -56,11 +52,11 @@ class Backbone(nn.Module):
 
     @property
     def is_siglip(self) -> bool:
-        return bool(self.clip.config.model_type == "siglip")
+        return not is_clip(self.clip)
 
     def vision_weights(self) -> nn.ModuleList:
         """The vision tower with its projection."""
-        return nn.ModuleList([self.clip.vision_model, *([] if self.is_siglip else [self.clip.visual_projection])])
+        return vision_weights(self.clip)
 
     def frames(
         self, video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"]
@@ -82,9 +78,7 @@ class Backbone(nn.Module):
 
     def images(self, pixels: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D"]:
         dtype = self.clip.logit_scale.dtype
-        values = ((pixels.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std).to(dtype)
-        pooled: Tensor = self.clip.vision_model(pixel_values=values.permute(0, 3, 1, 2)).pooler_output
-        return pooled if self.is_siglip else self.clip.visual_projection(pooled)
+        return image_vectors(self.clip, normalize_pixels(pixels, self.pixel_mean, self.pixel_std).to(dtype))
 
     def text(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
@@ -136,16 +130,6 @@ class Backbone(nn.Module):
         return positions
 
 
-def last_place(mask: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
-    """Where the last real token stands."""
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)
-
-
-def vector_width(config: Any) -> int:
-    """Of what both towers end in."""
-    return int(config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim)
-
-
 def backbone_config(values: Mapping[str, Any]) -> Any:
     """transformers' configuration of these sizes; ValueError for a key that it does not have."""
     kind = values.get("model_type", "clip")
@@ -179,35 +163,3 @@ def plain_config(config: PreTrainedConfig) -> dict[str, Any]:
         return {key: value for key, value in values.items() if key in of_part and key not in left_out}
 
     return {key: some(key, value) if key in known else value for key, value in some("", values).items()}
-
-
-def load_clip(name: str) -> tuple[PreTrainedModel, tuple[Sequence[float], Sequence[float]] | None]:
-    """A CLIP or SigLIP with all of its weights, and its mean and deviation of pixels where it says them."""
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.model_type not in KINDS:
-            raise ValueError(f"model.clip: '{name}' is a {config.model_type}. Possible: {sorted(KINDS)}")
-        model, report = AutoModel.from_pretrained(
-            name, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
-    except OSError as error:
-        raise ValueError(f"model.clip: no CLIP at '{name}': {first_line(error)}") from error
-    except RuntimeError as error:
-        raise ValueError(f"model.clip: '{name}' does not fit its own config.json: {first_line(error)}") from error
-    unexpected = [key for key in report["unexpected_keys"] if not key.endswith(".position_ids")]
-    problems = [f"missing {key}" for key in sorted(report["missing_keys"])]
-    problems += [f"unexpected {key}" for key in sorted(unexpected)]
-    problems += [f"misshapen {key[0]}" for key in sorted(report["mismatched_keys"])]
-    if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"model.clip: '{name}' does not fit the model: {'; '.join(problems[:10])}{more}")
-    return model, pixel_statistics(name)
-
-
-def pixel_statistics(name: str) -> tuple[Sequence[float], Sequence[float]] | None:
-    """What the model's image processor normalises with; None where it came without one."""
-    try:
-        values, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:
-        return None
-    return (values["image_mean"], values["image_std"]) if {"image_mean", "image_std"} <= values.keys() else None

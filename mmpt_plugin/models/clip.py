@@ -4,22 +4,29 @@ B clips, T frames, H rows and W columns of pixels, S tokens, L text tokens, D wi
 of a model's own.
 """
 
+import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.clips.batch import Batch
-from mmpt_plugin.models.backbone import Backbone, backbone_config, last_place, load_clip, plain_config, vector_width
+from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
+from mmpt_plugin.features.encoder import Encoder
+from mmpt_plugin.features.frames import frame_times
+from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
+from mmpt_plugin.models.embedding import path_list, read_ahead
+from mmpt_plugin.models.padding import chunked, cut_text, full_mask
 from mmpt_plugin.models.pretrained import (
     PretrainedEmbedder,
-    full_mask,
     plain_values,
     read_checkpoint,
     start_from_pretrained,
@@ -97,6 +104,7 @@ class ClipModel(PretrainedEmbedder):
 
     config_type: type = ClipModelConfig
     takes_frames = True
+    unit_vectors = True
     heads: tuple[str, ...] = ()
 
     def __init__(self, config: ClipModelConfig) -> None:
@@ -107,7 +115,7 @@ class ClipModel(PretrainedEmbedder):
             found, weights = read_checkpoint(find_checkpoint(config.pretrained))
             config = replace(config, backbone=backbone_of(found, where=config.pretrained))
         elif config.clip is not None:
-            model, pixels = load_clip(config.clip)
+            model, pixels = load_clip(config.clip, key="model.clip")
             config = replace(config, backbone=plain_config(model.config))
         self.config: Any = config
         self.backbone = Backbone(config.sizes, model, pixels)
@@ -137,15 +145,15 @@ class ClipModel(PretrainedEmbedder):
         return chunked(self.video_vectors, video, full_mask(video, mask), size=self.config.chunk_size)
 
     def encode_text(
-        self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
+        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B E"]:
         """One unit vector a text: token ids with their mask, or strings, which need a tokenizer.
 
         A text is cut to max_text_len word pieces; its last token, CLIP's end of text, is kept.
         """
         if not isinstance(text, Tensor):
-            text, mask = self.tokenize(list(text))
-        ids, mask = cut_text(text, full_mask(text, mask), length=self.config.max_text_len + 2)
+            text, mask = self.tokenize(text)
+        ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
         return chunked(self.text_vectors, ids, mask, size=self.config.chunk_size)
 
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
@@ -158,6 +166,54 @@ class ClipModel(PretrainedEmbedder):
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
         """One unit vector a text; here CLIP's own."""
         return nn.functional.normalize(self.backbone.text(ids, mask)[0], dim=-1)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Frozen features are of use only if the model's own vision tower made them."""
+        super().check_encoder(encoder)
+        about = json.loads(encoder.fingerprint) if encoder.fingerprint.startswith("{") else {}
+        own = about.get("weights") == weights_digest(self.backbone.vision_weights())
+        pixels = [self.backbone.pixel_mean.tolist(), self.backbone.pixel_std.tolist()]
+        if not own or not np.allclose([about["mean"], about["std"]], pixels):
+            raise ValueError(
+                f"the encoder ({encoder.fingerprint}) is not this model's vision tower, or takes other pixels: "
+                "without an encoder the model reads frames itself"
+            )
+
+    def embed_videos(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        encoder: str | Mapping[str, Any] | Encoder | None = None,
+        *,
+        truncate: bool = False,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "V E"]:
+        """One vector a video file, float32 on the CPU: of max_video_len frames spread evenly over the whole video.
+
+        For a model of frozen features `encoder`, or the one that the model came with, makes them, and the rest is as
+        for `Embedder.embed_videos`; it must have the weights of the model's own vision tower. A file that can't be
+        used raises ValueError, naming it.
+        """
+        if encoder is not None or self.encoder is not None:
+            return super().embed_videos(paths, encoder, truncate=truncate, batch_size=batch_size)
+        if truncate:
+            raise ValueError("frames are spread over whole videos: truncate is for models of features, a row a second")
+        return self.embed_frames(read_ahead(self.read_frames, path_list(paths)), batch_size=batch_size)
+
+    def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
+        """What `embed_videos` reads of a video file."""
+        from mmpt_plugin.features.video import duration_of, read_squares  # PyAV is an extra
+
+        times = frame_times(0.0, duration_of(path), num_frames=self.config.max_video_len, sampling="uniform")
+        frames = read_squares(path, times, size=self.config.image_size)
+        return torch.from_numpy(np.stack([frame for frame in frames if frame is not None]))
+
+    @torch.inference_mode()
+    def embed_frames(self, clips: Iterable[UInt8[Tensor, "_ H W 3"]], *, batch_size: int = 64) -> Float[Tensor, "V E"]:
+        """One vector a clip of at most max_video_len frames, float32 on the CPU."""
+        waiting, vectors = iter(clips), []
+        while batch := list(islice(waiting, batch_size)):
+            vectors.append(self._encode_windows(batch))
+        return torch.cat(vectors) if vectors else torch.zeros(0, self.config.hidden_size)
 
     def check_length(self, frames: Float[Tensor, "B T D"]) -> None:
         """For models that know places in time only so far."""
@@ -183,35 +239,6 @@ def normalized_mean(vectors: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) 
     """The unit vector of the mean of unit vectors; zeros where nothing is real."""
     unit = nn.functional.normalize(vectors, dim=-1).masked_fill(~mask[..., None], 0)
     return nn.functional.normalize(unit.sum(dim=1), dim=-1)
-
-
-def chunked(
-    encode: Callable[[Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"], *, size: int
-) -> Float[Tensor, "B E"]:
-    """`encode(rows, mask)`, `size` rows at a time; the backward pass makes each chunk's activations anew.
-
-    GradCache (Gao et al., 2021): gradients are those of the whole batch, dropout included, while the memory of
-    activations is one chunk's.
-    """
-    if size == 0 or len(rows) <= size:
-        return encode(rows, mask)
-    parts = zip(torch.split(rows, size), torch.split(mask, size), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([encode(*part) for part in parts])
-    return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
-
-
-def cut_text(
-    ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], *, length: int
-) -> tuple[Int[Tensor, "B _"], Bool[Tensor, "B _"]]:
-    """At most `length` tokens a text; one that is cut keeps its last."""
-    if ids.shape[1] <= length:
-        return ids, mask
-    last = last_place(mask)
-    ends = ids.gather(1, last[:, None]).squeeze(1)
-    kept = ids[:, :length].clone()
-    kept[:, -1] = torch.where(last >= length, ends, kept[:, -1])
-    return kept, mask[:, :length]
 
 
 def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:

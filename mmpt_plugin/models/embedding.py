@@ -4,30 +4,42 @@ V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
+from mmpt_plugin.clips.captions import token_ids
 from mmpt_plugin.features.encoder import Encoder
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Embedder(nn.Module):
-    """A model of features and token ids, used on video files and sentences."""
+    """A model of videos and token ids, used on video files and sentences."""
 
     config: Any
-    """Has feature_dim, hidden_size and max_video_len."""
+    """Has feature_dim, hidden_size, max_video_len and max_position_embeddings; where they limit the text also
+    max_text_len and vocab_size."""
     takes_frames: bool = False
     """Whether clips may be frames, uint8, in place of rows of feature_dim."""
+    unit_vectors: bool | None = None
+    """Whether all vectors have unit length, so that dot products are cosines; None where a model does not say."""
     encoder: dict[str, Any] | None = None
     """What makes the features that the model was trained on, `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
+    tokenizer: PreTrainedTokenizerBase | None = None
+    """What turns text into token ids, where the model came with one."""
 
     @abstractmethod
     def encode_video(
@@ -37,9 +49,30 @@ class Embedder(nn.Module):
 
     @abstractmethod
     def encode_text(
-        self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
+        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector a text."""
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Token ids of a text that are read, special tokens included."""
+        places: int = self.config.max_position_embeddings
+        return min(getattr(self.config, "max_text_len", places) + 2, places)
+
+    def tokenize(
+        self, texts: str | Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """At most max_text_tokens ids a text and their mask, on the model's device.
+
+        `tokenizer` is for a model that came without one: the model's own is what its weights were trained with.
+        """
+        tokenizer = self.tokenizer or tokenizer
+        if tokenizer is None:
+            raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids, mask = token_ids(texts, tokenizer, max_length=self.max_text_tokens)
+        device = next(self.parameters()).device
+        return ids.to(device), mask.to(device)
 
     def check_clips(self, feature_dim: int | None, *, where: str) -> None:
         """ValueError where clips have features of another width, or frames (feature_dim None) that it does not take."""
@@ -48,9 +81,33 @@ class Embedder(nn.Module):
             holds = "frames" if feature_dim is None else f"features of width {feature_dim}"
             raise ValueError(f"{where} holds {holds}, the model takes {takes}")
 
+    def check_vocabulary(self, vocab_size: int, *, where: str) -> None:
+        """ValueError for a tokenizer with ids that the model has no embedding for."""
+        known = getattr(self.config, "vocab_size", None)
+        if known is not None and vocab_size > known:
+            raise ValueError(
+                f"{where} has {vocab_size} word pieces, the model knows {known}: "
+                "it was trained with another tokenizer (model.vocab_size)"
+            )
+
+    def check_dataset(self, dataset: Any, *, where: str) -> None:
+        """ValueError for a training data set that does not fit the model, as far as it says what it holds: the width
+        of its features, and where it has them vocab_size, max_text_len and num_labels."""
+        self.check_clips(dataset.feature_dim, where=where)
+        if (vocab_size := getattr(dataset, "vocab_size", None)) is not None:
+            self.check_vocabulary(vocab_size, where=where)
+        for key, effect in (("max_text_len", "texts would be cut"), ("num_labels", "there is no output for some")):
+            given, own = getattr(dataset, key, None), getattr(self.config, key, None)
+            if given is not None and own is not None and given > own:
+                raise ValueError(f"{where} has {key} {given}, but model.{key} is {own}: {effect}")
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """ValueError for an encoder whose features are not those that the model takes."""
+        self.check_clips(encoder.feature_dim, where=f"encoder {encoder.fingerprint}")
+
     def embed_videos(
         self,
-        paths: Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path],
         encoder: str | Mapping[str, Any] | Encoder | None = None,
         *,
         truncate: bool = False,
@@ -69,7 +126,11 @@ class Embedder(nn.Module):
                 "this model came without an encoder: name what made the features it was trained on, such as "
                 'encoder={"_name": "s3d", "weights": "s3d_howto100m.pth"}'
             )
-        return self.embed_features(read_videos(paths, encoder), truncate=truncate, batch_size=batch_size)
+        built = build_encoder(encoder)
+        self.check_encoder(built)
+        max_seconds = self.config.max_video_len if truncate else None
+        features = read_videos(path_list(paths), built, max_seconds=max_seconds)
+        return self.embed_features(features, truncate=truncate, batch_size=batch_size)
 
     @torch.inference_mode()
     def embed_features(
@@ -125,35 +186,43 @@ class Embedder(nn.Module):
             vectors.append(self._encode_windows(batch))
         return list(torch.split(torch.cat(vectors), counts)) if vectors else []
 
-    def _encode_windows(self, windows: Sequence[Float[Tensor, "_ F"]]) -> Float[Tensor, "B D"]:
+    def _encode_windows(
+        self, windows: Sequence[Float[Tensor, "_ F"]] | Sequence[UInt8[Tensor, "_ H W 3"]]
+    ) -> Float[Tensor, "B D"]:
         device = next(self.parameters()).device
         return self.encode_video(*(tensor.to(device) for tensor in pad_video(windows))).float().cpu()
 
     @torch.inference_mode()
-    def embed_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
-        """One vector a sentence, float32 on the CPU. Wants a tokenizer, see `encode_text`."""
+    def embed_text(self, sentences: str | Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
+        """One vector a sentence, float32 on the CPU; a single string is one sentence. Needs a tokenizer, see
+        `encode_text`."""
+        sentences = [sentences] if isinstance(sentences, str) else sentences
         vectors = [
             self.encode_text(sentences[begin : begin + batch_size]).float().cpu()
             for begin in range(0, len(sentences), batch_size)
         ]
         return torch.cat(vectors) if vectors else torch.zeros(0, self.config.hidden_size)
 
-    def classify(self, videos: Float[Tensor, "V D"], prompts: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
+    def classify(
+        self, videos: Float[Tensor, "V D"], prompts: Sequence[str] | Mapping[str, str | Sequence[str]]
+    ) -> list[dict[str, float]]:
         """Zero-shot: for each of `embed_videos`'s vectors label -> score, the best first.
 
-        `prompts` has one or more sentences a label, whose vectors are averaged:
+        `prompts` are labels, or one or more sentences a label, whose vectors are averaged:
         `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
         """
-        for label, sentences in prompts.items():
-            if isinstance(sentences, str) or not sentences:
-                raise ValueError(f"label '{label}' needs a list of one or more sentences, got {sentences!r}")
-        if not prompts:
-            raise ValueError("no labels to choose from")
-        vectors = self.embed_text([sentence for sentences in prompts.values() for sentence in sentences])
-        parts = torch.split(vectors, [len(sentences) for sentences in prompts.values()])
+        if not prompts or isinstance(prompts, str):
+            raise ValueError(f"prompts are two or more labels, or label -> sentences, got {prompts!r}")
+        pairs = prompts.items() if isinstance(prompts, Mapping) else ((label, label) for label in prompts)
+        sentences = {label: [own] if isinstance(own, str) else list(own) for label, own in pairs}
+        for label, own in sentences.items():
+            if not own:
+                raise ValueError(f"label '{label}' needs one or more sentences, got {own!r}")
+        vectors = self.embed_text([sentence for own in sentences.values() for sentence in own])
+        parts = torch.split(vectors, [len(own) for own in sentences.values()])
         scores = videos.float().cpu() @ torch.stack([part.mean(dim=0) for part in parts]).T  # (V, labels)
         order = scores.argsort(dim=1, descending=True, stable=True)
-        names = list(prompts)
+        names = list(sentences)
         return [{names[i]: float(row[i]) for i in best.tolist()} for row, best in zip(scores, order, strict=True)]
 
 
@@ -177,13 +246,35 @@ def best_candidates(
     return torch.stack([one.values for one in best], dim=1), torch.stack([one.indices for one in best], dim=1)
 
 
+def path_list(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Of one path, or of several."""
+    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
+def build_encoder(encoder: str | Mapping[str, Any] | Encoder) -> Encoder:
+    """By its name, by its settings, or as it is."""
+    named = {"_name": encoder} if isinstance(encoder, str) else encoder
+    built: Encoder = registry.encoders.build(named) if isinstance(named, Mapping) else named
+    return built
+
+
 def read_videos(
-    paths: Iterable[str | Path], encoder: str | Mapping[str, Any] | Encoder
+    paths: Iterable[Path], encoder: Encoder, *, max_seconds: int | None = None
 ) -> Iterator[Float[np.ndarray, "T F"]]:
     """The features of each video file, one row a second, as training reads them."""
     from mmpt_plugin.features.extract import encode  # PyAV is an extra
 
-    named = {"_name": encoder} if isinstance(encoder, str) else encoder
-    built: Encoder = registry.encoders.build(named) if isinstance(named, Mapping) else named
     for path in paths:
-        yield encode(Path(path), built)
+        yield encode(path, encoder, **({} if max_seconds is None else {"max_seconds": max_seconds}))
+
+
+def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
+    """`read(item)` of every item, in order; twice num_threads of them are read ahead, decoding being slow."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > 2 * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -44,9 +44,9 @@ class VideoEncoder(nn.Module):
         self.register_buffer("special_ids", torch.tensor([cls_token_id, sep_token_id]), persistent=False)
 
     def forward(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], *, see_cls: bool = True
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], *, attend_to_cls: bool = True
     ) -> Float[Tensor, "B T+2 D"]:
-        """The last hidden states: [CLS], every second, [SEP]. Without see_cls no other token attends to [CLS]."""
+        """The last hidden states: [CLS], every second, [SEP]. attend_to_cls=False hides [CLS] from all tokens."""
         size, steps = mask.shape
         if steps > self.max_video_len:
             raise ValueError(f"a clip of {steps} s is longer than the model's max_video_len {self.max_video_len}")
@@ -56,16 +56,14 @@ class VideoEncoder(nn.Module):
         tokens = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)  # (B, T+2, D)
         positions = torch.arange(steps + 2, device=mask.device)
         positions[-1] = self.max_video_len + 1  # [SEP] stands where it stood after a clip of full length
-        visible = F.pad(F.pad(mask, (1, 0), value=see_cls), (0, 1), value=True)
+        visible = F.pad(F.pad(mask, (1, 0), value=attend_to_cls), (0, 1), value=True)
         output = self.bert(inputs_embeds=tokens, attention_mask=visible, position_ids=positions[None])
         states: Tensor = output.last_hidden_state
         return states
 
-    def encode(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], *, see_cls: bool = True
-    ) -> Float[Tensor, "B D"]:
+    def encode(self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """The mean over the valid seconds and [SEP]; a clip with no valid second is its [SEP]."""
-        return by_length(lambda rows, seen: self.pool(self(rows, seen, see_cls=see_cls), seen), features, mask)
+        return by_length(lambda rows, seen: self.pool(self(rows, seen), seen), features, mask)
 
     @staticmethod
     def pool(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:

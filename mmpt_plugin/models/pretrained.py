@@ -6,16 +6,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import yaml
-from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
 from mmpt_plugin.clips.batch import Batch
-from mmpt_plugin.clips.captions import load_tokenizer, token_ids
+from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.models.embedding import Embedder
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
@@ -32,21 +29,11 @@ class PretrainedEmbedder(Embedder):
     batch_type: type = Batch
     heads: tuple[str, ...] = ()
     """Prefixes of weights that a pre-trained checkpoint need not have."""
-    tokenizer: PreTrainedTokenizerBase | None = None
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
         """What the weights themselves tell of the configuration; it overrides what the file says."""
         return {}
-
-    def tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-        """Ids of the model's own tokenizer, and their mask, on the model's device."""
-        if self.tokenizer is None:
-            raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
-        length = min(self.config.max_text_len + 2, self.config.max_position_embeddings)
-        ids, mask = token_ids(texts, self.tokenizer, max_length=length)
-        device = next(self.parameters()).device
-        return ids.to(device), mask.to(device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """model.safetensors, config.json and, where there is a tokenizer, its files."""
@@ -96,11 +83,7 @@ class PretrainedEmbedder(Embedder):
             tokenizer = path
         if tokenizer is not None:
             model.tokenizer = load_tokenizer(str(tokenizer))
-            if len(model.tokenizer) > model.config.vocab_size:
-                raise ValueError(
-                    f"tokenizer {tokenizer} has {len(model.tokenizer)} word pieces, {path} knows "
-                    f"{model.config.vocab_size}: it was trained with another"
-                )
+            model.check_vocabulary(len(model.tokenizer), where=f"tokenizer {tokenizer}")
         return model.eval()
 
 
@@ -134,10 +117,6 @@ def start_from_pretrained(model: PretrainedEmbedder, weights: Mapping[str, Tenso
     load_strictly(model, heads | dict(weights), where=where)
 
 
-def full_mask(rows: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else mask
-
-
 def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model's configuration and weights in a fairseq checkpoint: ours, or the released VideoCLIP's.
 
@@ -154,5 +133,13 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
         for key, value in weights.items()
         if ".pooler." not in key and not key.endswith(".position_ids")
     }
-    config = (content.get("cfg") or {}).get("model") or {}
-    return dict(config) if isinstance(config, Mapping) else vars(config), weights
+    config, criterion = (section(content, name) for name in ("model", "criterion"))
+    if criterion.get("l2_normalize") or (criterion.get("_name") == "sigmoid" and "normalize" not in config):
+        config["normalize"] = True  # where it was the criterion's to say
+    return config, weights
+
+
+def section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Of the configuration in a fairseq checkpoint."""
+    found = (content.get("cfg") or {}).get(name) or {}
+    return dict(found) if isinstance(found, Mapping) else dict(vars(found))

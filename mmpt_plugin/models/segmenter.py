@@ -17,8 +17,8 @@ from mmpt_plugin.registry import register_model
 class VideoCLIPSegmenterConfig(VideoCLIPConfig):
     num_labels: int = 779
     """COIN's 778 steps, and 0 for none."""
-    attend_to_cls: bool = False
-    """Whether seconds attend to [CLS]; the original hides it on COIN."""
+    attend_to_cls: bool | None = False
+    """As in VideoCLIPConfig; the original fine-tunes and measures COIN with [CLS] hidden."""
 
 
 @register_model("videoclip_segmenter", dataclass=VideoCLIPSegmenterConfig)
@@ -46,8 +46,7 @@ class VideoCLIPSegmenter(VideoCLIP):
     def label_logits(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
-        states = self.encode_video_steps(features, mask, see_cls=self.config.attend_to_cls)
-        return self.classify_states(states)
+        return self.classify_states(self.encode_video_steps(features, mask))
 
     def classify_states(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
         logits: Tensor = self.video_encoder.get_submodule("classifier")(states)

@@ -3,6 +3,8 @@
 W windows of a video, T seconds, K steps, S seconds in all windows.
 """
 
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,15 +13,22 @@ from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.registry import register_model
 
 
-@register_model("videoclip_step_localizer", dataclass=VideoCLIPConfig)
+@dataclass(kw_only=True)
+class VideoCLIPStepLocalizerConfig(VideoCLIPConfig):
+    attend_to_cls: bool | None = False
+    """As in VideoCLIPConfig; the original fine-tunes and measures CrossTask with [CLS] hidden."""
+
+
+@register_model("videoclip_step_localizer", dataclass=VideoCLIPStepLocalizerConfig)
 class VideoCLIPStepLocalizer(VideoCLIP):
     """Every second's last hidden state against every step's text: VideoCLIP's own weights (VideoCLIP, section 4.3)."""
 
     model_type = "videoclip_step_localizer"
+    config_type = VideoCLIPStepLocalizerConfig
     batch_type = StepBatch
 
     def forward(self, batch: StepBatch) -> tuple[Float[Tensor, "S K"], Float[Tensor, "S K"]]:  # type: ignore[override]
-        """Logits, and which steps are shown; seconds do not attend to [CLS], as in the original."""
-        states = self.encode_video_steps(batch.video, batch.video_mask, see_cls=False)
+        """Logits, and which steps are shown."""
+        states = self.encode_video_steps(batch.video, batch.video_mask)
         logits = states[batch.video_mask] @ self.encode_text(batch.text, batch.text_mask).T
         return logits, batch.shown[batch.video_mask]

@@ -3,10 +3,12 @@
 B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import BertConfig, BertModel
@@ -14,8 +16,11 @@ from transformers import BertConfig, BertModel
 from mmpt_plugin.checkpoint import find_checkpoint, first_line, load_strictly
 from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.pretrained import PretrainedEmbedder, full_mask, read_checkpoint, start_from_pretrained
+from mmpt_plugin.models.padding import chunked, cut_text, full_mask
+from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
+
+logger = logging.getLogger(__name__)
 
 BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
 
@@ -38,9 +43,18 @@ class VideoCLIPConfig:
     max_video_len: int = 32
     """Seconds; the [SEP] after a clip stands at position max_video_len + 1."""
     max_text_len: int = 61
-    """Word pieces of a text that are read, [CLS] and [SEP] not counted."""
+    """Word pieces of a text that are read, [CLS] and [SEP] not counted. A longer text is cut, and keeps its [SEP]."""
     max_position_embeddings: int = 512
     dropout: float = 0.1
+    normalize: bool = False
+    """Scale all vectors to unit length, so that dot products are cosines. VideoCLIP compares plain dot products."""
+    attend_to_cls: bool | None = None
+    """Whether seconds attend to [CLS] in `encode_video_steps`; `encode_video` always lets them. None, for weights that
+    were not trained on states of seconds: they do, unless the caller hides [CLS], as the original does to measure its
+    pre-trained weights on COIN and CrossTask."""
+    chunk_size: int = 0
+    """Clips, and texts, that are encoded at a time in training; 0 for all. Memory then holds the activations of one
+    chunk, and gradients stay exact, for a second forward pass."""
     cls_token_id: int = -1
     """[CLS]; [SEP] is the one after. -1: 101, as BERT has it, or 2 for a vocabulary of another size."""
 
@@ -55,6 +69,8 @@ class VideoCLIPConfig:
                 f"model.max_video_len {self.max_video_len} needs max_position_embeddings of two more, "
                 f"got {self.max_position_embeddings}"
             )
+        if self.chunk_size < 0:
+            raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
         if self.cls_token_id < 0:
             self.cls_token_id = BERT_CLS_ID if self.vocab_size == BERT_VOCAB_SIZE else 2
 
@@ -69,6 +85,7 @@ class VideoCLIP(PretrainedEmbedder):
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
         self.config: VideoCLIPConfig = config
+        self.unit_vectors = config.normalize
         self.video_encoder = VideoEncoder(
             bert_config(config, config.num_video_layers),
             feature_dim=config.feature_dim,
@@ -79,7 +96,8 @@ class VideoCLIP(PretrainedEmbedder):
         self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers))
         self.add_heads()
         if config.pretrained is not None:
-            _, weights = read_checkpoint(find_checkpoint(config.pretrained))
+            found, weights = read_checkpoint(find_checkpoint(config.pretrained))
+            check_start(config, found)
             start_from_pretrained(self, weights, where=config.pretrained)
         elif config.bert is not None:
             start_from_bert(self, config.bert)
@@ -92,34 +110,45 @@ class VideoCLIP(PretrainedEmbedder):
         return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
 
     def encode_video(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding.
-
-        Training sees [CLS]; see_cls=False hides it from all other tokens.
-        """
-        return self.video_encoder.encode(features, full_mask(features, mask), see_cls=see_cls)
+        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+        mask = full_mask(features, mask)
+        return self.scaled(chunked(self.video_encoder.encode, features, mask, size=self.config.chunk_size))
 
     def encode_video_steps(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None, *, see_cls: bool = True
+        self,
+        features: Float[Tensor, "B T F"],
+        mask: Bool[Tensor, "B T"] | None = None,
+        *,
+        attend_to_cls: bool | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The last hidden state of every second, [CLS] and [SEP] left out.
 
-        The original hides [CLS] here on COIN and CrossTask, where see_cls=False gives its numbers.
+        `attend_to_cls` is for weights whose config leaves it open; contradicting the config is a ValueError.
         """
-        states: Tensor = self.video_encoder(features, full_mask(features, mask), see_cls=see_cls)
-        return states[:, 1:-1]
+        own = self.config.attend_to_cls
+        if own is not None and attend_to_cls not in (None, own):
+            raise ValueError(f"attend_to_cls={attend_to_cls}, but the model was trained with attend_to_cls={own}")
+        visible = next((choice for choice in (own, attend_to_cls) if choice is not None), True)
+        states: Tensor = self.video_encoder(features, full_mask(features, mask), attend_to_cls=visible)
+        return self.scaled(states[:, 1:-1])
 
     def encode_text(
-        self, text: Int[Tensor, "B L"] | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
+        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector a text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
 
         Strings need a tokenizer: a model loaded from a folder that holds one, or `model.tokenizer = ...`.
         """
         if not isinstance(text, Tensor):
-            return self.encode_text(*self.tokenize(list(text)))
-        return self.text_encoder.encode(text, full_mask(text, mask))
+            return self.encode_text(*self.tokenize(text))
+        ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
+        return self.scaled(chunked(self.text_encoder.encode, ids, mask, size=self.config.chunk_size))
+
+    def scaled(self, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """To unit length, where the config says so."""
+        return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
@@ -139,6 +168,24 @@ def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
     )
     made._attn_implementation = "sdpa"
     return made
+
+
+def check_start(config: VideoCLIPConfig, found: Mapping[str, Any]) -> None:
+    """What a checkpoint says of settings that no tensor's shape shows: some must be the same to read its weights
+    (ValueError), others may change, with a warning."""
+    for key, must_agree in (
+        ("num_attention_heads", True),
+        ("cls_token_id", True),
+        ("max_video_len", False),
+        ("normalize", False),
+    ):
+        own, theirs = getattr(config, key), found.get(key)
+        if theirs is None or theirs == own or (key == "cls_token_id" and theirs < 0):
+            continue
+        message = f"model.{key} is {own}, but {config.pretrained} was trained with {theirs}"
+        if must_agree:
+            raise ValueError(message)
+        logger.warning(message)
 
 
 def start_from_bert(model: VideoCLIP, name: str) -> None:

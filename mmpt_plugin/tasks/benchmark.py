@@ -1,11 +1,10 @@
 """What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
 
 import copy
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -16,15 +15,14 @@ from torch import Tensor
 
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, token_ids
-from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.models.embedding import Embedder, read_ahead
 
-S = TypeVar("S")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
-MAX_TEXT_TOKENS = 63  # [CLS], 61 word pieces and [SEP], as the original cuts its captions
+LEFT_OUT = ("missing_clips", "missing_segments")  # what a corpus counts of it, where there is some
 
 
 @dataclass(kw_only=True)
@@ -51,26 +49,37 @@ class Benchmark:
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
         self.dataset = registry.datasets.build(config.dataset)
-        self.tokenizer = load_tokenizer(self.dataset.config.tokenizer)
+
+    def check(self, model: Embedder) -> None:
+        """ValueError where the model can't be measured on this data, before anything is encoded."""
+        model.check_clips(self.dataset.feature_dim, where="the data set")
+        if model.tokenizer is None:
+            name = self.dataset.config.tokenizer
+            model.check_vocabulary(len(self.tokenizer), where=f"tokenizer {name} (task.dataset.tokenizer)")
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """For models that came without one."""
+        return load_tokenizer(self.dataset.config.tokenizer)
 
     def result(self, counts: dict[str, int], metrics: dict[str, float], chance: dict[str, float]) -> dict[str, Any]:
         """What every `evaluate` returns: how much was measured and of which files, and the metrics beside chance."""
         return {
             **counts,
             "missing_videos": len(self.dataset.missing_videos),
+            **{key: getattr(self.dataset, key) for key in LEFT_OUT if getattr(self.dataset, key, 0)},
             "data": self.dataset.fingerprints,
             "metrics": metrics,
             "chance": chance,
         }
 
     def encode_texts(self, model: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """One vector a text; each different text is encoded once."""
+        """One vector a text; each different text is encoded once, by the model's own tokenizer if it came with one."""
         different = list(dict.fromkeys(texts))
-        length = min(MAX_TEXT_TOKENS, model.config.max_position_embeddings)
+        tokenizer = None if model.tokenizer is not None else self.tokenizer
 
         def encode(model: Embedder, some: list[str]) -> Tensor:
-            ids = token_ids(some, self.tokenizer, max_length=length)
-            return model.encode_text(*(tensor.to(device_of(model)) for tensor in ids))
+            return model.encode_text(*model.tokenize(some, tokenizer))
 
         vectors = list(on_all_gpus(model, encode, batches(different, self.config.clips_at_once)))
         position = {text: number for number, text in enumerate(different)}
@@ -118,18 +127,6 @@ def on_all_gpus(
     with ThreadPoolExecutor(len(copies)) as pool:
         for some in batches(groups, len(copies)):
             yield from pool.map(one, copies, some)
-
-
-def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
-    """`read(item)` of every item, in order; twice num_threads of them are read ahead, decoding being slow."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) > 2 * num_threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def spread(size: int, number: int) -> list[int]:

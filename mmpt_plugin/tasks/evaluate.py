@@ -1,7 +1,8 @@
-"""A checkpoint measured on a project's task, or on all of its benchmarks, beside controls."""
+"""A checkpoint measured on a project's task, or on all of its benchmarks, next to controls."""
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from mmpt_plugin import registry
 from mmpt_plugin.datasets.corpus import DataNotThere
 from mmpt_plugin.models import Embedder, load_model
+
+logger = logging.getLogger(__name__)
 
 SECTIONS = {"task", "checkpoint", "setting", "benchmarks"}
 
@@ -27,31 +30,61 @@ class Models:
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """`{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`; no fairseq needed.
 
-    `paper` stands beside them where the task's YAML has numbers for the project's `setting`. A CUDA device is used
-    where there is one.
+    `paper` is added where the task's YAML has numbers for the project's `setting`. A CUDA device is used where there
+    is one.
     """
     task = build_task(project)
-    return measure(task, project, load_models(Path(project["checkpoint"])))
+    models = load_models(Path(project["checkpoint"]))
+    check(task, models)
+    return measure(task, project, models)
 
 
-def evaluate_all(projects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One checkpoint on many benchmarks: `{"checkpoint", "benchmarks": {name: result}, "not_there": {name: ...}}`.
+def evaluate_all(
+    projects: Mapping[str, Mapping[str, Any]], *, keep: Callable[[dict[str, Any]], None] = lambda outcome: None
+) -> dict[str, Any]:
+    """One checkpoint on many benchmarks: `{"checkpoint", "benchmarks": {name: result}, "not_there": {name: ...},
+    "failed": {name: why}}`.
 
-    A benchmark whose files are not on this machine is named with what is missing and where to get it. One whose
-    files are wrong is an error.
+    A benchmark whose files are not on this machine is listed with what is missing and where to get it. Wrong files,
+    and a model that a benchmark can't measure, are one error before anything is measured. What goes wrong later costs
+    that benchmark only. `keep` is called with the outcome so far after each benchmark.
     """
     first = next(iter(projects.values()))
     check_sections(first)
     models = load_models(Path(first["checkpoint"]))
-    results, not_there = {}, {}
+    tasks: dict[str, Any] = {}
+    not_there: dict[str, dict[str, str]] = {}
+    wrong: dict[str, str] = {}
     for name, project in projects.items():
         try:
-            task = build_task(project)
+            tasks[name] = build_task(project)
+            check(tasks[name], models)
         except DataNotThere as error:
             not_there[name] = {"missing": str(error), "source": project["task"].get("source", "")}
-        else:
-            results[name] = {"benchmark": name, **measure(task, project, models)}
-    return {"checkpoint": models.checkpoint, "benchmarks": results, "not_there": not_there}
+        except ValueError as error:
+            wrong[name] = str(error)
+    if wrong:
+        reasons = "; ".join(f"{name}: {why}" for name, why in wrong.items())
+        rest = [name for name in projects if name not in wrong]
+        raise ValueError(f"{reasons}. Nothing was measured; to leave these out: benchmarks=[{','.join(rest)}]")
+    results: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    outcome = {"checkpoint": models.checkpoint, "benchmarks": results, "not_there": not_there, "failed": failed}
+    for name, task in tasks.items():
+        logger.info("measuring %s", name)
+        try:
+            results[name] = {"benchmark": name, **measure(task, projects[name], models)}
+        except (ValueError, OSError) as error:
+            logger.error("%s: %s", name, error)
+            failed[name] = str(error)
+        keep(outcome)
+    return outcome
+
+
+def check(task: Any, models: Models) -> None:
+    """What can be known before measuring; a task of somebody else's need not have such a check."""
+    if hasattr(task, "check"):
+        task.check(models.trained)
 
 
 def check_sections(project: Mapping[str, Any]) -> None:
@@ -73,6 +106,7 @@ def load_models(checkpoint: Path) -> Models:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         untrained = type(trained)(trained.config).eval().to(device)
+    untrained.tokenizer = trained.tokenizer
     return Models({"path": str(checkpoint), "sha256": fingerprint(checkpoint)}, trained, untrained)
 
 

@@ -11,8 +11,8 @@ from mmpt_plugin.datasets.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, spread
-from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
+from mmpt_plugin.tasks.benchmark import spread
+from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 CHANCE_DRAWS = 20
 
@@ -23,7 +23,7 @@ class StepLocalizationConfig(WindowsConfig):
 
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
-class StepLocalization(Benchmark):
+class StepLocalization(WindowedBenchmark):
     """The seconds, in the steps' order, whose states are together most like the steps' texts."""
 
     config: StepLocalizationConfig
@@ -58,7 +58,7 @@ class StepLocalization(Benchmark):
         """Of every video, what each step of its task costs second by second."""
         steps = {task: self.encode_texts(model, self.dataset.steps[task]) for task in self._tasks()}
         rows = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
-        for video, states in zip(self.dataset.videos, encode_seconds(model, rows, self.config), strict=True):
+        for video, states in zip(self.dataset.videos, self.encode_seconds(model, rows), strict=True):
             yield step_costs(states.numpy() @ steps[video.group].T)
 
     def _tasks(self) -> list[str]:

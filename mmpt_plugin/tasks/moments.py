@@ -13,7 +13,7 @@ from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, chance, moments
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, pad
-from mmpt_plugin.tasks.windows import require_states
+from mmpt_plugin.tasks.windows import require_steps
 
 CHUNK_SECONDS = 5
 LENGTH = NUM_CHUNKS * CHUNK_SECONDS
@@ -29,6 +29,14 @@ class MomentLocalizationConfig(BenchmarkConfig):
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
 class MomentLocalization(Benchmark):
     """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
+
+    def check(self, model: Embedder) -> None:
+        super().check(model)
+        require_steps(model)
+        if model.config.max_video_len < LENGTH:
+            raise ValueError(
+                f"moments lie in {LENGTH} s, but the model sees {model.config.max_video_len} s (model.max_video_len)"
+            )
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         scores, possible = self.scores(model)
@@ -61,15 +69,13 @@ class MomentLocalization(Benchmark):
 
     def _encode_moments(self, model: Embedder) -> Iterator[tuple[str, tuple[int, Float[np.ndarray, "21 D"]]]]:
         """Each video's length and the vectors of its moments; padding counts in the mean, as in the original."""
-        model = require_states(model)
+        self.check(model)
         seen = model.config.max_video_len
-        if seen < LENGTH:
-            raise ValueError(f"moments lie in {LENGTH} s, but the model sees {seen} s (model.max_video_len)")
         videos = list(dict.fromkeys(moment.video_id for moment in self.dataset.moments))
         for some in batches(videos, self.config.clips_at_once):
             rows = [self.dataset.seconds(video_id, 0, seen) for video_id in some]
             with torch.inference_mode():
-                states = model.encode_video_steps(*pad(rows, model, length=seen)).float().cpu()
+                states = require_steps(model).encode_video_steps(*pad(rows, model, length=seen)).float().cpu()
             for video_id, own, of_video in zip(some, rows, states, strict=True):
                 yield (
                     video_id,

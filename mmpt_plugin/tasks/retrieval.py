@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from mmpt_plugin.datasets.corpus import AnnotatedClip
 from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
-from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, read_ahead, spread
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
 
 
 @dataclass(kw_only=True)

@@ -13,8 +13,8 @@ from mmpt_plugin.datasets.segments import painted, runs
 from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import Embedder, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, device_of, spread
-from mmpt_plugin.tasks.windows import WindowsConfig, encode_seconds
+from mmpt_plugin.tasks.benchmark import device_of, spread
+from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 
 @dataclass(kw_only=True)
@@ -23,7 +23,7 @@ class ActionSegmentationConfig(WindowsConfig):
 
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)
-class ActionSegmentation(Benchmark):
+class ActionSegmentation(WindowedBenchmark):
     """Every second's state against every label's text; no label where none is as close as labels are to each other.
 
     (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
@@ -79,7 +79,7 @@ class ActionSegmentation(Benchmark):
     def states(self, model: Embedder) -> Iterator[Float[Tensor, "_ D"]]:
         """Of every video, its seconds' states."""
         videos = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
-        return encode_seconds(model, videos, self.config)
+        return self.encode_seconds(model, videos)
 
 
 def threshold(labels: Float[np.ndarray, "K D"]) -> float:

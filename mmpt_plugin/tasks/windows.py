@@ -6,14 +6,15 @@ Scores are linear in the states, so this is the mean of the windows' scores too.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmpt_plugin.datasets.segments import window_starts
-from mmpt_plugin.models import Embedder, VideoCLIP
-from mmpt_plugin.tasks.benchmark import BenchmarkConfig, batches, on_all_gpus, pad
+from mmpt_plugin.models import Embedder
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, on_all_gpus, pad
 
 
 @dataclass(kw_only=True)
@@ -23,9 +24,12 @@ class WindowsConfig(BenchmarkConfig):
     stride: int = 16
     examples: int = 10
     """How many videos the result shows in full, spread evenly over the data."""
-    see_cls: bool = False
-    """Whether seconds attend to [CLS]. The released weights' numbers were measured without, though in training
-    they do."""
+    attend_to_cls: bool = False
+    """Whether seconds attend to [CLS] in weights that were not trained on states of seconds (model.attend_to_cls is
+    null); others attend as they were trained. The original hides [CLS] from its pre-trained weights on COIN and
+    CrossTask."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"see_cls": "attend_to_cls"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,30 +69,52 @@ class Video:
         return self.sums / self.counts
 
 
-def encode_seconds(
-    model: Embedder, videos: Iterable[Float[Tensor, "_ F"]], config: WindowsConfig
-) -> Iterator[Float[Tensor, "_ D"]]:
-    """The states of every video, in order; a batch may hold windows of several videos."""
-    require_states(model)
-    if config.window > model.config.max_video_len:
-        raise ValueError(f"task.window is {config.window}, but the model sees {model.config.max_video_len} s")
-    windows = (window for rows in videos for window in Video(rows, config).windows())
+@runtime_checkable
+class EncodesSteps(Protocol):
+    """A model with a state for every second, not only vectors of whole clips."""
 
-    def encode(model: Embedder, batch: list[tuple[Video, int]]) -> Tensor:
-        assert isinstance(model, VideoCLIP)
-        clip = pad([video.features(start) for video, start in batch], model)
-        return model.encode_video_steps(*clip, see_cls=config.see_cls)
+    config: Any
 
-    groups, waiting = tee(batches(windows, config.clips_at_once))
-    for batch, states in zip(waiting, on_all_gpus(model, encode, groups), strict=True):
-        for (video, start), of_window in zip(batch, states, strict=True):
-            video.add(start, of_window)
-            if video.is_last(start):
-                yield video.mean()
+    def encode_video_steps(
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T D"]: ...
 
 
-def require_states(model: Embedder) -> VideoCLIP:
-    """A model with a state for every second; ValueError for one that has vectors of whole clips only."""
-    if not isinstance(model, VideoCLIP):
-        raise ValueError(f"this task scores every second, and a {type(model).__name__} has no state for each")
+class WindowedBenchmark(Benchmark):
+    """A benchmark of every second of long videos."""
+
+    config: WindowsConfig
+
+    def check(self, model: Embedder) -> None:
+        super().check(model)
+        require_steps(model)
+        if self.config.window > model.config.max_video_len:
+            raise ValueError(f"task.window is {self.config.window}, but the model sees {model.config.max_video_len} s")
+
+    def encode_seconds(self, model: Embedder, videos: Iterable[Float[Tensor, "_ F"]]) -> Iterator[Float[Tensor, "_ D"]]:
+        """The states of every video, in order; a batch may hold windows of several videos."""
+        self.check(model)
+        windows = (window for rows in videos for window in Video(rows, self.config).windows())
+        undecided = getattr(model.config, "attend_to_cls", False) is None
+        options: dict[str, Any] = {"attend_to_cls": self.config.attend_to_cls} if undecided else {}
+
+        def encode(model: Embedder, batch: list[tuple[Video, int]]) -> Tensor:
+            clip = pad([video.features(start) for video, start in batch], model)
+            return require_steps(model).encode_video_steps(*clip, **options)
+
+        groups, waiting = tee(batches(windows, self.config.clips_at_once))
+        for batch, states in zip(waiting, on_all_gpus(model, encode, groups), strict=True):
+            for (video, start), of_window in zip(batch, states, strict=True):
+                video.add(start, of_window)
+                if video.is_last(start):
+                    yield video.mean()
+
+
+def require_steps(model: Embedder) -> EncodesSteps:
+    """ValueError for a model that has vectors of whole clips only."""
+    if not isinstance(model, EncodesSteps):
+        raise ValueError(
+            f"this task scores every second, and a {type(model).__name__} has no state for each "
+            "(method encode_video_steps)"
+        )
     return model

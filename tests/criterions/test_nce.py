@@ -39,25 +39,25 @@ def test_recall_counts_each_direction():
     assert metrics == {"t2v_recall@1": 0.5, "v2t_recall@1": 0.5}
 
 
-def test_temperature_and_normalisation_are_options():
+def test_the_temperature_divides_the_dot_products_of_vectors_as_they_come():
     video, text = torch.randn(5, 3), torch.randn(5, 3)
-    normal = [torch.nn.functional.normalize(x, dim=1) for x in (video, text)]
-    scores = normal[1] @ normal[0].T / 0.07
+    scores = text @ video.T / 0.07
     target = torch.arange(5)
     expected = torch.nn.functional.cross_entropy(scores, target) + torch.nn.functional.cross_entropy(scores.T, target)
-    loss = NCE(NCEConfig(temperature=0.07, l2_normalize=True))(video, text)
+    loss = NCE(NCEConfig(temperature=0.07))(video, text)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_parts_have_losses_of_their_own():
-    """Two vectors side by side: the mean of two losses, not the loss of the summed similarities."""
-    video, text = torch.randn(5, 6), torch.randn(5, 6)
-    plain = NCE(NCEConfig(l2_normalize=True, temperature=0.1))
-    expected = (plain(video[:, :3], text[:, :3]) + plain(video[:, 3:], text[:, 3:])) / 2
-    loss, metrics = NCE(NCEConfig(l2_normalize=True, temperature=0.1, parts=2)).with_metrics(video, text)
+    """Two unit vectors side by side, over the root of 2: the mean of the losses of two cosines, not the loss of the
+    summed similarities."""
+    halves = [[torch.nn.functional.normalize(torch.randn(5, 3), dim=1) for _ in range(2)] for _ in range(2)]
+    video, text = (torch.cat(two, dim=1) / math.sqrt(2) for two in zip(*halves, strict=True))
+    plain = NCE(NCEConfig(temperature=0.1))
+    expected = sum(plain(*half) for half in halves) / 2
+    loss, metrics = NCE(NCEConfig(temperature=0.1, parts=2)).with_metrics(video, text)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    unit = [torch.cat([torch.nn.functional.normalize(p, dim=1) for p in x.split(3, dim=1)], 1) for x in (video, text)]
-    assert metrics == plain.with_metrics(*unit)[1]
+    assert metrics == plain.with_metrics(video, text)[1]
     with pytest.raises(ValueError, match=r"criterion.parts is 4, of vectors of width 6"):
         NCE(NCEConfig(parts=4))(video, text)
 

@@ -63,7 +63,7 @@ def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, 
     """Adam's first steps are as long as the rate, whatever the gradient; the checkpoint needs no CLIP to be read."""
     model = {"_name": "clip2video", "clip": str(towers), "max_video_len": 4, "max_text_len": 20}
     optimizer = {"_name": "adam_with_backbone", "backbone_lr": 1e-5}
-    criterion = {"_name": "nce", "parts": 2, "l2_normalize": True, "learn_temperature": True, "temperature": 0.5}
+    criterion = {"_name": "nce", "parts": 2, "learn_temperature": True, "temperature": 0.5}
     path = project(kitchen, tmp_path, model=model, optimizer=optimizer, criterion=criterion)
     run("mmpt", "train", path, "common.seed=3")
     content = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)

@@ -86,7 +86,23 @@ def test_what_is_no_clip_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no CLIP at '.*gone'"):
         registry.encoders.build({"_name": "clip", "weights": str(tmp_path / "gone")})
     CLIPVisionModel(CLIPVisionConfig(**TOWER, image_size=32, patch_size=8)).save_pretrained(str(tmp_path / "tower"))
-    with pytest.raises(ValueError, match=r"tower' is no CLIP: it lacks .*"):
+    with pytest.raises(ValueError, match=r"encoder.weights: '.*tower' is a clip_vision_model. Possible"):
         registry.encoders.build({"_name": "clip", "weights": str(tmp_path / "tower")})
     with pytest.raises(ValueError, match=r"clip\.weights"):
         registry.encoders.build({"_name": "clip"})
+
+
+def test_pixels_are_normalised_as_the_checkpoint_says(clip, tmp_path):
+    """Not with OpenAI's statistics: this CLIP was trained with others."""
+    _, model = clip
+    model.save_pretrained(str(tmp_path))
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "image_processor_type": "CLIPImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    encoder = registry.encoders.build({"_name": "clip", "weights": str(tmp_path)})
+    frames = torch.from_numpy(np.stack(scene(2, 32, 32)))
+    pixels = (frames / 255 - torch.tensor(said["image_mean"])) / torch.tensor(said["image_std"])
+    with torch.no_grad():
+        pooled = model.vision_model(pixel_values=pixels.permute(0, 3, 1, 2)).pooler_output
+        expected = model.visual_projection(pooled)
+    torch.testing.assert_close(encoder(frames[:, None]).cpu(), expected, atol=1e-5, rtol=1e-5)
+    assert json.loads(encoder.fingerprint)["mean"] == said["image_mean"]

@@ -3,16 +3,20 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mmpt_plugin.checkpoint import read_torch_file
 from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.features.clip import load_clip
+from mmpt_plugin.features.extract import encode
+from mmpt_plugin.features.video import read_squares, write_video
 from mmpt_plugin.models import ClipMean, ClipModelConfig, VideoCLIP, load_model
-from mmpt_plugin.models.backbone import backbone_config, load_clip
-from mmpt_plugin.models.clip import chunked, cut_text
-from mmpt_plugin.registry import models
+from mmpt_plugin.models.backbone import backbone_config
+from mmpt_plugin.models.padding import chunked, cut_text
+from mmpt_plugin.registry import encoders, models
 from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
 
 FAMILY = [name for name in models if issubclass(models[name].config, ClipModelConfig)]
@@ -198,7 +202,7 @@ def test_weights_that_lack_something_are_refused(tmp_path):
     del weights["visual_projection.weight"]
     model.save_pretrained(tmp_path, state_dict=weights)
     with pytest.raises(ValueError, match=r"does not fit the model: missing visual_projection.weight"):
-        load_clip(str(tmp_path))
+        load_clip(str(tmp_path), key="model.clip")
 
 
 def test_a_text_that_is_cut_keeps_its_end():
@@ -237,7 +241,7 @@ def test_bad_settings_are_named(settings, message):
 def test_another_kind_of_model_is_no_clip(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match=r"is a bert. Possible: \['clip', 'siglip'\]"):
-        load_clip(str(tmp_path))
+        load_clip(str(tmp_path), key="model.clip")
 
 
 def test_wrong_frames_and_features_are_named():
@@ -319,3 +323,45 @@ def test_chunks_keep_little_of_a_forward_pass():
     assert whole > 1.9 * kept_bytes(model, 8)
     model.config.chunk_size = 2
     assert kept_bytes(model, 16) < whole / 10
+
+
+@pytest.fixture(scope="module")
+def moving_videos(tmp_path_factory):
+    """Two files of twelve frames at four a second, each frame of one grey value."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number, greys in enumerate((range(0, 240, 20), range(240, 0, -20))):
+        write_video(folder / f"{number}.mp4", (np.full((16, 16, 3), grey, dtype=np.uint8) for grey in greys), fps=4)
+    return sorted(folder.glob("*.mp4"))
+
+
+def test_video_files_go_through_the_models_own_towers(moving_videos, tmp_path):
+    """A tower that has learned since it was loaded: its vectors, of frames spread over the whole video, are the
+    model's own."""
+    transformers_model(TINY_CLIP).save_pretrained(tmp_path)
+    model = ClipMean(ClipModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
+    with torch.no_grad():
+        for weight in model.backbone.vision_weights().parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    vectors = model.embed_videos(moving_videos)
+    times = [0.5, 1.5, 2.5]  # the middles of three equal parts of three seconds
+    clips = torch.stack([torch.from_numpy(np.stack(list(read_squares(path, times, size=8)))) for path in moving_videos])
+    torch.testing.assert_close(vectors, model.encode_video(clips).detach())
+    frozen = {"_name": "clip", "weights": str(tmp_path)}
+    with pytest.raises(ValueError, match="is not this model's vision tower"):
+        model.embed_videos(moving_videos, frozen)
+    with pytest.raises(ValueError, match="truncate is for models of features"):
+        model.embed_videos(moving_videos, truncate=True)
+
+
+def test_frozen_features_of_the_models_own_tower_are_taken(moving_videos, tmp_path):
+    """For a model that was trained on them: a row a second, of the same weights and the same pixels."""
+    theirs = transformers_model(TINY_CLIP)
+    theirs.save_pretrained(tmp_path)
+    model = ClipMean(ClipModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
+    model.encoder = {"_name": "clip", "weights": str(tmp_path)}
+    rows = [encode(path, encoders.build(model.encoder)) for path in moving_videos]
+    torch.testing.assert_close(model.embed_videos(moving_videos), model.embed_features(rows))
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5], "image_processor_type": "CLIPImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="takes other pixels"):
+        model.embed_videos(moving_videos)

@@ -101,6 +101,27 @@ def test_labels_are_ranked_by_the_mean_of_their_prompts(model):
     assert list(ranked) == sorted(expected, key=lambda label: -expected[label])
 
 
+def test_one_string_is_one_sentence_and_one_path_one_video(model, kitchen):
+    """A string is a sequence of letters to Python: it must not become a row a letter."""
+    torch.testing.assert_close(model.embed_text("chop it"), model.embed_text(["chop it"]))
+    torch.testing.assert_close(model.encode_text("chop it"), model.encode_text(["chop it"]))
+    path = next((kitchen.root / "videos").glob("*.mp4"))
+    for one in (str(path), path):
+        torch.testing.assert_close(model.embed_videos(one, TINY_ENCODER), model.embed_videos([path], TINY_ENCODER))
+
+
+def test_labels_may_be_their_own_prompts(model):
+    videos = model.embed_text(["stir the pot"])
+    labels = ["chop the tomato", "stir the pot"]
+    assert model.classify(videos, labels) == model.classify(videos, {label: [label] for label in labels})
+    assert model.classify(videos, {"a": "chop the tomato"}) == model.classify(videos, {"a": ["chop the tomato"]})
+
+
+def test_an_encoder_of_another_width_is_refused_before_any_video_is_read(model):
+    with pytest.raises(ValueError, match=r"encoder .*efficientnet.* features of width 1280, the model takes .* 512"):
+        model.embed_videos(["/nowhere/at/all.mp4"], "efficientnet_lite0")
+
+
 def test_no_videos_and_no_sentences_are_no_vectors(model):
     assert model.embed_videos([], TINY_ENCODER).shape == (0, 16)
     assert model.embed_text([]).shape == (0, 16)
@@ -116,7 +137,11 @@ def test_what_can_not_be_embedded_is_named(model, tmp_path):
         model.embed_videos([tmp_path / "text.mp4"], TINY_ENCODER)
     with pytest.raises(ValueError, match="no encoder 's3'. Did you mean 's3d'"):
         model.embed_videos([], "s3")
-    for prompts, message in (({}, "no labels"), ({"a": []}, "label 'a' needs a list"), ({"a": "b"}, "label 'a' needs")):
+    for prompts, message in (
+        ({}, "prompts are two or more labels"),
+        ("cut", "got 'cut'"),
+        ({"a": []}, "label 'a' needs"),
+    ):
         with pytest.raises(ValueError, match=message):
             model.classify(torch.zeros(1, 16), prompts)
 

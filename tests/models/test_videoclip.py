@@ -12,6 +12,7 @@ from transformers import BertConfig, BertModel
 from mmpt_plugin import VideoCLIP
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIPConfig
+from tests.conftest import TINY_MODEL
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = torch.load(GOLDEN / "videoclip_cases.pt", weights_only=True)
@@ -61,8 +62,9 @@ def test_a_hidden_cls_gives_the_recorded_outputs(released):
     """As the original's COIN and CrossTask have it: mask 0 on [CLS] for both halves of the sequence."""
     case = CASES["cls_masked"]
     with torch.no_grad():
-        video = released.encode_video(case["vfeats"], case["vmasks"].bool(), see_cls=False)
-        steps = released.encode_video_steps(case["vfeats"], case["vmasks"].bool(), see_cls=False)
+        clip, tower = (case["vfeats"], case["vmasks"].bool()), released.video_encoder
+        video = tower.pool(tower(*clip, attend_to_cls=False), clip[1])
+        steps = released.encode_video_steps(*clip, attend_to_cls=False)
         text = released.encode_text(*text_of(case))
         seen = released.encode_video(case["vfeats"], case["vmasks"].bool())
     torch.testing.assert_close(video, case["pooled_video_f32"], atol=1e-5, rtol=0)
@@ -279,3 +281,91 @@ def test_a_name_that_is_no_file_is_looked_for_on_the_hub(tiny, tmp_path, monkeyp
     assert VideoCLIP.from_pretrained("someone/videoclip").config == tiny.config
     with pytest.raises(ValueError, match="no checkpoint at someone/else, nor a model of that name on the hub"):
         VideoCLIP.from_pretrained("someone/else")
+
+
+def small(**settings):
+    torch.manual_seed(0)
+    return VideoCLIP(VideoCLIPConfig(**TINY_MODEL | settings)).eval()
+
+
+def same_weights(model, **settings):
+    other = small(**settings)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def text_batch(length):
+    ids = torch.arange(5, 5 + length)[None] % 300
+    ids[0, 0], ids[0, -1] = 2, 3
+    return ids, torch.ones_like(ids, dtype=torch.bool)
+
+
+def test_the_model_alone_decides_how_much_of_a_text_is_read():
+    """With max_text_len 4: [CLS], four words and [SEP], whoever made the token ids."""
+    model = small(max_text_len=4)
+    long, mask = text_batch(12)
+    cut = torch.cat([long[:, :5], long[:, -1:]], dim=1)
+    expected = model.encode_text(cut, mask[:, :6])
+    torch.testing.assert_close(model.encode_text(long, mask), expected)
+    assert not torch.allclose(same_weights(model, max_text_len=61).encode_text(long, mask), expected)
+
+
+def test_normalize_scales_every_vector_to_unit_length():
+    plain = small()
+    unit = same_weights(plain, normalize=True)
+    clip = torch.randn(3, 6, 512)
+    for ours, theirs in (
+        (unit.encode_video(clip), plain.encode_video(clip)),
+        (unit.encode_text(*text_batch(8)), plain.encode_text(*text_batch(8))),
+        (unit.encode_video_steps(clip), plain.encode_video_steps(clip)),
+    ):
+        torch.testing.assert_close(ours, theirs / theirs.norm(dim=-1, keepdim=True))
+    assert (plain.unit_vectors, unit.unit_vectors) == (False, True)
+
+
+def test_chunks_change_neither_vectors_nor_gradients():
+    plain = small()
+    chunked = same_weights(plain, chunk_size=2)
+    clip, text = torch.randn(5, 6, 512), (torch.randint(5, 300, (5, 9)), torch.ones(5, 9, dtype=torch.bool))
+    for model in (plain, chunked):
+        (model.encode_video(clip) @ model.encode_text(*text).T).square().mean().backward()
+    for (name, one), other in zip(plain.named_parameters(), chunked.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, msg=name)
+
+
+@pytest.mark.parametrize("own", [None, True, False])
+def test_whether_seconds_attend_to_cls_is_the_models_to_say(own):
+    model = small(attend_to_cls=own)
+    clip = torch.randn(1, 6, 512)
+    seen, hidden = (model.video_encoder(clip, torch.ones(1, 6, dtype=torch.bool), attend_to_cls=see)[:, 1:-1]
+                    for see in (True, False))  # fmt: skip
+    assert not torch.allclose(seen, hidden, atol=1e-4)
+    torch.testing.assert_close(model.encode_video_steps(clip), hidden if own is False else seen)
+    if own is None:
+        torch.testing.assert_close(model.encode_video_steps(clip, attend_to_cls=False), hidden)
+    else:
+        with pytest.raises(ValueError, match=f"attend_to_cls={not own}, but the model was trained with"):
+            model.encode_video_steps(clip, attend_to_cls=not own)
+
+
+def test_starting_from_weights_of_other_heads_is_refused_and_other_lengths_are_said(tmp_path, caplog):
+    """No tensor's shape shows the number of heads: with another one the weights would be read as noise."""
+    small(max_video_len=20).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="model.num_attention_heads is 4, but .* was trained with 2"):
+        small(pretrained=str(tmp_path), num_attention_heads=4)
+    small(pretrained=str(tmp_path), normalize=True)
+    assert "model.max_video_len is 32, but" in caplog.text
+    assert "model.normalize is True, but" in caplog.text
+
+
+def test_weights_trained_on_cosines_by_the_criterion_are_read_as_such(tmp_path):
+    """A checkpoint of before normalize was the model's own."""
+    config = VideoCLIPConfig(**TINY_MODEL)
+    cfg = {"model": {"_name": "videoclip", **vars(config)}, "criterion": {"_name": "nce", "l2_normalize": True}}
+    del cfg["model"]["normalize"]
+    weights = {f"model.{key}": value for key, value in small().state_dict().items()}
+    torch.save({"cfg": cfg, "model": weights}, tmp_path / "old.pt")
+    assert VideoCLIP.from_pretrained(tmp_path / "old.pt").unit_vectors
+    cfg["criterion"]["l2_normalize"] = False
+    torch.save({"cfg": cfg, "model": weights}, tmp_path / "old.pt")
+    assert not VideoCLIP.from_pretrained(tmp_path / "old.pt").unit_vectors

@@ -1,7 +1,9 @@
 """All benchmarks of a project, those whose data is not there listed; the task YAMLs; the command."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import yaml
 
@@ -60,10 +62,41 @@ def test_benchmarks_that_are_there_are_measured_and_the_others_listed(checkpoint
     json.dumps(result)
 
 
-def test_wrong_data_stops_the_run(checkpoint):
-    """A missing video is no missing benchmark."""
-    with pytest.raises(ValueError, match="1 videos have no features in .*: coin1"):
-        evaluate_all({"coin": project("coin", checkpoint, **local("coin", "COIN.json"))})
+def test_wrong_data_and_a_model_that_does_not_fit_are_found_before_anything_is_measured(checkpoint, monkeypatch):
+    """A missing video is not a missing benchmark. All that is wrong is named at once."""
+    measured = []
+    monkeypatch.setattr("mmpt_plugin.tasks.evaluate.measure", lambda *all: measured.append(all))
+    wide = project("crosstask", checkpoint, **local("crosstask", "crosstask_release"), num_train=3)
+    wide["task"]["window"] = 64
+    wanted = {
+        "msrvtt": project("msrvtt", checkpoint, **local("msrvtt", "MSRVTT_JSFUSION_test.csv")),
+        "coin": project("coin", checkpoint, **local("coin", "COIN.json")),
+        "crosstask": wide,
+    }
+    with pytest.raises(ValueError, match=r"coin: .*1 videos have no features in .*: coin1") as raised:
+        evaluate_all(wanted)
+    assert "crosstask: task.window is 64, but the model sees 32 s" in str(raised.value)
+    assert "benchmarks=[msrvtt]" in str(raised.value)
+    assert measured == []
+
+
+def test_one_that_fails_on_the_way_costs_no_other(checkpoint, tmp_path):
+    """A feature file that holds NaN is only found when it is read; what is measured is handed on at once."""
+    features = tmp_path / "features"
+    shutil.copytree(ENDTASK / "msrvtt" / "features", features)
+    damaged = sorted(features.glob("*.npy"))[-1]
+    np.save(damaged, np.full_like(np.load(damaged), np.nan))
+    projects = {
+        "msrvtt": project("msrvtt", checkpoint, **local("msrvtt", "MSRVTT_JSFUSION_test.csv")),
+        "msrvtt_qa": project("msrvtt_qa", checkpoint, **local("msrvtt", "MSR_MC_test.csv")),
+    }
+    projects["msrvtt"]["task"]["dataset"]["features"] = str(features)
+    kept = []
+    result = evaluate_all(projects, keep=lambda outcome: kept.append(json.dumps(outcome)))
+    assert list(result["benchmarks"]) == ["msrvtt_qa"]
+    assert result["failed"] == {"msrvtt": f"features {damaged} hold NaN or infinity"}
+    assert len(kept) == 2
+    assert json.loads(kept[-1])["benchmarks"].keys() == {"msrvtt_qa"}
 
 
 def test_the_command_prints_ours_beside_the_papers_and_lists_what_is_not_there(checkpoint, tmp_path, capsys):
