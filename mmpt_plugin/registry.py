@@ -44,7 +44,7 @@ class Entry:
         values = {str(key): value for key, value in values.items() if key != "_name" and value is not None}
         for old, new in getattr(self.config, "RENAMED", {}).items():
             if old in values and "." in new:
-                raise ValueError(f"{self.name}.{old} has moved: {new} decides")
+                raise ValueError(f"{self.name}.{old} is gone: {new} decides")
             if old in values:
                 logger.warning("%s.%s is now %s.%s; the old name works for one version", self.name, old, self.name, new)
                 values.setdefault(new, values.pop(old))

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -100,3 +101,19 @@ def test_an_installed_package_that_fails_is_named(installed):
     installed("raise RuntimeError('no licence')")
     with pytest.raises(ImportError, match=r"entry point 'announced = announced_plugin' .* failed: no licence"):
         list(registry.criterions)
+
+
+@dataclass(kw_only=True)
+class RenamedConfig:
+    neighbors: int = 3
+
+    RENAMED: ClassVar[dict[str, str]] = {"neighbours": "neighbors", "normalise": "model.normalize"}
+
+
+def test_a_renamed_key_works_with_a_warning_and_one_that_another_section_owns_is_refused(caplog):
+    registry = Registry("sampler")
+    registry.register("nearest", dataclass=RenamedConfig)(type("Nearest", (), {}))
+    assert registry["nearest"].parse({"neighbours": 5}).neighbors == 5
+    assert "nearest.neighbours is now nearest.neighbors" in caplog.text
+    with pytest.raises(ValueError, match=r"nearest.normalise is gone: model.normalize decides"):
+        registry["nearest"].parse({"normalise": True})

@@ -40,8 +40,8 @@ def core_config(entry: Entry, config: Any) -> Any:
     """The component's own config from what fairseq hands over; strings of YAML become mappings again."""
     hints = typing.get_type_hints(entry.config)
     values = {}
-    for key, hint in hints.items():
-        value = getattr(config, key)
+    for key in (config_field.name for config_field in dataclasses.fields(entry.config)):
+        value, hint = getattr(config, key), hints[key]
         values[key] = parse_flow(key, value, typing.get_origin(hint)) if is_container(hint) else value
     return entry.config(**values)
 

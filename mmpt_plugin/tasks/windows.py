@@ -24,12 +24,11 @@ class WindowsConfig(BenchmarkConfig):
     stride: int = 16
     examples: int = 10
     """How many videos the result shows in full, spread evenly over the data."""
-    attend_to_cls: bool = False
-    """Whether seconds attend to [CLS] in weights that were not trained on states of seconds (model.attend_to_cls is
-    null); others attend as they were trained. The original hides [CLS] from its pre-trained weights on COIN and
-    CrossTask."""
+    hide_cls: bool = True
+    """Hide [CLS] from the seconds of weights that were not trained on states of seconds (model.attend_to_cls is null),
+    as the original does on COIN and CrossTask; others attend as they were trained."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"see_cls": "attend_to_cls"}
+    RENAMED: ClassVar[dict[str, str]] = {"see_cls": "task.hide_cls"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +95,7 @@ class WindowedBenchmark(Benchmark):
         self.check(model)
         windows = (window for rows in videos for window in Video(rows, self.config).windows())
         undecided = getattr(model.config, "attend_to_cls", False) is None
-        options: dict[str, Any] = {"attend_to_cls": self.config.attend_to_cls} if undecided else {}
+        options: dict[str, Any] = {"attend_to_cls": not self.config.hide_cls} if undecided else {}
 
         def encode(model: Embedder, batch: list[tuple[Video, int]]) -> Tensor:
             clip = pad([video.features(start) for video, start in batch], model)

@@ -100,11 +100,9 @@ def test_windows_are_the_same_in_any_batches(model):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize("key", ["attend_to_cls", "see_cls"])
-def test_seconds_that_attend_to_cls_are_not_the_recorded_ones(model, key, caplog):
-    """The original hides [CLS]; what the option does shows in the scores. Its old name still works, with a warning."""
-    coin = task("action_segmentation", "coin", "coin/COIN.json", options={key: True}, **COIN)
-    assert ("see_cls is now action_segmentation.attend_to_cls" in caplog.text) == (key == "see_cls")
+def test_seconds_that_attend_to_cls_are_not_the_recorded_ones(model):
+    """The original hides [CLS]; what the option does shows in the scores."""
+    coin = task("action_segmentation", "coin", "coin/COIN.json", options={"hide_cls": False}, **COIN)
     ours = np.concatenate(list(coin.scores(model, coin.encode_labels(model))))
     assert np.abs(ours - ARRAYS["coinzs_logits"]).max() > 0.01
 
