@@ -33,15 +33,18 @@ def find_checkpoint(name: str | Path) -> Path:
         ) from error
 
 
-def read_torch_file(path: Path) -> dict[str, Any]:
-    """The dict in a torch file; tensors, plain values and `SAFE_GLOBALS` are read, all else is refused."""
+def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The dict in a torch file; tensors, plain values and `SAFE_GLOBALS` are read, all else is refused.
+
+    With `mmap` tensors stay in the file until they are used: for a look at the plain values of a large one.
+    """
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     # On leaving, the context forbids all that it allowed: also what was allowed before, so it may not name that.
     allowed = torch.serialization.get_safe_globals()
     try:
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than weights and plain values, and is not read: {first_line(error)}"

@@ -29,6 +29,7 @@ with the released weights, on videos of your own:
 
 
 RUNS = Path("runs")
+INTERRUPTED = 130  # exit status of a training that a signal stopped, as shells have it for Ctrl-C
 COMMANDS_AS_JOBS = ("train", "extract", "embed", "evaluate")
 
 
@@ -158,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="run a project with fairseq's trainer")
     add_project(command)
     command.add_argument("--dry-run", action="store_true", help="print the fairseq-train command that does the same")
+    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
     command.set_defaults(run=run_train)
 
     command = commands.add_parser(
@@ -171,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", required=True, help="a YAML file, or a name such as v100x8 (see mmpt list)")
     command.add_argument("--parts", type=int, default=1, metavar="N", help="an array of N jobs that share the videos")
     command.add_argument("--dry-run", action="store_true", help="print the batch file and each rank's command")
+    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
     command.add_argument("--wait", action="store_true", help="until all jobs have ended; exit status 1 if one failed")
     command.set_defaults(run=run_launch)
 
@@ -331,7 +334,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
     return 2 if report.failed and not arguments.allow_missing else 0
 
 
-def run_train(arguments: argparse.Namespace) -> None:
+def run_train(arguments: argparse.Namespace) -> int:
     from mmpt_plugin.config import fine_tuned, load_project, plain
 
     project = fine_tuned(plain(load_project(arguments.project, arguments.overrides)))
@@ -342,21 +345,21 @@ def run_train(arguments: argparse.Namespace) -> None:
 
     if arguments.dry_run:
         print(command_line(project))
-    else:
-        train(project)
+        return 0
+    if train(project, resume=arguments.resume):
+        return 0
+    save_dir = project["checkpoint"]["save_dir"]
+    print(f"mmpt train: stopped, saved in {save_dir}; the same command continues", file=sys.stderr)
+    return INTERRUPTED
 
 
 def run_launch(arguments: argparse.Namespace) -> int:
-    try:
-        from mmpt_plugin import launch
-    except ModuleNotFoundError as error:
-        raise ValueError(f"launching needs submitit: pip install 'mmpt_plugin[slurm]' ({error})") from error
-    command = arguments.launched
+    launch, command = launching(), arguments.launched
     profile = launch.load_profile(arguments.profile, arguments.for_profile)
     if arguments.parts > 1 and not hasattr(command, "part"):
         raise ValueError("--parts shares out videos: it goes with extract")
     if command.command == "train":
-        plans = launch.plan_training(command.project, command.overrides, profile)
+        plans = launch.plan_training(command.project, command.overrides, profile, resume=arguments.resume)
     else:
         inputs = launched_videos(command, arguments.parts)
         plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
@@ -381,6 +384,14 @@ def run_launch(arguments: argparse.Namespace) -> int:
     return 0 if set(states) <= {"COMPLETED"} else 1
 
 
+def launching() -> Any:
+    try:
+        from mmpt_plugin import launch
+    except ModuleNotFoundError as error:
+        raise ValueError(f"jobs need submitit: pip install 'mmpt_plugin[slurm]' ({error})") from error
+    return launch
+
+
 def launched_videos(command: argparse.Namespace, parts: int) -> list[Path]:
     """What an extraction is to work on, by which a second launch knows that the first did the same."""
     if command.command != "extract":
@@ -394,7 +405,7 @@ def launched_videos(command: argparse.Namespace, parts: int) -> list[Path]:
 
 
 def run_jobs(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.launch import describe_jobs
+    describe_jobs = launching().describe_jobs
 
     lines = list(describe_jobs(arguments.folder))
     print("\n".join(lines) or f"no job was launched into a folder under {arguments.folder}")
@@ -437,7 +448,13 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def run_report(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.report import write_curve, write_page
 
-    result: dict[str, Any] = json.loads((arguments.folder / "metrics.json").read_text())
+    path = arguments.folder / "metrics.json"
+    if not path.is_file():
+        raise ValueError(f"no {path}: write it with mmpt evaluate PROJECT task=NAME checkpoint=PATH --json {path}")
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
     write_curve(arguments.folder / "train.log", arguments.folder / "curve.png")
     write_page(
         arguments.folder / "index.html",

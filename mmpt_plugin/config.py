@@ -47,6 +47,8 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
             config.task = OmegaConf.load(files[-1].partition("=")[2])
             config.merge_with(OmegaConf.from_dotlist(into_file))
         OmegaConf.resolve(config)
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(one_line(project, error)) from error
     return config

@@ -13,7 +13,7 @@ LEVELS = [
     {"tasks"},
     {"samplers", "datasets", "models", "criterions", "metrics"},
     {"index", "clips", "features"},
-    {"checkpoint", "distributed", "config"},
+    {"checkpoint", "distributed", "config", "signals"},
     {"registry"},
 ]
 

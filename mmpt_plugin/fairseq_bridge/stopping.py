@@ -4,6 +4,10 @@ fairseq knows no way to be asked. Each rank says in the logging output of its ne
 sums those over the ranks, so that all of them learn it after the same update, at no extra communication.
 """
 
+import logging
+import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +15,10 @@ from typing import Any
 
 import fairseq_cli.train
 from fairseq import checkpoint_utils
+
+from mmpt_plugin.signals import on_signals
+
+logger = logging.getLogger(__name__)
 
 LOG_KEY = "stop_requested"
 
@@ -24,6 +32,30 @@ class Stop:
 
 
 stop = Stop()
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+AT_ONCE_AFTER = 1.0  # seconds; the same Ctrl-C reaches a process more than once, through its loader's workers
+
+
+@contextmanager
+def stops_on_signals() -> Iterator[None]:
+    """Within, a signal is a request to stop; SIGINT or SIGTERM again ends the process at once."""
+    stop.requested = stop.agreed = False
+    first = 0.0
+
+    def request(number: int) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if not stop.requested:
+            first, stop.requested = now, True
+            logger.warning("%s: saving after this update; again to end at once", signal.Signals(number).name)
+        elif number != signal.SIGUSR2 and now - first > AT_ONCE_AFTER:
+            logger.warning("ended at once, without a checkpoint of this moment")
+            logging.shutdown()
+            os._exit(128 + number)
+
+    with on_signals(STOP_SIGNALS, request):
+        yield
 
 
 @contextmanager

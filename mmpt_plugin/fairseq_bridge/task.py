@@ -17,6 +17,7 @@ from mmpt_plugin.fairseq_bridge import stopping
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass, flow
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
+from mmpt_plugin.fairseq_bridge.schedule import fit_schedule, total_updates
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import Entry
 from mmpt_plugin.samplers.coverage import coverage
@@ -34,6 +35,7 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("save_dir", str, II("checkpoint.save_dir")),
     ("train_subset", str, II("dataset.train_subset")),
     ("disable_validation", bool, II("dataset.disable_validation")),
+    ("warmup_fraction", float, 0.0),  # of all updates, instead of warmup_updates
 )
 
 
@@ -58,6 +60,30 @@ class FairseqTaskAdapter(FairseqTask):
             with open_dict(config):
                 config.backbone = flow(found)
         return self.model
+
+    def build_criterion(self, config: Any, **options: Any) -> Any:
+        """The training data is opened here, before the trainer builds the schedule that its size decides."""
+        self.load_dataset(self.cfg.train_subset)
+        self.fit_schedule()
+        return super().build_criterion(config, **options)
+
+    def fit_schedule(self) -> None:
+        whole = self.cfg._get_parent()  # fairseq keeps all groups in one configuration
+        schedule = None if whole is None else whole.get("lr_scheduler")
+        if schedule is None:
+            return
+        sampler = self.samplers[id(self.datasets[self.cfg.train_subset])]
+        total = 0
+        if (num_clusters := getattr(sampler, "num_clusters", None)) is not None:
+            total = total_updates(
+                num_clusters,
+                batch_size=whole.dataset.batch_size or 1,
+                world_size=world_size(),
+                update_freq=whole.optimization.update_freq,
+                max_epoch=whole.optimization.max_epoch or 0,
+                max_update=whole.optimization.max_update or 0,
+            )
+        fit_schedule(schedule, total, warmup_fraction=self.cfg.warmup_fraction)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         # fairseq 0.12.2 asks for the validation split even where validation is off.

@@ -1,12 +1,13 @@
 """A project run by fairseq's own trainer, and the `fairseq-train` command that does the same."""
 
+import logging
+import os
 import shlex
 import socket
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.distributed import utils as distributed_utils
@@ -16,14 +17,18 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import cuda, multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from mmpt_plugin import registry
-from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
-from mmpt_plugin.fairseq_bridge.stopping import stop, stops_at_step_boundaries
+from mmpt_plugin.fairseq_bridge.run_folder import check_settings, finished, write_project
+from mmpt_plugin.fairseq_bridge.stopping import STOP_SIGNALS, stop, stops_at_step_boundaries, stops_on_signals
 from mmpt_plugin.registry import unknown
+from mmpt_plugin.signals import on_signals
+
+logger = logging.getLogger(__name__)
 
 USER_DIR = Path(__file__).parents[1]
 OURS = {"model": registry.models, "criterion": registry.criterions, "task": registry.tasks}
@@ -59,23 +64,80 @@ class Place:
         return project | {"distributed_training": dict(project.get("distributed_training") or {}) | options}
 
 
-def train(project: dict[str, Any]) -> None:
-    """Run fairseq's trainer on a composed project, in as many processes as it says or as there are GPUs."""
+def train(project: dict[str, Any], *, resume: bool = False) -> bool:
+    """Run fairseq's trainer on a composed project, in as many processes as it says or as there are GPUs.
+
+    False where a signal (Ctrl-C, SIGTERM, SIGUSR2) ended it before its end, after a checkpoint; a second Ctrl-C or
+    SIGTERM ends it at once. A folder that holds a run with other settings is a ValueError unless `resume`; a run that
+    is finished is left as it is.
+    """
     config = fairseq_config(project)
+    if not resume:
+        check_settings(project)
+    save_dir = Path(config.checkpoint.save_dir)
+    mend_last_checkpoint(save_dir)
+    limits = {key: int(config.optimization[key] or 0) for key in ("max_epoch", "max_update")}
+    if end := finished(save_dir, **limits):
+        logger.warning(
+            "%s is finished: %s. To train it further, raise optimization.max_epoch and pass --resume; to train "
+            "again, choose another checkpoint.save_dir", save_dir, end,
+        )  # fmt: skip
+        return True
+    write_project(project)
     processes = config.distributed_training.distributed_world_size
-    if config.common.cpu and processes > 1:
-        init_method = f"tcp://localhost:{free_port()}"
-        multiprocessing.spawn(run_cpu_rank, args=(project, processes, init_method), nprocs=processes)  # type: ignore[attr-defined, no-untyped-call]
-        return
-    prepare_folder(project, config)
-    distributed_utils.call_main(config, run_fairseq)
+    if processes > 1 and not was_launched():
+        return train_ranks(project, processes)
+    with stops_on_signals(), stops_at_step_boundaries():
+        distributed_utils.call_main(config, run_fairseq)
+        return not stop.agreed
+
+
+def was_launched() -> bool:
+    """By torchrun or srun, which start the processes themselves."""
+    return any(name in os.environ for name in ("RANK", "SLURM_PROCID"))
+
+
+def train_ranks(project: dict[str, Any], processes: int) -> bool:
+    """All of a run's processes on this machine. fairseq's own spawning needs GPUs, and can't be asked to stop."""
+    init_method = f"tcp://localhost:{free_port()}"
+    stopped = multiprocessing.get_context("spawn").Value("b", False)
+    ranks = multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
+        run_rank, args=(project, processes, init_method, stopped), nprocs=processes, join=False
+    )
+
+    def pass_on(number: int) -> None:
+        for process in ranks.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    with on_signals(STOP_SIGNALS, pass_on):
+        try:
+            while not ranks.join():
+                pass
+        except ProcessRaisedException as error:
+            raise user_error(error) or error from None
+    return not stopped.value
+
+
+def user_error(error: Exception) -> ValueError | None:
+    """What a rank's ValueError said, in place of its traceback."""
+    last = str(error).strip().splitlines()[-1]
+    return ValueError(last.removeprefix("ValueError: ")) if last.startswith("ValueError: ") else None
+
+
+def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:
+    config = fairseq_config(Place(rank, processes, device=rank, init_method=init_method).told(project))
+    with stops_on_signals(), stops_at_step_boundaries():
+        distributed_utils.call_main(config, run_fairseq)
+        stopped.value = stop.agreed
 
 
 def train_rank(project: dict[str, Any], place: Place) -> bool:
     """One process of a run that was started elsewhere; False where it was asked to stop before its end."""
     config = fairseq_config(place.told(project))
-    if place.rank == 0:
-        prepare_folder(project, config)  # before the others, who wait for rank 0, look for a checkpoint
+    if place.rank == 0:  # before the others, who wait for rank 0, look for a checkpoint
+        write_project(project)
+        mend_last_checkpoint(Path(config.checkpoint.save_dir))
     with stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
     return not stop.agreed
@@ -84,21 +146,16 @@ def train_rank(project: dict[str, Any], place: Place) -> bool:
 def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
     from fairseq_cli.train import main
 
-    main(config, **kwargs)
-
-
-def run_cpu_rank(rank: int, project: dict[str, Any], processes: int, init_method: str) -> None:
-    """fairseq's own spawning counts GPUs, so without one every rank is told all there is to know."""
-    train_rank(project, Place(rank, processes, device=0, init_method=init_method))
-
-
-def prepare_folder(project: dict[str, Any], config: DictConfig) -> None:
-    """Keeps the resolved project in the run's folder, and sees to what the run resumes from."""
-    save_dir = Path(config.checkpoint.save_dir)
-    save_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(project, sort_keys=False)
-    write_whole(save_dir / "project.yaml", lambda path: path.write_text(text))
-    mend_last_checkpoint(save_dir)
+    try:
+        main(config, **kwargs)
+    except Exception as error:
+        if str(error).startswith("Cannot load model parameters"):
+            folder = config.checkpoint.save_dir
+            raise ValueError(
+                f"the checkpoint that training resumes from has another architecture than the project's model: choose "
+                f"another checkpoint.save_dir than {folder}, or the model that was trained there"
+            ) from error
+        raise
 
 
 def free_port() -> int:
@@ -114,6 +171,9 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
     OmegaConf.set_struct(config, True)
     for group, section in sections(project, cpu=not cuda.is_available()).items():
         lists = {key for key, value in (config.get(group) or {}).items() if OmegaConf.is_list(value)}
+        for key in lists & section.keys():
+            if not isinstance(section[key], list | int | float):
+                raise ValueError(f"{group}.{key} is a number or a list of them, such as [1e-4], got {section[key]!r}")
         values = {
             key: [value] if key in lists and isinstance(value, int | float) else value for key, value in section.items()
         }
@@ -129,15 +189,21 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
 def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     """fairseq's groups with what the project says of each, the sampler inside the task, and the CPU's necessities."""
     install()
+    for group, section in project.items():
+        if section is not None and not isinstance(section, dict):
+            raise ValueError(f"'{group}' is a section, as in {group}.key=value, and can't be {section!r}")
     groups = {group: dict(section or {}) for group, section in project.items()}
     if "sampler" in groups:
         groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
+    warmup_fraction = groups.get("lr_scheduler", {}).pop("warmup_fraction", None)
     groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
     if cpu:
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
     for group, section in groups.items():
         check_keys(group, section)
+    if warmup_fraction is not None:  # fairseq's schedules don't have it: the task fills in what it stands for
+        groups["task"]["warmup_fraction"] = warmup_fraction
     return {
         group: {
             key: flow(value) if isinstance(value, dict) or (group in OURS and isinstance(value, list)) else value

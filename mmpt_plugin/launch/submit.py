@@ -38,8 +38,11 @@ class Plan:
     inputs: str = ""
 
 
-def plan_training(project: str, overrides: Sequence[str], profile: Profile) -> list[Plan]:
-    """One training, or one for each combination of `key=a,b`, each in a folder of its own under checkpoint.save_dir."""
+def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, resume: bool = False) -> list[Plan]:
+    """One training, or one for each combination of `key=a,b`, each in a folder of its own under checkpoint.save_dir.
+
+    A folder that holds a run with other settings is a ValueError unless `resume`.
+    """
     plans = []
     for chosen in combinations(overrides):
         composed = fine_tuned(plain(load_project(project, chosen)))
@@ -49,7 +52,7 @@ def plan_training(project: str, overrides: Sequence[str], profile: Profile) -> l
             composed = fine_tuned(plain(load_project(project, chosen)))
         folder = Path(composed["checkpoint"]["save_dir"])
         composed["common"] = logged(composed.get("common") or {}, folder)
-        check(composed, profile)
+        check(composed, profile, resume=resume)
         plans.append(Plan(folder, TrainingJob(composed, profile.signal_seconds), ["train", project, *chosen]))
     return plans
 
@@ -73,13 +76,16 @@ def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
     return common if common.get("log_file") else common | {"log_format": "json", "log_file": str(folder / "train.log")}
 
 
-def check(project: dict[str, Any], profile: Profile) -> None:
+def check(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
     """ValueError for what a compute node would find out after hours in the queue."""
     try:
+        from mmpt_plugin.fairseq_bridge.run_folder import check_settings
         from mmpt_plugin.fairseq_bridge.train import fairseq_config
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs fairseq, see README ({error})") from error
     fairseq_config(project)
+    if not resume:
+        check_settings(project)
     if profile.compute_capability and project["common"].get("bf16"):
         major, minor = map(int, profile.compute_capability.split("."))
         if problem := bf16_problem((major, minor)):

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +26,8 @@ from pathlib import Path
 import torch
 from submitit import JobEnvironment
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
+
+from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,6 @@ class Told:
         self.env, self.signal_seconds = env, signal_seconds
         self.submitit_handler = signal.getsignal(signal.SIGUSR2)
         self.signals: set[int] = set()
-
-    def listen(self, arrivals: socket.socket) -> None:
-        while number := arrivals.recv(1):
-            if number[0] in SIGNALS:
-                self(number[0])
 
     def __call__(self, signum: int) -> None:
         from mmpt_plugin.fairseq_bridge.stopping import stop
@@ -84,23 +80,11 @@ class Told:
 
 @contextmanager
 def stop_when_told(env: JobEnvironment, signal_seconds: int) -> Iterator[Told]:
-    """Within, signals reach a thread of their own: while the main thread waits for another rank in a collective, Python
-    runs no handler, and that is when the job may have to be queued again without an update. Afterwards they come too
-    late and are ignored, by the interpreter's shutdown too, which would take any other handler away."""
+    """Within, signals are requests to stop. Afterwards they come too late and are ignored, by the interpreter's
+    shutdown too, which would take any other handler away."""
     told = Told(env, signal_seconds)
-    arrivals, wakeup = socket.socketpair()
-    wakeup.setblocking(False)
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(wakeup.fileno())
-    threading.Thread(target=told.listen, args=(arrivals,), daemon=True).start()
-    try:
+    with on_signals(SIGNALS, told, afterwards=signal.SIG_IGN):
         yield told
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        wakeup.close()
 
 
 def is_running(env: JobEnvironment) -> bool:

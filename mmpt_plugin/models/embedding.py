@@ -96,10 +96,13 @@ class Embedder(nn.Module):
         self.check_clips(dataset.feature_dim, where=where)
         if (vocab_size := getattr(dataset, "vocab_size", None)) is not None:
             self.check_vocabulary(vocab_size, where=where)
-        for key, effect in (("max_text_len", "texts would be cut"), ("num_labels", "there is no output for some")):
+        for key, remedy in (
+            ("max_text_len", "lower task.dataset.max_text_len or raise the model's"),
+            ("num_labels", "raise the model's"),
+        ):
             given, own = getattr(dataset, key, None), getattr(self.config, key, None)
             if given is not None and own is not None and given > own:
-                raise ValueError(f"{where} has {key} {given}, but model.{key} is {own}: {effect}")
+                raise ValueError(f"{where} has {key} {given}, but model.{key} is {own}: {remedy}")
 
     def check_encoder(self, encoder: Encoder) -> None:
         """ValueError for an encoder whose features are not those that the model takes."""

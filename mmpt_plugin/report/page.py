@@ -60,7 +60,7 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style>
 <h1>{escape(title)}</h1>
-<p>{result["num_queries"]} sentences, each looking for its own clip among the {result["num_queries"]} clips of held-out
+<p>{result["num_queries"]} sentences, each looking for its own clip among {result["num_clips"]} clips of held-out
 videos (t2v), and each clip for its sentence (v2t). Recall@k is the share that finds its own among the first k, the
 higher the better; ranks count from 1, the lower the better; ties count against the model.{left_out}</p>
 {table(result)}{sections}</html>

@@ -56,6 +56,11 @@ class RetrievalAugmented:
         self.num_videos = num_videos
         self.seed = seed
 
+    @property
+    def num_clusters(self) -> int:
+        """Of an epoch."""
+        return -(-self.num_videos // self.config.videos_per_batch)
+
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
         """Video indices, a row a cluster; the same on all ranks, and for equal seed, epoch and embeddings.
 

@@ -35,11 +35,16 @@ class Uniform:
         self.num_videos = num_videos
         self.seed = seed
 
+    @property
+    def num_clusters(self) -> int:
+        """Of an epoch."""
+        return -(-self.num_videos // self.config.videos_per_batch)
+
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
         """Video indices, a row a cluster; the same for equal seed and epoch. `embed` is not called."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_videos)
-        size = self.config.videos_per_batch
-        return np.resize(order, -(-self.num_videos // size) * size).reshape(-1, size)
+        shape = self.num_clusters, self.config.videos_per_batch
+        return np.resize(order, shape[0] * shape[1]).reshape(shape)
 
 
 def require_videos(num_videos: int, needed: int, key: str) -> None:

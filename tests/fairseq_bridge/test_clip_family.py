@@ -39,6 +39,7 @@ def project(kitchen, folder, **sections):
                 "videos": str(kitchen.root / "videos"),
                 "frames": {"num_frames": 4, "size": 8},
                 "pairs_per_video": 2,
+                "max_text_len": 20,
             }
         },
         "sampler": {"_name": "uniform", "videos_per_batch": 3},

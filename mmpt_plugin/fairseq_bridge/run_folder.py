@@ -1,0 +1,83 @@
+"""The folder of a run: which settings it was started with, and whether it is finished."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmpt_plugin.checkpoint import read_torch_file, write_whole
+from mmpt_plugin.fairseq_bridge.resuming import LAST
+
+PROJECT = "project.yaml"
+
+# Settings that change neither what is learned nor in which order.
+BOOKKEEPING = re.compile(
+    r"common\.(log_|tensorboard|wandb|aim_|azureml|user_dir)|dataset\.num_workers|distributed_training\."
+    r"|checkpoint\.(save_|keep_|no_)|benchmarks|setting"
+)
+
+Settings = dict[str, Any]
+
+
+def check_settings(project: Mapping[str, Any]) -> None:
+    """ValueError where the run's folder holds checkpoints of a run with other settings, naming them."""
+    folder = Path(project["checkpoint"]["save_dir"])
+    stored = folder / PROJECT
+    if not stored.is_file() or not any(folder.glob("checkpoint*.pt")):
+        return
+    try:
+        before = flat(yaml.safe_load(stored.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ValueError(f"{stored} can't be read, so it is unknown what was trained there: {error}") from error
+    changed = list(differences(before, flat(project)))
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise ValueError(
+            f"{folder} holds a run with other settings: {'; '.join(changed[:5])}{more}. Choose another "
+            "checkpoint.save_dir, or continue that run with the changed settings: --resume"
+        )
+
+
+def differences(before: Settings, now: Settings) -> Iterator[str]:
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not BOOKKEEPING.match(key):
+            yield f"{key} is {now.get(key)}, was {before.get(key)}"
+
+
+def flat(section: Mapping[str, Any], prefix: str = "") -> Settings:
+    """`{"optimization.lr": [0.001], ...}`; what is null or empty is as if it were not there."""
+    settings: Settings = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            settings |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
+def finished(folder: Path, *, max_epoch: int, max_update: int) -> str | None:
+    """`13 epochs, 195 updates` where the last checkpoint is that of the run's end; None where there is training left.
+
+    A checkpoint that can't be read is left to fairseq.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        return None
+    try:
+        state = read_torch_file(path, mmap=True)
+        next_epoch = int(state["extra_state"]["train_iterator"]["epoch"])
+        updates = int(state["optimizer_history"][-1]["num_updates"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+    if 0 < max_epoch < next_epoch or 0 < max_update <= updates:
+        return f"{next_epoch - 1} epochs, {updates} updates"
+    return None
+
+
+def write_project(project: Mapping[str, Any]) -> None:
+    folder = Path(project["checkpoint"]["save_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(dict(project), sort_keys=False)
+    write_whole(folder / PROJECT, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,65 @@
+"""How many updates a training has, and learning-rate schedules that end with it."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import open_dict
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 0.01  # by which a given length may differ from the training's without a warning
+
+
+def total_updates(
+    num_clusters: int, *, batch_size: int, world_size: int, update_freq: Sequence[int], max_epoch: int, max_update: int
+) -> int:
+    """Of all epochs, or max_update where that comes first; 0 where neither limits the training.
+
+    The last of `update_freq`, one an epoch, counts for all later epochs.
+    """
+    batches = math.ceil(num_clusters / (batch_size * world_size))  # of each process
+    epochs = [math.ceil(batches / update_freq[min(epoch, len(update_freq) - 1)]) for epoch in range(max_epoch)]
+    return min((limit for limit in (sum(epochs), max_update) if limit > 0), default=0)
+
+
+def fit_schedule(schedule: Any, total: int, *, warmup_fraction: float) -> None:
+    """Fills in what a schedule leaves open: its length, of which warm-up is a share where that is given.
+
+    A length that is given stays; one that differs from the training's is said in a warning. Schedules that have no
+    length are left alone.
+    """
+    with open_dict(schedule):
+        if warmup_fraction:
+            if schedule.get("warmup_updates"):
+                raise ValueError("lr_scheduler has warmup_updates and warmup_fraction: give one of them")
+            schedule.warmup_updates = max(1, round(warmup_fraction * known(total)))
+        warmup = int(schedule.get("warmup_updates") or 0)
+        match schedule._name:
+            case "polynomial_decay":
+                key, first, given = "total_num_update", 0, schedule.get("total_num_update")
+            case "cosine":
+                key, first, given = "lr_period_updates", warmup, schedule.get("lr_period_updates")
+            case _:
+                return
+        if not given or given <= 0:
+            if known(total) <= warmup:
+                raise ValueError(
+                    f"lr_scheduler.warmup_updates is {warmup}, but training has {total} updates: warm-up would not end"
+                )
+            schedule[key] = total - first
+        elif total and abs(given + first - total) > TOLERANCE * total:
+            logger.warning(
+                "the learning rate reaches its end at update %d (lr_scheduler.%s), but training ends at update %d; "
+                "leave that key out to end both together", given + first, key, total,
+            )  # fmt: skip
+
+
+def known(total: int) -> int:
+    if total == 0:
+        raise ValueError(
+            "the number of updates is not known: set optimization.max_epoch or max_update, or the length of the "
+            "schedule (lr_scheduler.total_num_update, or lr_period_updates for cosine)"
+        )
+    return total

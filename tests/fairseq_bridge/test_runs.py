@@ -1,0 +1,160 @@
+"""A run's folder over several commands: changed settings, finished runs, interrupted ones; real trainings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmpt_plugin.checkpoint import read_torch_file
+from tests.conftest import ROOT, TINY_MODEL, run
+
+pytest.importorskip("fairseq")
+
+
+def words(kitchen, folder, *overrides, epochs=2):
+    return [
+        "train", "videoclip/toy_kitchen", *(f"model.{key}={value}" for key, value in TINY_MODEL.items()),
+        f"task.dataset.splits.train={kitchen.shards}", "task.dataset.pairs_per_video=2", "dataset.num_workers=0",
+        "sampler._name=uniform", "sampler.clusters_from=null", "sampler.videos_per_batch=3",
+        f"optimization.max_epoch={epochs}", "lr_scheduler.warmup_updates=1", "common.log_interval=1",
+        f"checkpoint.save_dir={folder}", *overrides,
+    ]  # fmt: skip
+
+
+def log(folder: Path) -> list[dict]:
+    lines = (folder / "train.log").read_text().splitlines()
+    return [json.loads(line[line.index('{"') :]) for line in lines if '{"epoch"' in line and '"num_updates"' in line]
+
+
+def updates(folder: Path) -> int:
+    return read_torch_file(folder / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
+
+
+@pytest.fixture(scope="module")
+def trained(kitchen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run("mmpt", *words(kitchen, folder))
+    return folder
+
+
+def test_a_changed_setting_is_refused_by_its_name_and_the_record_stays(kitchen, trained):
+    before = (trained / "project.yaml").read_text(), (trained / "checkpoint_last.pt").stat().st_mtime_ns
+    changed = ["optimization.lr=[1e-4]", "sampler.videos_per_batch=4"]
+    done = run("mmpt", *words(kitchen, trained, *changed), check=False)
+    assert done.returncode == 2
+    assert "optimization.lr is [0.0001], was [0.002]; sampler.videos_per_batch is 4, was 3" in done.stderr
+    assert "Choose another checkpoint.save_dir, or continue that run with the changed settings: --resume" in done.stderr
+    assert ((trained / "project.yaml").read_text(), (trained / "checkpoint_last.pt").stat().st_mtime_ns) == before
+
+
+def test_a_finished_run_says_so_and_trains_nothing(kitchen, trained):
+    before = (trained / "checkpoint_last.pt").stat().st_mtime_ns
+    done = run("mmpt", *words(kitchen, trained, "dataset.num_workers=1", "common.log_interval=7"))
+    assert f"{trained} is finished: 2 epochs, 8 updates" in done.stderr
+    assert "--resume" in done.stderr
+    assert (trained / "checkpoint_last.pt").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_trained_further_if_that_is_asked_for(kitchen, tmp_path):
+    run("mmpt", *words(kitchen, tmp_path, epochs=1))
+    assert updates(tmp_path) == 4
+    assert "optimization.max_epoch is 2, was 1" in run("mmpt", *words(kitchen, tmp_path), check=False).stderr
+    run("mmpt", *words(kitchen, tmp_path), "--resume")
+    assert updates(tmp_path) == 8
+    assert yaml.safe_load((tmp_path / "project.yaml").read_text())["optimization"]["max_epoch"] == 2
+
+
+def test_another_architecture_in_the_folder_is_one_line(kitchen, trained):
+    done = run("mmpt", *words(kitchen, trained, "model.hidden_size=8", epochs=3), "--resume", check=False)
+    assert done.returncode == 2
+    assert "has another architecture than the project's model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_rate_falls_to_zero_where_training_ends(trained):
+    """8 updates, warm-up to the peak of 2e-3 in the first: then 7 equal steps down to 0, the last of which is after
+    the last update."""
+    rates = {int(record["num_updates"]): float(record["lr"]) for record in log(trained)}
+    assert rates[8] == pytest.approx(0, abs=1e-9)
+    assert rates[7] == pytest.approx(2e-3 / 7, rel=1e-3)
+
+
+def started(*command, **options):
+    """A running `mmpt train`, its output in one pipe."""
+    mmpt = Path(sys.executable).parent / "mmpt"
+    return subprocess.Popen(
+        [str(mmpt), *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def wait_for_updates(process, folder, number):
+    path, end = folder / "train.log", time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and len(log(folder)) >= number:
+            return
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"no {number} updates: {process.communicate()[0][-3000:]}")
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "overrides"),
+    [
+        (signal.SIGINT, True, ["dataset.num_workers=2"]),  # Ctrl-C reaches the loader's workers as well
+        (signal.SIGTERM, False, ["distributed_training.distributed_world_size=2"]),
+    ],
+    ids=["ctrl-c", "sigterm-two-processes"],
+)
+def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, number, whole_group, overrides):
+    """Ended somewhere within a long training, whose next command then goes on after the update of the checkpoint."""
+    command = words(kitchen, tmp_path, *overrides, epochs=5000)
+    process = started(*command)
+    wait_for_updates(process, tmp_path, 3)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output[-3000:]
+    assert f"mmpt train: stopped, saved in {tmp_path}; the same command continues" in output
+    assert "Traceback" not in output
+    reached = updates(tmp_path)
+    assert reached >= 3
+    last = log(tmp_path)[-1]
+    assert int(last["num_updates"]) <= reached
+    again = started(*command)
+    wait_for_updates(again, tmp_path, len(log(tmp_path)) + 2)
+    again.send_signal(signal.SIGTERM)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 130, output[-3000:]
+    numbers = [int(record["num_updates"]) for record in log(tmp_path)]
+    assert numbers == sorted(set(numbers))  # none twice: the checkpoint was that of the last update
+    assert updates(tmp_path) > reached
+
+
+def test_a_second_signal_ends_at_once():
+    """Also where no update ends; the same Ctrl-C that comes twice within a second is one."""
+    code = (
+        "import time\nfrom mmpt_plugin.fairseq_bridge.stopping import stops_on_signals\n"
+        "with stops_on_signals():\n    print('ready', flush=True)\n    time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.poll() is None
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_a_model_to_start_from_that_is_not_named_is_asked_for(kitchen, tmp_path):
+    """`pretrained: ???` means that there is no sensible default: not that training starts from random weights."""
+    done = run("mmpt", "train", "videoclip/finetune", f"checkpoint.save_dir={tmp_path}", check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "mmpt train: project 'videoclip/finetune' needs model.pretrained=VALUE"

@@ -1,0 +1,78 @@
+"""Schedules that end where training ends."""
+
+import pytest
+
+pytest.importorskip("fairseq")
+
+from omegaconf import OmegaConf
+
+from mmpt_plugin.fairseq_bridge.schedule import fit_schedule, total_updates
+
+LIMITS = {"batch_size": 1, "world_size": 1, "update_freq": [1], "max_epoch": 13, "max_update": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, 195),
+        ({"max_update": 100}, 100),
+        ({"max_update": 300}, 195),
+        ({"max_epoch": 0, "max_update": 300}, 300),
+        ({"max_epoch": 0}, 0),
+        ({"world_size": 2}, 13 * 8),  # 15 clusters are 8 for each of two processes, one of them again
+        ({"batch_size": 4}, 13 * 4),
+        ({"world_size": 2, "batch_size": 2}, 13 * 4),
+        ({"update_freq": [1, 4]}, 15 + 12 * 4),  # the last count is that of all later epochs
+    ],
+)
+def test_updates_are_counted_as_fairseq_makes_them(changed, expected):
+    assert total_updates(15, **LIMITS | changed) == expected
+
+
+def fitted(total, *, warmup_fraction=0.0, **schedule):
+    made = OmegaConf.create(schedule)
+    fit_schedule(made, total, warmup_fraction=warmup_fraction)
+    return made
+
+
+def test_what_a_schedule_leaves_open_is_the_trainings_own(caplog):
+    assert fitted(195, _name="polynomial_decay", warmup_updates=20).total_num_update == 195
+    assert fitted(195, _name="polynomial_decay", total_num_update=0).total_num_update == 195
+    assert fitted(195, _name="cosine", warmup_updates=20, lr_period_updates=-1).lr_period_updates == 175
+    tenth = fitted(195, warmup_fraction=0.1, _name="cosine")
+    assert (tenth.warmup_updates, tenth.lr_period_updates) == (20, 175)
+    assert fitted(195, _name="fixed") == {"_name": "fixed"}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [
+        ({"_name": "polynomial_decay", "total_num_update": 4}, "update 4 (lr_scheduler.total_num_update)"),
+        ({"_name": "polynomial_decay", "total_num_update": 1000000}, "update 1000000 "),
+        ({"_name": "cosine", "warmup_updates": 4, "lr_period_updates": 4}, "update 8 (lr_scheduler.lr_period_updates)"),
+    ],
+)
+def test_a_given_length_that_differs_stays_and_is_said(schedule, end, caplog):
+    assert fitted(12, **schedule) == schedule
+    assert f"reaches its end at {end}" in caplog.text
+    assert "training ends at update 12" in caplog.text
+
+
+def test_a_rounded_length_is_not_worth_a_word(caplog):
+    fitted(195, _name="polynomial_decay", total_num_update=196)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("total", "schedule", "message"),
+    [
+        (0, {"_name": "polynomial_decay"}, "the number of updates is not known: set optimization.max_epoch"),
+        (10, {"_name": "polynomial_decay", "warmup_updates": 10}, "training has 10 updates: warm-up would not end"),
+        (10, {"_name": "cosine", "warmup_updates": 3, "warmup_fraction": 0.1}, "give one of them"),
+    ],
+)
+def test_what_can_not_be_fitted_is_named(total, schedule, message):
+    fraction = schedule.pop("warmup_fraction", 0.0)
+    with pytest.raises(ValueError, match=message):
+        fitted(total, warmup_fraction=fraction, **schedule)
