@@ -32,7 +32,8 @@ def example(number: int, **changes):
 def result(*examples):
     return {
         "task": "text_video_retrieval",
-        "num_queries": NUM_CLIPS,
+        "num_queries": 3 * NUM_CLIPS,
+        "num_clips": NUM_CLIPS,
         "metrics": {"t2v_recall@1": 0.3125, "t2v_median_rank": 4.0},
         "untrained": {"t2v_recall@1": 0.125, "t2v_median_rank": 6.0},
         "chance": {"t2v_recall@1": 0.1429, "t2v_median_rank": 3.5},
@@ -178,3 +179,9 @@ def test_a_missing_video_is_named_and_nothing_is_written(videos, tmp_path):
 def test_a_result_without_examples_is_refused(videos, tmp_path):
     with pytest.raises(ValueError, match="'text_video_retrieval' has no examples"):
         write_page(tmp_path / "index.html", title="Found", result=result(), videos=videos)
+
+
+def test_sentences_and_clips_are_counted_apart(written):
+    """MSVD has some forty sentences a clip."""
+    page = written(example(1))
+    assert "21 sentences, each looking for its own clip among 7 clips" in page
