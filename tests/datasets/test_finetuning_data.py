@@ -76,6 +76,7 @@ def test_windows_hold_a_label_a_second(folder):
         {"id": "2", "segment": [40, 50], "label": "stir"},
     ]
     database = {"b": {"subset": "training", "annotation": annotation}}
+    database["a"] = {"subset": "testing", "annotation": [one | {"segment": [1, 2]} for one in annotation]}
     (folder / "COIN.json").write_text(json.dumps({"database": database}))
     corpus = {"_name": "coin", "subset": "training", **common(folder, "COIN.json")}
     data = LabelledWindows(LabelledWindowsConfig(splits={"train": corpus}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin import registry
-from mmpt_plugin.datasets.corpus import DataNotThere
+from mmpt_plugin.datasets.corpus import CorpusConfig, DataNotThere
 from mmpt_plugin.datasets.labelled_videos import words
 
 
@@ -159,7 +159,7 @@ def step(number, start, end, label="cut"):
         ("vatex", [{"videoID": "v", "enCap": []}], "a.json: no English caption for 'v'"),
         ("vatex", [{"videoID": "v", "enCap": ["x"]}, {"videoID": "gone", "enCap": ["x"]}],
          "a.json: 1 videos have no features in .*: gone .*allow_missing"),
-        ("coin", coin(annotation=[step("0", 1, 2)]), "'v', annotation 0: id '0' is no label's"),
+        ("coin", coin(annotation=[step("0", 1, 2)]), "'v', annotation 0: id '0' is not a label's"),
         ("coin", coin(annotation=[step("1", 1, 2), step("3", 2, 3)]), r"labels are numbered from 1 .* but for \[2\]"),
         ("coin", coin(annotation=[step("1", 1, 2), step("1", 2, 3, "mix")]), "1: label 1 is 'mix', but 'cut'"),
         ("coin", coin(annotation=[step("1", 2, 1)]), "'v', annotation 0: 0 <= start < end must hold"),
@@ -239,6 +239,94 @@ def test_crosstask_videos_without_annotations_are_missing(folder):
     with pytest.raises(ValueError, match="1 videos have no annotations: b"):
         folder.open("crosstask", path, num_train=1)
     assert folder.open("crosstask", path, num_train=1, allow_missing=True).missing_videos == ["b"]
+
+
+def two_tasks(folder):
+    """Task 7 comes first by a validation video, its others after those of task 8; five of each may be drawn."""
+    folder.write("r/tasks_primary.txt", "8\nTitle\nurl\n1\nboil\n\n7\nTitle\nurl\n1\ncut\n\n")
+    drawn = {"7": [f"a{i}" for i in range(5)], "8": [f"b{i}" for i in range(5)]}
+    rows = [("9", "other"), ("7", "held"), *(("8", v) for v in drawn["8"]), *(("7", v) for v in drawn["7"])]
+    folder.write("r/videos.csv", "".join(f"{task},{video},url\n" for task, video in rows))
+    folder.write("r/videos_val.csv", "9,other,url\n7,held,url\n")
+    for task, video in rows[1:]:
+        folder.write(f"r/annotations/{task}_{video}.csv", "1,1,3\n")
+        folder.features(video)
+    return folder.root / "r", drawn
+
+
+def test_crosstask_draws_its_tasks_in_the_order_of_all_their_videos(folder):
+    """Of validation videos too, as its authors do: task 7 is drawn first."""
+    path, drawn = two_tasks(folder)
+    rng = np.random.RandomState(0)
+    expected = [(task, drawn[task][i]) for task in ("7", "8") for i in sorted(rng.choice(5, 3, replace=False))]
+    trained, tested = (folder.open("crosstask", path, num_train=3, subset=subset) for subset in ("train", "test"))
+    assert [(video.group, video.video_id) for video in trained.videos] == expected
+    assert len(tested.videos) == 4
+    assert not set(trained.video_ids) & set(tested.video_ids)
+
+
+def test_crosstask_validates_on_videos_that_are_not_drawn(folder):
+    path, _ = two_tasks(folder)
+    dataset = folder.open("crosstask", path, subset="valid")
+    assert [(video.group, video.video_id, video.segments) for video in dataset.videos] == [
+        ("7", "held", ((1.0, 3.0, 0),))
+    ]
+    assert dataset.video_ids == ["held"]
+
+
+CORPORA = [name for name in registry.datasets if issubclass(registry.datasets[name].config, CorpusConfig)]
+
+
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({}, "dataset.features is missing"), ({"frames": {}}, "dataset.frames needs dataset.videos")],
+)
+def test_every_corpus_says_that_features_or_videos_are_missing(name, given, message):
+    required = {"video_ids": "list.txt"} if name == "msvd" else {}
+    with pytest.raises(ValueError, match=message) as raised:
+        registry.datasets[name].parse({"annotations": "a", "tokenizer": "none"} | required | given)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_clip_past_its_features_is_an_error_or_counted(folder):
+    folder.features("v", "w")
+    lines = [{"video_id": video, "start": start, "end": 30, "caption": "cut"} for video, start in (("v", 1), ("w", 10))]
+    path = folder.write("c.jsonl", "\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=r"c.jsonl:2: a clip of 'w' starts at 10 s, but .*allow_missing: true leaves"):
+        folder.open("jsonl", path)
+    dataset = folder.open("jsonl", path, allow_missing=True)
+    assert clips(dataset) == [("v", 1.0, 30.0, "cut")]
+    assert (dataset.missing_clips, dataset.video_ids) == (1, ["v"])
+    assert folder.open("jsonl", folder.write("d.jsonl", json.dumps(lines[0]))).missing_clips == 0
+    with pytest.raises(ValueError, match="no clip is left that starts within its video"):
+        folder.open("jsonl", folder.write("d.jsonl", json.dumps(lines[1])), allow_missing=True)
+
+
+def test_segments_past_the_features_are_counted(folder):
+    folder.features("v")
+    path = folder.write("a.json", coin(annotation=[step("1", 1, 2), step("1", 11, 12), step("1", 13, 14)]))
+    assert folder.open("coin", path, allow_missing=True).missing_segments == 2
+    path = crosstask(folder, times="11,12")
+    assert folder.open("crosstask", path, num_train=1, allow_missing=True).missing_segments == 1
+
+
+def test_coin_s_labels_are_those_of_the_testing_subset(folder):
+    """Training lacks label 2, as it lacks 142 in the official file."""
+    folder.features("v", "w", "x")
+    training = {"subset": "training", "annotation": [step("1", 1, 2), step("3", 2, 3, "boil")]}
+    testing = {"subset": "testing", "annotation": [*COIN["annotation"], step("3", 7, 8, "boil")]}
+    path = folder.write("a.json", {"database": {"v": training, "w": testing}})
+    dataset = folder.open("coin", path, subset="training")
+    assert dataset.labels == ["cut", "mix", "boil"]
+    assert [segment.label for segment in dataset.videos[0].segments] == [1, 3]
+    for wrong, message in (
+        (step("4", 1, 2, "fry"), "'v', annotation 0: label 4, 'fry', is not in the testing subset"),
+        (step("2", 1, 2, "fry"), "'v', annotation 0: label 2 is 'fry', but 'mix' in the testing subset"),
+    ):
+        path = folder.write("a.json", {"database": {"v": training | {"annotation": [wrong]}, "w": testing}})
+        with pytest.raises(ValueError, match=message):
+            folder.open("coin", path, subset="training")
 
 
 def test_features_that_are_no_numbers_are_named(folder):
