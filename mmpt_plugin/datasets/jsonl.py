@@ -35,4 +35,6 @@ def parse(line: str, where: str) -> AnnotatedClip:
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: no JSON: {error}") from error
     video_id, start, end, caption = (take(record, key, kind, where) for key, kind in KEYS.items())
+    if not caption.strip():
+        raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return AnnotatedClip(video_id, *check_segment((start, end), where), caption)

@@ -85,6 +85,7 @@ def test_windows_hold_a_label_a_second(folder):
     assert batch.video_mask.sum(dim=1).tolist() == [32, 32, 29]
     assert batch.labels[0].tolist() == [0] * 3 + [1] * 3 + [0] * 26
     assert batch.labels[2].tolist() == [0] * 24 + [2] * 5 + [NO_LABEL] * 3
+    assert data.num_labels == 3
 
 
 def test_a_split_that_is_not_there_is_named(clips):

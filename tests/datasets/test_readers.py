@@ -79,10 +79,106 @@ def test_didemo_is_moments_or_one_paragraph_a_video(folder):
     folder.features("a", "b.avi")
     records = [MOMENT, MOMENT | {"annotation_id": 1, "description": "mix"}]
     path = folder.write("test.json", [*records, MOMENT | {"annotation_id": 2, "video": "b.avi"}])
-    assert clips(folder.open("didemo", path)) == [("a.mp4", 0.0, 10.0, "cut mix"), ("b.avi", 0.0, 10.0, "cut")]
+    assert clips(folder.open("didemo", path)) == [("a", 0.0, 10.0, "cut mix"), ("b", 0.0, 10.0, "cut")]
     moments = folder.open("didemo_moments", path).moments
     assert [moment.description for moment in moments] == ["cut", "mix", "cut"]
     assert moments[0].times == ((0, 0), (0, 0), (1, 2), (5, 5))
+
+
+def didemo(folder, *names):
+    """A description of each video: its number."""
+    records = [MOMENT | {"annotation_id": i, "video": name, "description": str(i)} for i, name in enumerate(names)]
+    return folder.write("test.json", records)
+
+
+@pytest.mark.parametrize("features", ["x", "x.mov", "x.mp4"])
+def test_didemo_knows_a_video_by_both_of_its_names(folder, features):
+    """33 official test videos are listed under two; 31 names end in a dot."""
+    folder.features(features, "y_2e.")
+    path = didemo(folder, "x.mov", "y_2e.", "x.mp4")
+    assert clips(folder.open("didemo", path)) == [("x", 0.0, 10.0, "0 2"), ("y_2e", 0.0, 10.0, "1")]
+    dataset = folder.open("didemo_moments", path)
+    assert [(moment.video_id, moment.description) for moment in dataset.moments] == [
+        ("x", "0"), ("y_2e", "1"), ("x", "2")
+    ]  # fmt: skip
+    assert len(dataset.seconds("x")) == 10
+    assert dataset.fingerprints == folder.open("didemo", path).fingerprints
+
+
+@pytest.mark.parametrize("name", ["didemo", "didemo_moments"])
+def test_didemo_takes_the_listed_videos(folder, name):
+    folder.features("x", "y", "z")
+    path = didemo(folder, "x.mov", "y.avi", "z.", "x.mp4")
+    for listed in ("x\nz\n", "x.mov\nz.\n", "x.mp4\nx.mov\nz"):
+        assert folder.open(name, path, video_ids=folder.write("list.txt", listed)).video_ids == ["x", "z"]
+    with pytest.raises(ValueError, match=r"no descriptions of 1 videos of .*list.txt: \['w'\]"):
+        folder.open(name, path, video_ids=folder.write("list.txt", "x\nw.avi\n"))
+
+
+def test_msrvtt_lists_are_added_up_and_taken_away(folder):
+    """As the original trains: the 7k list and the full test set without the 1k-A videos. Lists may overlap."""
+    folder.features(*(f"video{i}" for i in range(5)))
+    content = {"videos": [], "sentences": [{"video_id": f"video{i}", "caption": str(i)} for i in range(5)]}
+    path = folder.write("data.json", content)
+    lists = [
+        folder.write(f"{name}.csv", "".join(f"{line}\n" for line in ("video_id", *videos)))
+        for name, videos in (("7k", ["video0", "video1"]), ("full", ["video1", "video2", "video3"]), ("1k", ["video3"]))
+    ]
+    options = {"video_ids": lists[:2], "exclude": lists[2:]}
+    assert folder.open("msrvtt", path, **options).video_ids == ["video0", "video1", "video2"]
+    with pytest.raises(ValueError, match=r"full.csv:3: video 'video1' comes again"):
+        folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo1\n"))
+    with pytest.raises(ValueError, match=r"data.json: no sentences of 1 videos, such as video9"):
+        folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo9\n"))
+
+
+def test_msrvtt_options_of_the_json_are_refused_for_a_csv(folder):
+    path = folder.write("test.csv", "video_id,sentence\nvideo1,cut\n")
+    for options in ({"video_ids": path}, {"exclude": [path]}, {"split": "validate"}):
+        with pytest.raises(ValueError, match=r"pick videos of a JSON; all of .*test.csv are read"):
+            folder.open("msrvtt", path, **options)
+    with pytest.raises(ValueError, match=r"dataset.video_ids is a csv or a list of csvs, got \[\]"):
+        folder.open("msrvtt", "x.json", video_ids=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("msrvtt", MSRVTT, {"split": "valid"}, r"a.json: no split 'valid'. Possible: \['test', 'train'\]"),
+        ("coin", {"database": {"v": COIN}}, {"subset": "test"}, "a.json: no subset 'test'. Did you mean 'testing'?"),
+        (
+            "youcook2",
+            {"database": {"v": YOUCOOK2}},
+            {"subset": "valid"},
+            "no subset 'valid'. Did you mean 'validation'",
+        ),
+        ("crosstask", {}, {"subset": "testing"}, "dataset.subset must be train, valid or test, got testing"),
+        ("hmdb51", {}, {"fold": 4}, "dataset.fold must be 1, 2 or 3, got 4"),
+        ("ucf101", {}, {"fold": 0}, "dataset.fold must be 1, 2 or 3, got 0"),
+    ],
+)
+def test_a_subset_that_does_not_exist_is_named(folder, name, content, options, message):
+    folder.features("v")
+    with pytest.raises(ValueError, match=message) as raised:
+        folder.open(name, folder.write("a.json", content), **options)
+    assert not isinstance(raised.value, DataNotThere)
+
+
+def test_two_ids_never_share_a_feature_file(folder):
+    """`v.1` is not `v` with a suffix."""
+    folder.features("v")
+    path = folder.write("a.csv", "video_id,label\nv,cut\nv.1,mix\n")
+    with pytest.raises(ValueError, match=r"v.npy would be the features of two videos, 'v' and 'v.1'"):
+        folder.open("labelled_csv", path)
+
+
+def test_lines_end_where_files_say(folder):
+    """A caption may hold a line separator of Unicode's; files may come from Windows, with a byte-order mark."""
+    folder.features("v")
+    line = json.dumps({"video_id": "v", "start": 0, "end": 1, "caption": "cut\u2028mix"}, ensure_ascii=False)
+    assert clips(folder.open("jsonl", folder.write("c.jsonl", line)))[0][3] == "cut\u2028mix"
+    for content in ("video_id,sentence\r\nv,cut\r\n", "\ufeffvideo_id,sentence\nv , cut\n"):
+        assert clips(folder.open("msrvtt", folder.write("t.csv", content))) == [("v", 0.0, 10.0, "cut")]
 
 
 def test_msvd_takes_the_english_sentences_of_the_listed_clips(folder):
@@ -147,7 +243,7 @@ def step(number, start, end, label="cut"):
     [
         ("msrvtt", {"sentences": []}, "a.json: 'videos' is missing or of the wrong type"),
         ("msrvtt", MSRVTT | {"sentences": [{"video_id": "v"}]}, "a.json, sentence 0: 'caption' is missing"),
-        ("msrvtt", MSRVTT | {"sentences": []}, "a.json hold no clips or videos of this split"),
+        ("msrvtt", MSRVTT | {"sentences": []}, "a.json: no sentences of 1 videos, such as video2"),
         ("msrvtt", b"\xff\xfe{", "a.json are not in UTF-8: invalid start byte at byte 0"),
         ("msrvtt", "{", "a.json: no JSON"),
         ("youcook2", {"database": {"v": YOUCOOK2 | {"annotations": [{"segment": [4, 1], "sentence": "x"}]}}},
@@ -156,6 +252,11 @@ def step(number, start, end, label="cut"):
          r"a.json: 'v', annotation 0: a clip of 'v' starts at 12 s, but .*v.npy has 10 s"),
         ("didemo_moments", [MOMENT, MOMENT], "a.json, entry 1: annotation_id '0' comes again, it stands at .*entry 0"),
         ("didemo_moments", [MOMENT | {"times": [[0, 6]]}], r"entry 0 \(annotation_id 0\): times are pairs .* got"),
+        ("msrvtt", MSRVTT | {"videos": ["video1"]}, "a.json, videos, entry 0: 'video_id' is missing"),
+        ("didemo_moments", {"a": MOMENT}, "a.json: a list of records is expected, got dict"),
+        ("didemo_moments", [MOMENT | {"times": [[0]]}], r"entry 0 \(annotation_id 0\): times are pairs .* got"),
+        ("vatex", 3, "a.json: a list of records is expected, got int"),
+        ("vatex", [{"videoID": "v", "enCap": [1]}], "a.json: 'v': a caption is text, got 1"),
         ("vatex", [{"videoID": "v", "enCap": []}], "a.json: no English caption for 'v'"),
         ("vatex", [{"videoID": "v", "enCap": ["x"]}, {"videoID": "gone", "enCap": ["x"]}],
          "a.json: 1 videos have no features in .*: gone .*allow_missing"),
@@ -187,6 +288,9 @@ QA = "key\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
         ("msrvtt", "video_id,text\nv,cut\n", r"a.csv: no column \['sentence'\]. Columns: \['video_id', 'text'\]"),
         ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\tc\td\te\t5\n", "a.csv:2: answer '5' is none of 0 to 4"),
         ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\n", "a.csv:2: a row has 7 cells"),
+        ("msrvtt", "video_id,sentence\nv,cut, and mix\n", "a.csv:2: more cells than the file has columns"),
+        ("msrvtt", f'video_id,sentence\nv,"cut{"x" * 140000}\n', "a.csv:.*: no CSV: field larger than field limit"),
+        ("jsonl", '{"video_id": "v", "start": 0, "end": 1, "caption": " "}', "a.csv:1: the caption of 'v' is empty"),
         (
             "kinetics",
             "label,youtube_id,time_start,time_end\nyoga,v,a,b\n",
