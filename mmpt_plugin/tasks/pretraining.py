@@ -63,7 +63,7 @@ class VideoTextPretraining:
             return
         self.video_ids[name] = video_ids
         training = self.video_ids.get(TRAINING, ())
-        for other in self.video_ids.keys() - {TRAINING} if name == TRAINING else {name} - {TRAINING}:
+        for other in [key for key in self.video_ids if key != TRAINING and name in (key, TRAINING)]:
             validation = set(self.video_ids[other])
             if both := sorted(validation.intersection(training)):
                 raise ValueError(

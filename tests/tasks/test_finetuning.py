@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,14 @@ def test_a_validation_split_with_training_videos_is_refused(corpus, order):
     with pytest.raises(ValueError, match=message) as raised:
         task.dataset(order[1])
     assert "\n" not in str(raised.value)
+
+
+def test_the_first_of_several_is_named():
+    """Whatever the hashes of strings."""
+    task = VideoTextPretraining(VideoTextPretrainingConfig())
+    task.video_ids = {f"split '{number}'": ["a"] for number in range(9)}
+    with pytest.raises(ValueError, match="split '0' has 1 of its 1 videos"):
+        task.keep_apart("split 'train'", SimpleNamespace(video_ids=["a"]))
 
 
 @pytest.mark.parametrize("order", [("train", "valid"), ("valid", "train")])
