@@ -121,7 +121,7 @@ def locate(project: str) -> tuple[Path, str]:
 
 
 def search_path(folder: Path) -> list[str]:
-    """A user's own project may still name what stands in the package's folders."""
+    """A user's own project may still name what is in the package's folders."""
     return [] if folder == root() else [f"hydra.searchpath=[file://{root()}]"]
 
 

@@ -75,7 +75,7 @@ class CorpusConfig:
 class Corpus:
     """Annotated videos, and their features or frames.
 
-    A subclass reads its annotations with `read_text` and its kin, so that they are fingerprinted, and passes its
+    A subclass reads its annotations with `read_text` and the like, so that they are fingerprinted, and passes its
     records through `with_features`.
     """
 
@@ -119,7 +119,7 @@ class Corpus:
         try:
             return json.loads(self.read_text(path))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: no JSON: {error}") from error
+            raise ValueError(f"{path}: not valid JSON: {error}") from error
 
     def read_records(self, path: str | Path) -> list[tuple[str, Any]]:
         """The place of each record of a JSON list, `file, entry number`, and the record."""
@@ -144,7 +144,7 @@ class Corpus:
                     )
                 yield where, {column: row[column].strip() for column in columns}
         except csv.Error as error:
-            raise ValueError(f"{path}:{reader.line_num}: no CSV: {error}") from error
+            raise ValueError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
     def with_features(self, records: Iterable[Record]) -> list[Record]:
         """The records whose video has features, or is there to be read; the others become `missing_videos`, or an
@@ -353,10 +353,10 @@ def check_segment(times: Any, where: str) -> tuple[float, float]:
 
 
 def unique(keys: Iterable[tuple[str, str]], what: str) -> list[str]:
-    """The keys, each given with where it stands; one that comes again is an error."""
+    """The keys, each given with its place; a repeated one is an error."""
     seen: dict[str, str] = {}
     for where, key in keys:
         if key in seen:
-            raise ValueError(f"{where}: {what} '{key}' comes again, it stands at {seen[key]} too")
+            raise ValueError(f"{where}: {what} '{key}' is repeated, it is at {seen[key]} too")
         seen[key] = where
     return list(seen)

@@ -65,7 +65,7 @@ class CrossTask(Corpus):
             task, *_, count, names = block = lines[begin : begin + 5]
             steps[task] = names.split(",")
             if len(block) < 5 or count != str(len(steps[task])):
-                raise ValueError(f"{path}: task '{task}' is no block of id, title, url, number of steps, steps")
+                raise ValueError(f"{path}: task '{task}' is not a block of id, title, url, number of steps, steps")
         return steps
 
     def _listed(self) -> tuple[list[str], list[SegmentedVideo]]:
@@ -103,7 +103,7 @@ class CrossTask(Corpus):
         for where, row in self.read_csv(path, ["step", "start", "end"], header=False):
             num_steps = len(self.steps[video.group])
             if not row["step"].isdecimal() or not 1 <= int(row["step"]) <= num_steps:
-                raise ValueError(f"{where}: step '{row['step']}' is none of task {video.group}'s 1 to {num_steps}")
+                raise ValueError(f"{where}: step '{row['step']}' is not one of task {video.group}'s 1 to {num_steps}")
             segments.append(Segment(*check_segment((row["start"], row["end"]), where), int(row["step"]) - 1))
         found = SegmentedVideo(video.video_id, tuple(segments), str(path), video.group)
         length = self.num_seconds(video.video_id)

@@ -31,7 +31,7 @@ class LabelledVideos(Corpus):
         self.videos = self.with_features(LabelledVideo(video_id, position[name]) for _, video_id, name in rows)
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        """Where a video's label stands, the video, and the label's name."""
+        """The place of a video's label, the video, and the label's name."""
         raise NotImplementedError
 
     def names(self) -> list[str]:

@@ -117,6 +117,6 @@ class MSRVTTMultipleChoice(Corpus):
         options = [f"a{number}" for number in range(1, 6)]
         for where, row in self.read_csv(self.config.annotations, ["vid_key", *options, "answer"], delimiter="\t"):
             if row["answer"] not in ("0", "1", "2", "3", "4"):
-                raise ValueError(f"{where}: answer '{row['answer']}' is none of 0 to 4")
+                raise ValueError(f"{where}: answer '{row['answer']}' is not one of 0 to 4")
             video_id = "video" + row["vid_key"].removeprefix("msr")
             yield Question(video_id, tuple(row[option] for option in options), int(row["answer"]))

@@ -11,7 +11,7 @@ Labels = Sequence[Int[np.ndarray, " _"]]
 def segmentation(predicted: Labels, true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
     """Shares of all videos' frames together; arrays of one place in the two sequences are one video's (T,).
 
-    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look beside it:
+    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look also at the others:
     `foreground_accuracy` counts the frames that truly are not background (NaN where there are none), and
     `macro_f1` is the mean F1 of the classes, background among them, that occur in either. A predicted label of
     num_classes or more, which a classifier wider than the labels may give, is wrong, and a class of its own.

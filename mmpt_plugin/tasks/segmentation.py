@@ -27,7 +27,7 @@ class ActionSegmentation(Benchmark):
     """Every second's state against every label's text; no label where none is as close as labels are to each other.
 
     (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
-    that constant answer stand beside the model's.
+    that constant answer are given next to the model's.
     """
 
     config: ActionSegmentationConfig

@@ -126,7 +126,7 @@ def test_msrvtt_lists_are_added_up_and_taken_away(folder):
     ]
     options = {"video_ids": lists[:2], "exclude": lists[2:]}
     assert folder.open("msrvtt", path, **options).video_ids == ["video0", "video1", "video2"]
-    with pytest.raises(ValueError, match=r"full.csv:3: video 'video1' comes again"):
+    with pytest.raises(ValueError, match=r"full.csv:3: video 'video1' is repeated"):
         folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo1\n"))
     with pytest.raises(ValueError, match=r"data.json: no sentences of 1 videos, such as video9"):
         folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo9\n"))
@@ -245,12 +245,12 @@ def step(number, start, end, label="cut"):
         ("msrvtt", MSRVTT | {"sentences": [{"video_id": "v"}]}, "a.json, sentence 0: 'caption' is missing"),
         ("msrvtt", MSRVTT | {"sentences": []}, "a.json: no sentences of 1 videos, such as video2"),
         ("msrvtt", b"\xff\xfe{", "a.json are not in UTF-8: invalid start byte at byte 0"),
-        ("msrvtt", "{", "a.json: no JSON"),
+        ("msrvtt", "{", "a.json: not valid JSON"),
         ("youcook2", {"database": {"v": YOUCOOK2 | {"annotations": [{"segment": [4, 1], "sentence": "x"}]}}},
          r"a.json: 'v', annotation 0: 0 <= start < end must hold, got 4 and 1"),
         ("youcook2", {"database": {"v": YOUCOOK2 | {"annotations": [{"segment": [12, 14], "sentence": "x"}]}}},
          r"a.json: 'v', annotation 0: a clip of 'v' starts at 12 s, but .*v.npy has 10 s"),
-        ("didemo_moments", [MOMENT, MOMENT], "a.json, entry 1: annotation_id '0' comes again, it stands at .*entry 0"),
+        ("didemo_moments", [MOMENT, MOMENT], "a.json, entry 1: annotation_id '0' is repeated, it is at .*entry 0"),
         ("didemo_moments", [MOMENT | {"times": [[0, 6]]}], r"entry 0 \(annotation_id 0\): times are pairs .* got"),
         ("msrvtt", MSRVTT | {"videos": ["video1"]}, "a.json, videos, entry 0: 'video_id' is missing"),
         ("didemo_moments", {"a": MOMENT}, "a.json: a list of records is expected, got dict"),
@@ -283,13 +283,17 @@ QA = "key\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("msrvtt", "video_id,sentence\nv,cut\nv,mix\n", "a.csv:3: video 'v' comes again, it stands at .*a.csv:2 too"),
+        ("msrvtt", "video_id,sentence\nv,cut\nv,mix\n", "a.csv:3: video 'v' is repeated, it is at .*a.csv:2 too"),
         ("msrvtt", "video_id,sentence\nv, \n", "a.csv:2: the caption of 'v' is empty"),
         ("msrvtt", "video_id,text\nv,cut\n", r"a.csv: no column \['sentence'\]. Columns: \['video_id', 'text'\]"),
-        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\tc\td\te\t5\n", "a.csv:2: answer '5' is none of 0 to 4"),
+        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\tc\td\te\t5\n", "a.csv:2: answer '5' is not one of 0 to 4"),
         ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\n", "a.csv:2: a row has 7 cells"),
         ("msrvtt", "video_id,sentence\nv,cut, and mix\n", "a.csv:2: more cells than the file has columns"),
-        ("msrvtt", f'video_id,sentence\nv,"cut{"x" * 140000}\n', "a.csv:.*: no CSV: field larger than field limit"),
+        (
+            "msrvtt",
+            f'video_id,sentence\nv,"cut{"x" * 140000}\n',
+            "a.csv:.*: not valid CSV: field larger than field limit",
+        ),
         ("jsonl", '{"video_id": "v", "start": 0, "end": 1, "caption": " "}', "a.csv:1: the caption of 'v' is empty"),
         (
             "kinetics",
@@ -324,7 +328,7 @@ def test_crosstask_steps_may_overlap(folder):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"step": "3"}, r"7_[ab].csv:1: step '3' is none of task 7's 1 to 2"),
+        ({"step": "3"}, r"7_[ab].csv:1: step '3' is not one of task 7's 1 to 2"),
         ({"times": "3,1"}, r"7_[ab].csv:1: 0 <= start < end must hold"),
         ({"times": "11,12"}, r"7_[ab].csv: Segment.* starts after the features, which are of 10 s"),
     ],
