@@ -1,6 +1,7 @@
 """Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides."""
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmpt_plugin import registry
 from mmpt_plugin.registry import unknown
 
 PACKAGE = Path(__file__).parent
@@ -55,14 +57,41 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
-    """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split."""
+    """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split.
+
+    Each split, and the data set of `finetune.benchmark`, inherits from `task.dataset` what it does not say itself, so
+    `task.dataset.features=...` reaches all. A key that a split sets is its own: another value for it is
+    `task.finetune.dataset.splits.train.annotations=...`. A null unsets an inherited key.
+    """
     task = dict(project.get("task") or {})
     recipe = task.pop("finetune", None)
     if not recipe:
         return project
-    splits = recipe["dataset"]["splits"]
+    own = (recipe.get("dataset") or {}).get("splits")
+    if not own:
+        raise ValueError("task.finetune.dataset.splits is missing, {train: {...}, valid: {...}}")
+    tested = task.get("dataset") or {}
+    splits = {split: inherited(section or {}, tested) for split, section in own.items()}
     measured = recipe.get("benchmark") or (task | {"dataset": splits["valid"]} if "valid" in splits else {})
-    return project | {"task": {"_name": "finetuning", "dataset": recipe["dataset"], "benchmark": measured}}
+    if measured:
+        measured = measured | {"dataset": inherited(measured.get("dataset") or {}, tested)}
+    dataset = recipe["dataset"] | {"splits": splits}
+    return project | {"task": {"_name": "finetuning", "dataset": dataset, "benchmark": measured}}
+
+
+def inherited(section: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
+    """A data set with what it does not say itself: all of `tested`, or of another corpus the keys that both share."""
+    name, other = section.get("_name"), tested.get("_name")
+    if None in (name, other) or name == other:
+        return tested | section
+    shared = shared_keys(registry.datasets[str(name)].config, registry.datasets[str(other)].config)
+    return {key: value for key, value in tested.items() if key in shared} | section
+
+
+def shared_keys(one: type, other: type) -> set[str]:
+    """The fields of the dataclasses that both derive from; not `annotations`, which each corpus has of its own."""
+    bases = [base for base in one.__mro__ if is_dataclass(base) and issubclass(other, base)]
+    return {field.name for base in bases for field in fields(base)} - {"annotations"}
 
 
 def is_task_file(override: str) -> bool:
@@ -94,7 +123,7 @@ def locate(project: str) -> tuple[Path, str]:
 
 
 def search_path(folder: Path) -> list[str]:
-    """A user's own project may still name what stands in the package's folders."""
+    """A user's own project may still name what is in the package's folders."""
     return [] if folder == root() else [f"hydra.searchpath=[file://{root()}]"]
 
 

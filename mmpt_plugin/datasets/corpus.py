@@ -20,6 +20,7 @@ from torch import Tensor
 from mmpt_plugin.features.files import read_features, without_suffix
 from mmpt_plugin.features.frame_cache import open_videos
 from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
+from mmpt_plugin.registry import unknown
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +75,18 @@ class CorpusConfig:
 class Corpus:
     """Annotated videos, and their features or frames.
 
-    A subclass reads its annotations with `read_text` and its kin, so that they are fingerprinted, and passes its
+    A subclass reads its annotations with `read_text` and the like, so that they are fingerprinted, and passes its
     records through `with_features`.
     """
 
     def __init__(self, config: CorpusConfig, split: str = "test") -> None:
         self.config = config
+        self.video_ids: list[str] = []
+        """The videos in use, each once; a data set that trains shares none with those that it is validated on."""
         self.missing_videos: list[str] = []
+        self.missing_clips = 0
+        self.missing_segments = 0
         self._annotations = hashlib.sha256()
-        self._videos: list[str] = []
         self._durations: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,8 +110,8 @@ class Corpus:
             raise ValueError(f"annotations {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
 
     def read_lines(self, path: str | Path) -> Iterator[tuple[str, str]]:
-        """Where a line stands, `file:number`, and the line; empty ones are left out."""
-        for number, line in enumerate(self.read_text(path).splitlines(), 1):
+        """The place of a line, `file:number`, and the line; empty ones are left out."""
+        for number, line in enumerate(self.read_text(path).split("\n"), 1):
             if line.strip():
                 yield f"{path}:{number}", line.strip()
 
@@ -115,22 +119,32 @@ class Corpus:
         try:
             return json.loads(self.read_text(path))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: no JSON: {error}") from error
+            raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+    def read_records(self, path: str | Path) -> list[tuple[str, Any]]:
+        """The place of each record of a JSON list, `file, entry number`, and the record."""
+        return entries(self.read_json(path), path)
 
     def read_csv(
         self, path: str | Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Where a row stands, and its cells by column; `header` says whether the file itself names its columns."""
-        reader = csv.DictReader(
-            StringIO(self.read_text(path)), None if header else list(columns), restkey="", delimiter=delimiter
-        )
-        if absent := [column for column in columns if column not in (reader.fieldnames or [])]:
-            raise ValueError(f"{path}: no column {absent}. Columns: {reader.fieldnames}")
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if any(row[column] is None for column in columns):
-                raise ValueError(f"{where}: a row has {len(columns)} cells, {', '.join(columns)}")
-            yield where, {column: row[column].strip() for column in columns}
+        """The place of a row, and its cells by column; `header` says whether the file itself names its columns."""
+        names = None if header else list(columns)
+        reader = csv.DictReader(StringIO(self.read_text(path), newline=""), names, delimiter=delimiter)
+        try:
+            if absent := [column for column in columns if column not in (reader.fieldnames or [])]:
+                raise ValueError(f"{path}: no column {absent}. Columns: {reader.fieldnames}")
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if any(row[column] is None for column in columns):
+                    raise ValueError(f"{where}: a row has {len(columns)} cells, {', '.join(columns)}")
+                if header and any(row.get(None, [])):
+                    raise ValueError(
+                        f"{where}: more cells than the file has columns; text that holds '{delimiter}' needs quotes"
+                    )
+                yield where, {column: row[column].strip() for column in columns}
+        except csv.Error as error:
+            raise ValueError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
     def with_features(self, records: Iterable[Record]) -> list[Record]:
         """The records whose video has features, or is there to be read; the others become `missing_videos`, or an
@@ -142,8 +156,8 @@ class Corpus:
         if not folder.is_dir():
             raise DataNotThere(f"no {kind} at {folder}")
         videos = dict.fromkeys(record.video_id for record in records)
-        self._videos = [video_id for video_id in videos if self._has(video_id)]
-        self.missing_videos = sorted(videos.keys() - set(self._videos))
+        self.video_ids = [video_id for video_id in videos if self._has(video_id)]
+        self.missing_videos = sorted(videos.keys() - set(self.video_ids))
         if self.missing_videos:
             named = f"{', '.join(self.missing_videos[:5])}{' ...' if len(self.missing_videos) > 5 else ''}"
             lack = "have no features" if kind == "features" else "can't be read"
@@ -151,11 +165,20 @@ class Corpus:
             if not self.config.allow_missing:
                 raise ValueError(f"{message} (dataset.allow_missing: true leaves them out and counts them)")
             logger.warning(message)
-        present = set(self._videos)
+        self._check_files()
+        present = set(self.video_ids)
         kept = [record for record in records if record.video_id in present]
         if not kept:
             raise ValueError(f"{annotations}: no video is left that has {kind} in {folder}")
         return kept
+
+    def _left_out(self, problems: Sequence[str], what: str) -> int:
+        """How many clips or segments can't be used: an error, or with `allow_missing` logged."""
+        if problems and not self.config.allow_missing:
+            raise ValueError(f"{problems[0]} (dataset.allow_missing: true leaves such {what} out and counts them)")
+        if problems:
+            logger.warning(f"{len(problems)} {what} are left out, such as {problems[0]}")
+        return len(problems)
 
     @property
     def data_folder(self) -> Path:
@@ -168,13 +191,35 @@ class Corpus:
     def source(self) -> Videos:
         return open_videos(self.data_folder)
 
+    def file_names(self, video_id: str) -> list[str]:
+        """What a video's file may be called, the first that is there counts."""
+        return [video_id]
+
     def _has(self, video_id: str) -> bool:
-        return self.feature_file(video_id).is_file() if self.config.frames is None else video_id in self.source
+        if self.config.frames is None:
+            return self.feature_file(video_id).is_file()
+        return any(name in self.source for name in self.file_names(video_id))
 
     def feature_file(self, video_id: str) -> Path:
         """`{video_id}.npy`; of an id that ends in a file's suffix, as `x.mp4`, `x.npy` will do."""
-        path = self.data_folder / f"{video_id}.npy"
-        return path if path.is_file() or "." not in video_id else path.with_name(f"{without_suffix(video_id)}.npy")
+        possible = [f"{name}.npy" for name in self.file_names(video_id)]
+        possible += [f"{without_suffix(name)}.npy" for name in self.file_names(video_id) if "." in name]
+        paths = [self.data_folder / name for name in possible]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def _check_files(self) -> None:
+        """Two videos can't have the same features: `clip.1` without a file of its own must not have those of `clip`."""
+        if self.config.frames is None:
+            owners: dict[Path, str] = {}
+            for video_id in self.video_ids:
+                path = self.feature_file(video_id)
+                if owners.setdefault(path, video_id) != video_id:
+                    raise ValueError(f"{path} would be the features of two videos, '{owners[path]}' and '{video_id}'")
+
+    def _source_name(self, video_id: str) -> str:
+        """The name that the folder of videos has for a video."""
+        names = self.file_names(video_id)
+        return names[0] if len(names) == 1 else next((name for name in names if name in self.source), names[0])
 
     def num_seconds(self, video_id: str) -> int:
         """Of features."""
@@ -185,7 +230,7 @@ class Corpus:
         if video_id not in self._durations:
             features = self.config.frames is None
             self._durations[video_id] = (
-                float(self.num_seconds(video_id)) if features else self.source.duration(video_id)
+                float(self.num_seconds(video_id)) if features else self.source.duration(self._source_name(video_id))
             )
         return self._durations[video_id]
 
@@ -213,19 +258,20 @@ class Corpus:
             raise ValueError(
                 f"dataset.frames.num_frames {frames.num_frames} is more than max_video_len {max_video_len}"
             )
-        return read_clips(self.source, video_id, [(start, end)], frames)[0]
+        return read_clips(self.source, self._source_name(video_id), [(start, end)], frames)[0]
 
     @property
     def feature_dim(self) -> int | None:
         """None for frames."""
-        return int(self.seconds(self._videos[0], 0, 1).shape[1]) if self.config.frames is None else None
+        return int(self.seconds(self.video_ids[0], 0, 1).shape[1]) if self.config.frames is None else None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the annotation files one after the other, and of the features, or videos, of all in use."""
         digest, frames = hashlib.sha256(), self.config.frames is not None
-        for video_id in sorted(self._videos):
-            digest.update(self.source.content(video_id) if frames else self.feature_file(video_id).read_bytes())
+        for video_id in sorted(self.video_ids):
+            path, name = self.feature_file(video_id), self._source_name(video_id) if frames else ""
+            digest.update(self.source.content(name) if frames else path.read_bytes())
         kind = "videos" if frames else "features"
         return {"annotations_sha256": self._annotations.hexdigest(), f"{kind}_sha256": digest.hexdigest()}
 
@@ -236,25 +282,30 @@ class ClipCorpus(Corpus):
     clips: list[AnnotatedClip]
 
     def keep(self, clips: Iterable[tuple[str, AnnotatedClip]]) -> list[AnnotatedClip]:
-        """The clips, each with where it stands in the annotations, that have features or frames and start within them.
+        """The clips, each with its place in the annotations, that have features or frames and start within them.
 
         An end of infinity becomes the video's. One that lies past the features is theirs, as the last second of
-        a video is seldom a whole one.
+        a video is seldom a whole one. With `allow_missing` clips that start past them are left out and counted.
         """
-        stands = [(where, clip) for where, clip in clips]
-        present = {clip.video_id for clip in self.with_features(clip for _, clip in stands)}
-        kept = []
-        for where, clip in stands:
+        listed = list(clips)
+        present = {clip.video_id for clip in self.with_features(clip for _, clip in listed)}
+        kept, late = [], []
+        for where, clip in listed:
             if clip.video_id not in present:
                 continue
             length = self.duration(clip.video_id)
             if clip.start >= length:
                 source = self.feature_file(clip.video_id) if self.config.frames is None else "the video"
-                raise ValueError(
+                late.append(
                     f"{where}: a clip of '{clip.video_id}' starts at {clip.start:g} s, but {source} has {length:g} s"
                 )
+                continue
             whole = clip.end == float("inf")
             kept.append(AnnotatedClip(clip.video_id, clip.start, length, clip.caption) if whole else clip)
+        self.missing_clips = self._left_out(late, "clips")
+        if not kept:
+            raise ValueError(f"{self.config.annotations}: no clip is left that starts within its video")
+        self.video_ids = list(dict.fromkeys(clip.video_id for clip in kept))
         return kept
 
     def features(self, clip: AnnotatedClip, *, max_video_len: int) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
@@ -266,6 +317,20 @@ def whole_video(video_id: str, caption: str, where: str) -> tuple[str, Annotated
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return where, AnnotatedClip(video_id, 0.0, float("inf"), caption)
+
+
+def entries(content: Any, path: str | Path) -> list[tuple[str, Any]]:
+    """The place of each entry of a list that a file holds, and the entry."""
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: a list of records is expected, got {type(content).__name__}")
+    return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]
+
+
+def check_choice(kind: str, given: str, possible: Iterable[str], path: str) -> None:
+    """ValueError for a subset that a file does not have."""
+    known = sorted(set(possible))
+    if given not in known:
+        raise ValueError(f"{path}: {unknown(kind, given, known)}")
 
 
 def take(record: Any, key: str, kind: Any, where: str) -> Any:
@@ -288,10 +353,10 @@ def check_segment(times: Any, where: str) -> tuple[float, float]:
 
 
 def unique(keys: Iterable[tuple[str, str]], what: str) -> list[str]:
-    """The keys, each given with where it stands; one that comes again is an error."""
+    """The keys, each given with its place; a repeated one is an error."""
     seen: dict[str, str] = {}
     for where, key in keys:
         if key in seen:
-            raise ValueError(f"{where}: {what} '{key}' comes again, it stands at {seen[key]} too")
+            raise ValueError(f"{where}: {what} '{key}' is repeated, it is at {seen[key]} too")
         seen[key] = where
     return list(seen)

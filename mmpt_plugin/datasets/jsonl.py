@@ -33,6 +33,8 @@ def parse(line: str, where: str) -> AnnotatedClip:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: no JSON: {error}") from error
+        raise ValueError(f"{where}: not valid JSON: {error}") from error
     video_id, start, end, caption = (take(record, key, kind, where) for key, kind in KEYS.items())
+    if not caption.strip():
+        raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return AnnotatedClip(video_id, *check_segment((start, end), where), caption)

@@ -25,13 +25,13 @@ class LabelledVideos(Corpus):
         names = self.names() or sorted({name for _, _, name in rows})
         for where, _, name in rows:
             if name not in names:
-                raise ValueError(f"{where}: label '{name}' is none of the {len(names)} there are")
+                raise ValueError(f"{where}: label '{name}' is not one of the {len(names)} there are")
         position = {name: number for number, name in enumerate(names)}
         self.labels = [words(name) for name in names]
         self.videos = self.with_features(LabelledVideo(video_id, position[name]) for _, video_id, name in rows)
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        """Where a video's label stands, the video, and the label's name."""
+        """The place of a video's label, the video, and the label's name."""
         raise NotImplementedError
 
     def names(self) -> list[str]:
@@ -42,6 +42,11 @@ class LabelledVideos(Corpus):
 def words(name: str) -> str:
     """`ApplyEyeMakeup`, `brush_hair` and `playing guitar` as words in lower case."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
+
+
+def check_fold(fold: int) -> None:
+    if fold not in (1, 2, 3):
+        raise ValueError(f"dataset.fold must be 1, 2 or 3, got {fold}")
 
 
 @register_dataset("labelled_csv", dataclass=CorpusConfig)
@@ -58,6 +63,10 @@ class HMDB51Config(CorpusConfig):
     """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`."""
 
     fold: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fold(self.fold)
 
 
 @register_dataset("hmdb51", dataclass=HMDB51Config)
@@ -85,6 +94,10 @@ class UCF101Config(CorpusConfig):
     """`annotations` is the folder ucfTrainTestlist, of classInd.txt and testlist0{1,2,3}.txt."""
 
     fold: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fold(self.fold)
 
 
 @register_dataset("ucf101", dataclass=UCF101Config)

@@ -33,6 +33,11 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
     def __len__(self) -> int:
         return len(self.corpus.videos)
 
+    @property
+    def num_labels(self) -> int:
+        """Those with a name, and 0 for none."""
+        return len(self.corpus.labels) + 1
+
     def __getitem__(self, cluster: Cluster) -> LabelledBatch:
         features: list[Tensor] = []
         labels: list[Tensor] = []

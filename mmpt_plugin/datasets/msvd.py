@@ -14,7 +14,7 @@ class MSVDConfig(CorpusConfig):
     """`annotations` is the corpus's csv with the columns VideoID, Start, End, Language and Description."""
 
     video_ids: str
-    """A file of the split's videos, `VideoID_Start_End` a line; features bear that name too."""
+    """A file of the split's videos, `VideoID_Start_End` a line; features have that name too."""
 
 
 @register_dataset("msvd", dataclass=MSVDConfig)

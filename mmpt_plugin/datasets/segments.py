@@ -73,7 +73,7 @@ def past_the_end(video: SegmentedVideo, num_seconds: int) -> list[Segment]:
 
 
 def check_labels(labels: Sequence[tuple[str, int, str]], path: str) -> list[str]:
-    """The names of labels numbered from 1 without a gap, from records of where each stands, its number and its name."""
+    """The names of labels numbered from 1 without a gap, from records of each one's place, number and name."""
     names: dict[int, str] = {}
     for where, number, name in labels:
         if names.setdefault(number, name) != name:

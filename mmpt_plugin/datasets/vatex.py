@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from mmpt_plugin.datasets.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, take, unique, whole_video
 from mmpt_plugin.registry import register_dataset
@@ -25,15 +26,18 @@ class VATEX(ClipCorpus):
     def __init__(self, config: VATEXConfig, split: str = "test") -> None:
         super().__init__(config, split)
         path = config.annotations
-        records = [(f"{path}, entry {number}", record) for number, record in enumerate(self.read_json(path))]
+        records = self.read_records(path)
         videos = unique(((where, take(record, "videoID", str, where)) for where, record in records), "videoID")
         captions = [take(record, "enCap", list, where) for where, record in records]
         self.clips = self.keep(self._read(dict(zip(videos, captions, strict=True))))
 
-    def _read(self, captions: dict[str, list[str]]) -> Iterator[tuple[str, AnnotatedClip]]:
+    def _read(self, captions: dict[str, list[Any]]) -> Iterator[tuple[str, AnnotatedClip]]:
         listed = None if self.config.video_ids is None else unique(self.read_lines(self.config.video_ids), "video")
         for video_id in captions if listed is None else listed:
             if not captions.get(video_id):
                 raise ValueError(f"{self.config.annotations}: no English caption for '{video_id}'")
+            where = f"{self.config.annotations}: '{video_id}'"
             for caption in captions[video_id]:
-                yield whole_video(video_id, caption, f"{self.config.annotations}: '{video_id}'")
+                if not isinstance(caption, str):
+                    raise ValueError(f"{where}: a caption is text, got {caption!r}")
+                yield whole_video(video_id, caption, where)

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.clips.plain_pickle import read_plain_pickle
-from mmpt_plugin.datasets.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, check_segment, take, unique
+from mmpt_plugin.datasets.corpus import (
+    AnnotatedClip,
+    ClipCorpus,
+    CorpusConfig,
+    check_choice,
+    check_segment,
+    entries,
+    take,
+    unique,
+)
 from mmpt_plugin.registry import register_dataset
 
 
@@ -31,19 +40,22 @@ class YouCook2(ClipCorpus):
         self.clips = self.keep(self._subset() if config.clips is None else self._listed(config.clips))
 
     def _subset(self) -> Iterator[tuple[str, AnnotatedClip]]:
-        for video_id, video in self._database.items():
-            where = f"{self.config.annotations}: '{video_id}'"
-            if take(video, "subset", str, where) == self.config.subset:
-                for number in range(len(take(video, "annotations", list, where))):
+        path = self.config.annotations
+        subsets = {key: take(video, "subset", str, f"{path}: '{key}'") for key, video in self._database.items()}
+        check_choice("subset", self.config.subset, subsets.values(), path)
+        for video_id, subset in subsets.items():
+            where = f"{path}: '{video_id}'"
+            if subset == self.config.subset:
+                for number in range(len(take(self._database[video_id], "annotations", list, where))):
                     yield self._clip(video_id, number, where)
 
     def _listed(self, path: str) -> Iterator[tuple[str, AnnotatedClip]]:
         content = self.read_json(path) if Path(path).suffix == ".json" else self._read_pickle(path)
-        entries = [(f"{path}, entry {i}", entry) for i, entry in enumerate(content)]
-        for clip_id in unique(((where, take(entry, "id", str, where)) for where, entry in entries), "clip"):
+        listed = ((where, take(entry, "id", str, where)) for where, entry in entries(content, path))
+        for clip_id in unique(listed, "clip"):
             video_id, _, number = clip_id.rpartition("_")
             if video_id not in self._database or not number.isdecimal():
-                raise ValueError(f"{path}: clip '{clip_id}' is none of {self.config.annotations}")
+                raise ValueError(f"{path}: clip '{clip_id}' is not in {self.config.annotations}")
             yield self._clip(video_id, int(number), f"{path}: '{clip_id}', which is '{video_id}'")
 
     def _read_pickle(self, path: str) -> Any:

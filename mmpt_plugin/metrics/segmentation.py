@@ -11,9 +11,10 @@ Labels = Sequence[Int[np.ndarray, " _"]]
 def segmentation(predicted: Labels, true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
     """Shares of all videos' frames together; arrays of one place in the two sequences are one video's (T,).
 
-    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look beside it:
+    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look also at the others:
     `foreground_accuracy` counts the frames that truly are not background (NaN where there are none), and
-    `macro_f1` is the mean F1 of the classes, background among them, that occur in either.
+    `macro_f1` is the mean F1 of the classes, background among them, that occur in either. A predicted label of
+    num_classes or more, which a classifier wider than the labels may give, is wrong, and a class of its own.
     """
     lengths = [(len(p), len(t)) for p, t in zip(predicted, true, strict=True)]
     for video, (given, wanted) in enumerate(lengths):
@@ -21,9 +22,11 @@ def segmentation(predicted: Labels, true: Labels, *, num_classes: int, backgroun
             raise ValueError(f"video {video} has {wanted} true labels, but {given} predicted ones")
     if not any(wanted for _, wanted in lengths):
         raise ValueError("there is nothing to score: 0 frames")
-    labels, answers = (in_range(np.concatenate(videos), num_classes) for videos in (true, predicted))
+    labels, answers = in_range(np.concatenate(true), num_classes), np.concatenate(predicted)
+    width = max(num_classes, int(answers.max()) + 1)
+    in_range(answers, width)
     num_true, num_predicted, num_right = (
-        np.bincount(values, minlength=num_classes) for values in (labels, answers, labels[labels == answers])
+        np.bincount(values, minlength=width) for values in (labels, answers, labels[labels == answers])
     )
     occurs = num_true + num_predicted > 0
     num_foreground = len(labels) - num_true[background]

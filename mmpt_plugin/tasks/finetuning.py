@@ -26,11 +26,22 @@ class FineTuning(VideoTextPretraining):
         super().__init__(config)
         self.benchmark: Any = None
 
+    def dataset(self, split: str) -> Any:
+        """A validation split brings the benchmark with it: what is wrong with it is said before training."""
+        dataset = super().dataset(split)
+        if split != "train":
+            self._build_benchmark()
+        return dataset
+
+    def _build_benchmark(self) -> None:
+        if self.config.benchmark and self.benchmark is None:
+            self.benchmark = registry.tasks.build(self.config.benchmark)
+            self.keep_apart("the validation benchmark", self.benchmark.dataset)
+
     def measure(self, model: Embedder) -> dict[str, float]:
         """The benchmark's metrics, none where there is no benchmark."""
         if not self.config.benchmark:
             return {}
-        if self.benchmark is None:
-            self.benchmark = registry.tasks.build(self.config.benchmark)
+        self._build_benchmark()
         metrics: dict[str, float] = self.benchmark.evaluate(model)["metrics"]
         return metrics

@@ -1,6 +1,6 @@
 """Contrastive pre-training on narrated video."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from mmpt_plugin.registry import register_task
 
 EMBEDDING_CHUNK = 32  # videos whose clips are embedded at a time
 GATHERED_CHUNKS = 32  # chunks of each rank that are gathered at a time
+TRAINING = "split 'train'"
 
 
 @dataclass(kw_only=True)
@@ -47,10 +48,28 @@ class VideoTextPretraining:
 
     def __init__(self, config: VideoTextPretrainingConfig) -> None:
         self.config = config
+        self.video_ids: dict[str, Sequence[str]] = {}
 
     def dataset(self, split: str) -> Any:
-        """`len()` is the number of videos, and `dataset[Cluster]` a Batch."""
-        return registry.datasets.build(self.config.dataset, split)
+        """`len()` is the number of videos, and `dataset[Cluster]` a Batch; no split has videos that train has."""
+        dataset = registry.datasets.build(self.config.dataset, split)
+        self.keep_apart(f"split '{split}'", dataset)
+        return dataset
+
+    def keep_apart(self, name: str, dataset: Any) -> None:
+        """ValueError where what is trained on and what is validated on share videos."""
+        video_ids = videos_of(dataset)
+        if video_ids is None:
+            return
+        self.video_ids[name] = video_ids
+        training = self.video_ids.get(TRAINING, ())
+        for other in [key for key in self.video_ids if key != TRAINING and name in (key, TRAINING)]:
+            validation = set(self.video_ids[other])
+            if both := sorted(validation.intersection(training)):
+                raise ValueError(
+                    f"{other} has {len(both)} of its {len(validation)} videos in common with {TRAINING}, such as "
+                    f"{', '.join(both[:5])}: validate on others, or not at all (dataset.disable_validation=true)"
+                )
 
     def sampler(self, dataset: Any, *, split: str, seed: int) -> Any:
         """The sampler of the training split; other splits are taken in uniform batches of the same size."""
@@ -59,6 +78,15 @@ class VideoTextPretraining:
             size = min(config.get("videos_per_batch", 32), len(dataset))
             config = {"_name": "uniform", "videos_per_batch": size}
         return registry.samplers.build(config, num_videos=len(dataset), seed=seed)
+
+
+def videos_of(dataset: Any) -> Sequence[str] | None:
+    """The ids of a data set's videos, which its corpus or its shards may hold; None where it does not tell them."""
+    for owner in (dataset, getattr(dataset, "corpus", None), getattr(dataset, "shards", None)):
+        video_ids: Sequence[str] | None = getattr(owner, "video_ids", None)
+        if video_ids is not None:
+            return video_ids
+    return None
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class ActionSegmentation(WindowedBenchmark):
     """Every second's state against every label's text; no label where none is as close as labels are to each other.
 
     (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
-    that constant answer stand beside the model's.
+    that constant answer are given next to the model's.
     """
 
     config: ActionSegmentationConfig
@@ -50,10 +50,15 @@ class ActionSegmentation(WindowedBenchmark):
     def _example(self, number: int, predicted: Int[np.ndarray, " T"], true: Int[np.ndarray, " T"]) -> dict[str, Any]:
         """A video's labels as segments, (start, end, label) in seconds."""
         segments = {
-            name: [(start, end, self.dataset.labels[label - 1]) for start, end, label in runs(labels)]
+            name: [(start, end, self._name(label)) for start, end, label in runs(labels)]
             for name, labels in (("predicted", predicted), ("true", true))
         }
         return {"video_id": self.dataset.videos[number].video_id, "seconds": len(true), "segments": segments}
+
+    def _name(self, label: int) -> str:
+        """A classifier may be wider than the labels that have a name."""
+        names: list[str] = self.dataset.labels
+        return names[label - 1] if label <= len(names) else f"label {label}"
 
     @torch.inference_mode()
     def predict(self, model: Embedder) -> tuple[list[Int[np.ndarray, " _"]], float | None]:

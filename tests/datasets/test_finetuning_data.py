@@ -76,6 +76,7 @@ def test_windows_hold_a_label_a_second(folder):
         {"id": "2", "segment": [40, 50], "label": "stir"},
     ]
     database = {"b": {"subset": "training", "annotation": annotation}}
+    database["a"] = {"subset": "testing", "annotation": [one | {"segment": [1, 2]} for one in annotation]}
     (folder / "COIN.json").write_text(json.dumps({"database": database}))
     corpus = {"_name": "coin", "subset": "training", **common(folder, "COIN.json")}
     data = LabelledWindows(LabelledWindowsConfig(splits={"train": corpus}))
@@ -84,6 +85,7 @@ def test_windows_hold_a_label_a_second(folder):
     assert batch.video_mask.sum(dim=1).tolist() == [32, 32, 29]
     assert batch.labels[0].tolist() == [0] * 3 + [1] * 3 + [0] * 26
     assert batch.labels[2].tolist() == [0] * 24 + [2] * 5 + [NO_LABEL] * 3
+    assert data.num_labels == 3
 
 
 def test_a_split_that_is_not_there_is_named(clips):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import Cluster, concatenate
 from mmpt_plugin.config import fine_tuned, load_project, plain
-from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig, JSONLClips, JSONLConfig
+from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig, DiDeMo, DiDeMoConfig, JSONLClips, JSONLConfig
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.video import write_video
@@ -154,6 +154,24 @@ def test_videos_that_can_t_be_read_are_an_error_or_counted(folder, damage):
     data = corpus(folder, allow_missing=True)
     assert data.missing_videos == ["long"]
     assert [clip.video_id for clip in data.clips] == ["short"]
+
+
+@pytest.mark.parametrize("file", ["short.mp4", "short..mp4"])
+def test_a_video_of_two_names_is_read_by_either(folder, file):
+    """DiDeMo lists some videos twice, and some names end in a dot."""
+    (folder / "videos" / "short.mp4").rename(folder / "videos" / file)
+    moment = {"description": "stir", "times": [[0, 0]]}
+    names = ["short.mov", "short.", "short.mp4"]
+    records = [moment | {"annotation_id": number, "video": name} for number, name in enumerate(names)]
+    (folder / "didemo.json").write_text(json.dumps(records))
+    options = section(folder) | {
+        "annotations": str(folder / "didemo.json"),
+        "frames": FramesConfig(num_frames=2, size=16),
+    }
+    data = DiDeMo(DiDeMoConfig(**options))
+    assert [(clip.video_id, clip.end, clip.caption) for clip in data.clips] == [("short", 1.5, "stir stir stir")]
+    assert data.features(data.clips[0], max_video_len=2).shape == (2, 16, 16, 3)
+    assert data.fingerprints.keys() == {"annotations_sha256", "videos_sha256"}
 
 
 def test_a_clip_past_its_video_is_named(folder):

@@ -51,7 +51,7 @@ def corpus(data, kitchen, name, annotations, **options):
     return {"_name": name, **files, "tokenizer": str(kitchen.root / "tokenizer"), **options}
 
 
-def finetune(data, task, *overrides):
+def finetune(data, task, *overrides, **options):
     """A user's own project: the package's, with a task of their own."""
     project = {
         "defaults": ["/projects/videoclip/finetune@_global_", {"override /tasks@task": None}, "_self_"],
@@ -62,6 +62,7 @@ def finetune(data, task, *overrides):
     return run(
         "mmpt", "train", data / "project.yaml", f"model.pretrained={data}/pretrained", "common.fp16=false",
         f"checkpoint.save_dir={data}/run", "dataset.num_workers=0", "common.log_format=json", *overrides,
+        **options,
     )  # fmt: skip
 
 
@@ -94,8 +95,30 @@ def test_retrieval_is_validated_by_its_own_metric(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIP)
 
 
+def test_validation_on_training_videos_is_refused_before_training(data, kitchen):
+    task = {
+        "_name": "text_video_retrieval",
+        "dataset": corpus(data, kitchen, "jsonl", "train.jsonl"),
+        "finetune": {
+            "dataset": {"_name": "captioned_clips", "splits": {"train": {}, "valid": {}}},
+            "videos_per_batch": 5,
+            "epochs": 1,
+            "criterion": {"_name": "nce"},
+            "metric": "t2v_recall@1",
+        },
+    }
+    done = finetune(data, task, check=False)
+    assert done.returncode == 2
+    assert "split 'valid' has 5 of its 5 videos in common with split 'train', such as v0, v1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((data / "run").glob("*.pt"))
+
+
 def test_segmentation_learns_labels_that_features_tell(data, kitchen):
-    """A second's label is its feature, so a few epochs are enough to know labels in unseen videos."""
+    """A second's label is its feature, so a few epochs are enough to know labels in unseen videos.
+
+    The classifier is wider than the labels, as the original's.
+    """
     testing = corpus(data, kitchen, "coin", "COIN.json", allow_overlap=True)
     task = {
         "_name": "action_segmentation",
@@ -103,7 +126,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
         "finetune": {
             "dataset": {
                 "_name": "labelled_windows",
-                "splits": {"train": testing | {"subset": "training"}, "valid": testing},
+                "splits": {"train": {"subset": "training"}, "valid": {}},
             },
             "videos_per_batch": 1,
             "epochs": 12,
@@ -112,7 +135,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
             "metric": "frame_accuracy",
         },
     }
-    overrides = ["model.num_labels=2", "optimization.lr=[0.01]", "optimizer.lr=[0.01]", "lr_scheduler.lr=[0.01]"]
+    overrides = ["model.num_labels=4", "optimization.lr=[0.01]", "optimizer.lr=[0.01]", "lr_scheduler.lr=[0.01]"]
     measured = validations(finetune(data, task, *overrides, "lr_scheduler.warmup_updates=1"))
     assert float(measured[-1]["valid_frame_accuracy"]) == 1.0
     assert float(measured[-1]["valid_macro_f1"]) == 1.0
@@ -140,7 +163,10 @@ def test_step_localization_trains_on_recorded_annotations(data, kitchen):
         "_name": "step_localization",
         "dataset": testing,
         "finetune": {
-            "dataset": {"_name": "step_windows", "splits": {"train": testing | {"subset": "train"}, "valid": testing}},
+            "dataset": {
+                "_name": "step_windows",
+                "splits": {"train": {"subset": "train"}, "valid": {}},
+            },
             "videos_per_batch": 1,
             "epochs": 2,
             "model": "videoclip_step_localizer",
@@ -156,7 +182,9 @@ def test_step_localization_trains_on_recorded_annotations(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIPStepLocalizer)
 
 
-@pytest.mark.parametrize("name", ["msrvtt", "msrvtt_qa", "msvd", "vatex", "youcook2", "coin", "crosstask"])
+@pytest.mark.parametrize(
+    "name", ["msrvtt", "msrvtt_9k", "msrvtt_qa", "msrvtt_qa_7k", "msvd", "vatex", "youcook2", "coin", "crosstask"]
+)
 def test_the_benchmarks_own_recipes_are_whole_projects(name):
     overrides = [f"task={name}", "model.pretrained=somewhere", "checkpoint.save_dir=runs/x"]
     project = fine_tuned(plain(load_project("videoclip/finetune", overrides)))

@@ -48,6 +48,17 @@ def test_foreground_accuracy_without_foreground_is_no_number():
     assert math.isnan(constant_background([np.zeros(3, dtype=int)], num_classes=2)["foreground_accuracy"])
 
 
+def test_a_label_beyond_the_named_ones_is_a_wrong_answer():
+    """As the original scores its classifier, which is wider than the labels. F1: 2/3, 1/2 and 0 of label 9."""
+    true, predicted = [np.array([0, 0, 1, 1])], [np.array([0, 1, 1, 9])]
+    values = segmentation(predicted, true, num_classes=2)
+    assert values["frame_accuracy"] == 0.5
+    assert values["foreground_accuracy"] == 0.5
+    assert values["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    with pytest.raises(ValueError, match="labels run from -1 to 1"):
+        segmentation([np.array([-1, 1])], [np.array([0, 1])], num_classes=2)
+
+
 @pytest.mark.parametrize("label", [-100, 3])
 def test_labels_out_of_range_are_named(label):
     with pytest.raises(ValueError, match=f"{label}.* the classes are 0 to 2"):

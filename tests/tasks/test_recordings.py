@@ -7,7 +7,10 @@ import torch
 from mmpt_plugin.datasets.segments import painted, steps_shown
 from mmpt_plugin.metrics.localization import ordered_steps
 from mmpt_plugin.metrics.moments import MOMENTS
+from mmpt_plugin.models import VideoCLIPSegmenter
+from mmpt_plugin.models.segmenter import VideoCLIPSegmenterConfig
 from mmpt_plugin.tasks.segmentation import labels_of, threshold
+from tests.conftest import TINY_MODEL
 from tests.tasks.golden import ARRAYS, ENDTASK, METRICS, approx, close, mixed, released, task
 
 COIN = {"allow_missing": True, "allow_overlap": True}
@@ -88,6 +91,17 @@ def test_coin_segmentation(name, weights):
     accuracy = METRICS[{"coinzs": "test_coin_zs", "coinzsmix": "test_coin_zs_mixed"}[name]]["metrics"]["frame_acc"]
     unclear = (~clear).mean() + 1e-9
     assert coin.evaluate(model)["metrics"]["frame_accuracy"] == pytest.approx(accuracy, abs=unclear)
+
+
+def test_a_classifier_wider_than_the_labels_is_scored():
+    """As the original scores one of 779; a label without a name is wrong."""
+    torch.manual_seed(0)
+    coin = task("action_segmentation", "coin", "coin/COIN.json", **COIN)
+    wide = VideoCLIPSegmenter(VideoCLIPSegmenterConfig(**TINY_MODEL, num_labels=900)).eval()
+    wide.video_encoder.classifier.bias.data[801] = 1000.0
+    result = coin.evaluate(wide)
+    assert result["metrics"]["frame_accuracy"] == 0
+    assert {label for *_, label in result["examples"][0]["segments"]["predicted"]} == {"label 801"}
 
 
 def test_windows_are_the_same_in_any_batches(model):

@@ -1,0 +1,203 @@
+"""What a benchmark is fine-tuned on: its splits inherit from its data set, and no validation has training videos."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmpt_plugin import registry
+from mmpt_plugin.config import available, fine_tuned, load_project, plain
+from mmpt_plugin.tasks import FineTuning, FineTuningTaskConfig, VideoTextPretraining, VideoTextPretrainingConfig
+
+RUN = ["model.pretrained=x", "checkpoint.save_dir=runs/x"]
+
+
+def project(task, *overrides):
+    return plain(load_project("videoclip/finetune", [f"task={task}", *RUN, *overrides]))
+
+
+def keys(task):
+    """Of all that `task.dataset` may say, what is for its splits, and which of them say it themselves."""
+    section = project(task)["task"]
+    parts = dict(section["finetune"]["dataset"]["splits"])
+    if "benchmark" in section["finetune"]:
+        parts["benchmark"] = section["finetune"]["benchmark"]["dataset"]
+    corpus = registry.datasets[section["dataset"]["_name"]].config.__dataclass_fields__.keys()
+    shared = corpus & {"features", "videos", "frames", "tokenizer", "allow_missing"}
+    for key in sorted(corpus):
+        heirs = [
+            name
+            for name, own in parts.items()
+            if key not in own
+            and (key in shared or own.get("_name", section["dataset"]["_name"]) == section["dataset"]["_name"])
+        ]
+        yield pytest.param(task, key, heirs, set(parts) - set(heirs), id=f"{task}-{key}")
+
+
+TASKS = [
+    task
+    for task in available("tasks")
+    if "finetune" in load_project("videoclip/zeroshot", ["checkpoint=x", f"task={task}"]).task
+]
+
+
+@pytest.mark.parametrize(("task", "key", "heirs", "others"), [case for task in TASKS for case in keys(task)])
+def test_an_override_reaches_every_split_that_does_not_say_it_itself(task, key, heirs, others):
+    made = fine_tuned(project(task, f"task.dataset.{key}=probe"))["task"]
+    parts = made["dataset"]["splits"] | {"benchmark": made["benchmark"]["dataset"]}
+    reached = {name for name, part in parts.items() if part.get(key) == "probe"}
+    assert reached - {"benchmark"} == set(heirs) - {"benchmark"}
+    assert ("benchmark" in reached) == ("benchmark" in heirs or ("benchmark" not in others and "valid" in heirs))
+
+
+def test_all_splits_have_the_features_of_the_benchmark():
+    """Whatever a task is, this key is nobody's own."""
+    assert {
+        "msrvtt",
+        "msrvtt_9k",
+        "msrvtt_qa",
+        "msrvtt_qa_7k",
+        "msvd",
+        "vatex",
+        "youcook2",
+        "coin",
+        "crosstask",
+    } <= set(TASKS)
+    for task in TASKS:
+        made = fine_tuned(project(task, "task.dataset.features=elsewhere"))["task"]
+        for part in (*made["dataset"]["splits"].values(), made["benchmark"]["dataset"]):
+            assert part["features"] == "elsewhere"
+            registry.datasets[part["_name"]].parse(part)
+
+
+def test_a_split_s_own_value_counts_and_a_null_unsets():
+    override = "task.finetune.dataset.splits.train.annotations=mine.json"
+    made = fine_tuned(project("coin", "task.dataset.annotations=all.json", override))["task"]["dataset"]["splits"]
+    assert (made["train"]["annotations"], made["valid"]["annotations"]) == ("mine.json", "all.json")
+    made = fine_tuned(project("vatex", "task.dataset.video_ids=test_list.txt"))["task"]["dataset"]["splits"]
+    assert registry.datasets["vatex"].parse(made["train"]).video_ids is None
+
+
+def test_another_corpus_inherits_what_all_corpora_share():
+    splits = fine_tuned(project("msrvtt_qa", "task.dataset.allow_missing=true"))["task"]["dataset"]["splits"]
+    assert splits["train"].items() >= {"_name": "msrvtt", "allow_missing": True, "split": "train"}.items()
+    made = {"_name": "ucf101", "fold": 2, "annotations": "folder", "features": "f", "tokenizer": "t"}
+    task = {"dataset": made, "finetune": {"dataset": {"splits": {"train": {"_name": "hmdb51"}}}}}
+    assert fine_tuned({"task": task})["task"]["dataset"]["splits"]["train"] == {
+        "_name": "hmdb51", "features": "f", "tokenizer": "t"
+    }  # fmt: skip
+
+
+def test_a_recipe_without_splits_is_an_error():
+    with pytest.raises(ValueError, match=r"task.finetune.dataset.splits is missing"):
+        fine_tuned({"task": {"finetune": {"epochs": 3}}})
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Sections of a data set that is made of the named videos."""
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncut\n")
+    (tmp_path / "features").mkdir()
+
+    def section(*videos):
+        for video in videos:
+            np.save(tmp_path / "features" / f"{video}.npy", np.zeros((3, 4), np.float16))
+        path = tmp_path / f"{''.join(videos)}.jsonl"
+        path.write_text(
+            "".join(json.dumps({"video_id": v, "start": 0, "end": 3, "caption": "cut"}) + "\n" for v in videos)
+        )
+        folders = {"features": str(tmp_path / "features"), "tokenizer": str(tmp_path / "tokenizer")}
+        return {"_name": "jsonl", "annotations": str(path), **folders}
+
+    return section
+
+
+def finetuning(train, valid, benchmark=None):
+    dataset = {"_name": "captioned_clips", "splits": {"train": train, "valid": valid}}
+    measured = {"_name": "text_video_retrieval", "dataset": benchmark} if benchmark else {}
+    return FineTuning(FineTuningTaskConfig(dataset=dataset, benchmark=measured))
+
+
+@pytest.mark.parametrize("order", [("train", "valid"), ("valid", "train")])
+def test_a_validation_split_with_training_videos_is_refused(corpus, order):
+    """In whichever order fairseq asks for the splits."""
+    task = finetuning(corpus("a", "b", "c"), corpus("c", "b", "d"))
+    task.dataset(order[0])
+    message = r"split 'valid' has 2 of its 3 videos in common with split 'train', such as b, c: validate on others"
+    with pytest.raises(ValueError, match=message) as raised:
+        task.dataset(order[1])
+    assert "\n" not in str(raised.value)
+
+
+def test_the_first_of_several_is_named():
+    """Whatever the hashes of strings."""
+    task = VideoTextPretraining(VideoTextPretrainingConfig())
+    task.video_ids = {f"split '{number}'": ["a"] for number in range(9)}
+    with pytest.raises(ValueError, match="split '0' has 1 of its 1 videos"):
+        task.keep_apart("split 'train'", SimpleNamespace(video_ids=["a"]))
+
+
+@pytest.mark.parametrize("order", [("train", "valid"), ("valid", "train")])
+def test_a_validation_benchmark_with_training_videos_is_refused(corpus, order):
+    task = finetuning(corpus("a", "b"), corpus("c"), benchmark=corpus("c", "a"))
+    task.dataset(order[0])
+    with pytest.raises(ValueError, match="the validation benchmark has 1 of its 2 videos in common .* such as a:"):
+        task.dataset(order[1])
+
+
+def test_validation_videos_may_be_shared_with_one_another(corpus):
+    task = finetuning(corpus("a", "b"), corpus("c"), benchmark=corpus("c", "d"))
+    assert [len(task.dataset(split)) for split in ("valid", "train", "valid")] == [1, 2, 1]
+
+
+def test_shards_are_compared_and_what_tells_no_videos_is_not(kitchen, monkeypatch):
+    splits = {"train": str(kitchen.shards), "valid": str(kitchen.shards)}
+    task = VideoTextPretraining(VideoTextPretrainingConfig(dataset={"_name": "overlapped_clips", "splits": splits}))
+    task.dataset("train")
+    with pytest.raises(ValueError, match="split 'valid' has 12 of its 12 videos in common with split 'train'"):
+        task.dataset("valid")
+
+    monkeypatch.setattr(registry.datasets, "build", lambda *_: [])
+    task = VideoTextPretraining(VideoTextPretrainingConfig())
+    assert [task.dataset(split) for split in ("train", "valid")] == [[], []]
+
+
+@pytest.fixture
+def msrvtt(tmp_path):
+    """The official files, a tenth of a hundredth their size: the 7k list is train and validate, the test set has two
+    videos in 1k-A, one outside."""
+    splits = {"train": 6, "validate": 1, "test": 3}
+    videos = [(f"video{n}", split) for n, split in enumerate(s for s, count in splits.items() for _ in range(count))]
+    content = {
+        "videos": [{"video_id": video, "split": split} for video, split in videos],
+        "sentences": [{"video_id": video, "caption": "cut"} for video, _ in videos],
+    }
+    (tmp_path / "MSRVTT_data.json").write_text(json.dumps(content))
+    names = [video for video, _ in videos]
+    for name, rows in (("train", names[:7]), ("FULL_test", names[7:]), ("JSFUSION_test", names[8:])):
+        with (tmp_path / f"MSRVTT_{name}.csv").open("w") as file:
+            csv.writer(file).writerows([("video_id", "sentence"), *((video, "cut") for video in rows)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "valid"),
+    [
+        ("msrvtt", range(6), [6]),
+        ("msrvtt_9k", range(8), [8, 9]),
+        ("msrvtt_qa", range(6), [6]),
+        ("msrvtt_qa_7k", range(7), [8, 9]),
+    ],
+)
+def test_msr_vtt_trains_and_validates_on_these_videos(corpus, msrvtt, name, train, valid):
+    folders = corpus(*(f"video{number}" for number in range(10)))
+    overrides = [f"task.dataset.{key}={folders[key]}" for key in ("features", "tokenizer")]
+    section = fine_tuned(project(name, *overrides))["task"]
+    section = json.loads(json.dumps(section).replace("data/msrvtt/MSRVTT", f"{msrvtt}/MSRVTT"))
+    task = FineTuning(FineTuningTaskConfig(dataset=section["dataset"], benchmark=section["benchmark"]))
+    found = {split: task.dataset(split).corpus.video_ids for split in ("valid", "train")}
+    assert found == {split: [f"video{n}" for n in numbers] for split, numbers in (("valid", valid), ("train", train))}
+    assert task.benchmark.dataset.video_ids == found["valid"]
