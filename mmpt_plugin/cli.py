@@ -15,7 +15,7 @@ from mmpt_plugin.checkpoint import write_whole
 EPILOG = """\
 a first run, on the embedded data set:
   mmpt generate toy_kitchen --out data/toy_kitchen
-  mmpt extract data/toy_kitchen/videos --encoder s3d --out data/toy_kitchen/features
+  mmpt extract data/toy_kitchen/videos --encoder efficientnet_lite0 --out data/toy_kitchen/features
   mmpt shard --videos data/toy_kitchen/train.txt --features data/toy_kitchen/features \\
       --captions data/toy_kitchen/captions --tokenizer data/toy_kitchen/tokenizer --out data/toy_kitchen/shards/train
   mmpt train videoclip/toy_kitchen
@@ -69,7 +69,7 @@ def as_command(words: list[str]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="mmpt",
-        description="Pre-train VideoCLIP on narrated video, and search, classify and segment video by text.",
+        description="Pre-train VideoCLIP and its family on narrated video, fine-tune, evaluate, embed videos and text.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -305,11 +305,20 @@ def run_shard(arguments: argparse.Namespace) -> None:
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.models.embedding import build_encoder
+    from mmpt_plugin.models.pretrained import absolute
+
     model = load_model(arguments)
+    if arguments.encoder:
+        model.check_encoder(build_encoder(model.encoder))
+        model.encoder = absolute(model.encoder)
     model.save_pretrained(arguments.out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tokenizer = "with its tokenizer" if model.tokenizer is not None else "without a tokenizer (--tokenizer adds one)"
     print(f"wrote {arguments.out}: {parameters:,} parameters, {tokenizer}")
+    if model.encoder is not None:
+        settings = ", ".join(f"{key} {value}" for key, value in model.encoder.items() if key != "_name")
+        print(f"encoder {model.encoder['_name']}, which stays where it is: {settings or 'no files'}")
 
 
 def run_embed(arguments: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ class CorpusConfig:
     frames: FramesConfig | None = None
     """Read frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}; None reads `features`."""
     tokenizer: str
-    """A tokenizer of BERT, CLIP or SigLIP, by hub name or folder."""
+    """A tokenizer of BERT, CLIP or SigLIP, by hub name or folder, for training and for models that came without one."""
     allow_missing: bool = False
     """Leave out what has no features, or no video, and count it, instead of refusing to run."""
 

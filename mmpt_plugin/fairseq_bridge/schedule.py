@@ -45,10 +45,10 @@ def fit_schedule(schedule: Any, total: int, *, warmup_fraction: float) -> None:
                 return
         if not given or given <= 0:
             if known(total) <= warmup:
-                raise ValueError(
-                    f"lr_scheduler.warmup_updates is {warmup}, but training has {total} updates: warm-up would not end"
+                logger.warning(
+                    "training has %d updates, and ends within lr_scheduler.warmup_updates, %d", total, warmup
                 )
-            schedule[key] = total - first
+            schedule[key] = max(total - first, 1)
         elif total and abs(given + first - total) > TOLERANCE * total:
             logger.warning(
                 "the learning rate reaches its end at update %d (lr_scheduler.%s), but training ends at update %d; "

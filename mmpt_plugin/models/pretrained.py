@@ -36,9 +36,12 @@ class PretrainedEmbedder(Embedder):
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """model.safetensors, config.json and, where there is a tokenizer, its files."""
+        """model.safetensors, config.json and, where there is a tokenizer, its files.
+
+        The encoder's files are not copied: their absolute paths are recorded, so that the folder may be moved.
+        """
         config = {"model_type": self.model_type, **asdict(self.config), **self.starts()}
-        config["encoder"] = self.encoder
+        config["encoder"] = None if self.encoder is None else absolute(self.encoder)
         write_folder(Path(folder), config, self.state_dict())
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(str(folder))
@@ -85,6 +88,14 @@ class PretrainedEmbedder(Embedder):
             model.tokenizer = load_tokenizer(str(tokenizer))
             model.check_vocabulary(len(model.tokenizer), where=f"tokenizer {tokenizer}")
         return model.eval()
+
+
+def absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the files among them by their absolute paths."""
+    return {
+        key: str(Path(value).resolve()) if key != "_name" and isinstance(value, str) and Path(value).exists() else value
+        for key, value in settings.items()
+    }
 
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
