@@ -35,18 +35,11 @@ class CandidateNCE(SimilarityCriterion):
     def __init__(self, config: CandidateNCEConfig) -> None:
         super().__init__(config)
 
-    def forward(
-        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
-    ) -> Float[Tensor, ""]:
-        """A mean over this rank's texts, in nats."""
-        loss, _ = self.with_metrics(video, text, video_ids=video_ids)
-        return loss
-
-    def with_metrics(
+    def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss, and the share of texts one of whose candidates beats every clip of the other videos."""
-        video, text = self.prepare(video, text)
+        """A mean over this rank's texts, and the share of them one of whose candidates beats every clip of the other
+        videos."""
         scores = self.scale() * text @ all_gather(video).T  # (B, N)
         candidates = video_ids[:, None] == gather_ids(video_ids)
         loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpt_plugin.clips.batch import NO_LABEL
+from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.registry import register_criterion
 
 
@@ -16,19 +17,17 @@ class FrameCrossEntropyConfig:
 
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)
-class FrameCrossEntropy(nn.Module):
+class FrameCrossEntropy(Criterion):
     """Cross entropy, a mean over all seconds that have a label."""
 
     def __init__(self, config: FrameCrossEntropyConfig) -> None:
         super().__init__()
 
-    def forward(self, logits: Float[Tensor, "B T C"], labels: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=NO_LABEL)
-
-    def with_metrics(
+    def compute(
         self, logits: Float[Tensor, "B T C"], labels: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss, and the share of seconds whose label is right."""
         labelled = labels != NO_LABEL
         right = (logits.argmax(dim=-1) == labels)[labelled]
-        return self(logits, labels), {"frame_accuracy": float(right.float().mean())}
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL)
+        return loss, {"frame_accuracy": float(right.float().mean())}

@@ -45,24 +45,19 @@ class NCE(SimilarityCriterion):
     def __init__(self, config: NCEConfig) -> None:
         super().__init__(config)
 
-    def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-        """The cross entropies of the directions summed, each a mean over this rank's pairs, in nats."""
-        loss, _ = self.with_metrics(video, text)
-        return loss
-
-    def with_metrics(
+    def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss, and the in-batch recall@1 of both directions: the share of pairs that beat all others."""
+        """The cross entropies of the directions summed, each a mean over this rank's pairs; and the in-batch recall@1
+        of both directions: the share of pairs that beat all others."""
         if video.shape[1] % self.config.parts:
             raise ValueError(f"criterion.parts is {self.config.parts}, of vectors of width {video.shape[1]}")
-        pairs = zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True)
-        prepared = [self.prepare(*part) for part in pairs]
+        pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
         target = torch.arange(len(video), device=video.device) + rank() * len(video)
         scale = self.config.parts * self.scale()
         scores = {
-            "text_to_video": [scale * text @ all_gather(video).T for video, text in prepared],  # (B, N) a part
-            "video_to_text": [scale * video @ all_gather(text).T for video, text in prepared],
+            "text_to_video": [scale * text @ all_gather(video).T for video, text in pairs],  # (B, N) a part
+            "video_to_text": [scale * video @ all_gather(text).T for video, text in pairs],
         }
         wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
         loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum() / self.config.parts

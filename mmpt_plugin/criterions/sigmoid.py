@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.distributed import from_previous_rank, world_size
 from mmpt_plugin.registry import register_criterion
 
@@ -33,7 +34,7 @@ class SigmoidConfig:
 
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
-class Sigmoid(nn.Module):
+class Sigmoid(Criterion):
     """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs; vectors have unit length.
 
     The texts go around the ranks (SigLIP, section 3.3): a rank holds one rank's texts beside its own videos, and
@@ -46,20 +47,14 @@ class Sigmoid(nn.Module):
     def __init__(self, config: SigmoidConfig) -> None:
         super().__init__()
         self.config = config
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        self.bias = nn.Parameter(torch.tensor(config.bias))
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(config.temperature)]))
+        self.bias = nn.Parameter(torch.tensor([config.bias]))
 
-    def forward(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-        """In nats a pair of this rank."""
-        loss, _ = self.with_metrics(video, text)
-        return loss
-
-    def with_metrics(
+    def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss, and the in-batch recall@1 of videos: the share whose text beats those of all other pairs."""
-        dtype = torch.promote_types(video.dtype, torch.float32)
-        video, text = video.to(dtype), text.to(dtype)
+        """In nats a pair of this rank, and the in-batch recall@1 of videos: the share whose text beats those of all
+        other pairs."""
         places = torch.arange(len(video), device=video.device)
         nowhere = torch.full_like(places, -1)
         loss = video.new_zeros(())

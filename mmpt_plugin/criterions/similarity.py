@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from mmpt_plugin.criterions.criterion import Criterion, full_precision
 
 MAX_SCALE = 100.0  # CLIP (Radford et al., 2021), section 2.5
 
@@ -30,32 +33,36 @@ class SimilarityConfig:
             )
 
 
-class SimilarityCriterion(nn.Module):
+class SimilarityCriterion(Criterion):
     """A loss of scaled similarities; the logarithm of the scale, 1 / temperature, is what is learned."""
-
-    expects_unit_vectors: bool = False
-    """Whether the loss is defined on cosines: then training refuses a model whose vectors have other lengths."""
 
     def __init__(self, config: SimilarityConfig) -> None:
         super().__init__()
         self.config = config
-        scale = torch.tensor(-math.log(config.temperature))
-        self.log_scale: Tensor
         if config.learn_temperature:
-            self.log_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("log_scale", scale, persistent=False)
+            self.log_scale = nn.Parameter(torch.tensor([-math.log(config.temperature)]))
 
-    def scale(self) -> Float[Tensor, ""]:
-        """1 / temperature. A learned one past its limit is set back to it first, and so can come down again."""
-        if self.config.learn_temperature:
-            with torch.no_grad():
-                self.log_scale.clamp_(max=math.log(MAX_SCALE))
-        return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
+    def scale(self) -> Float[Tensor, " 1"] | float:
+        """1 / temperature; a learned one is at most MAX_SCALE."""
+        if not self.config.learn_temperature:
+            return 1 / self.config.temperature
+        bounded: Tensor = _AtMost.apply(self.log_scale, math.log(MAX_SCALE))  # type: ignore[no-untyped-call]
+        return full_precision(bounded).exp()
 
-    def prepare(
-        self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """In float32 or wider."""
-        dtype = torch.promote_types(video.dtype, torch.float32)
-        return video.to(dtype), text.to(dtype)
+
+class _AtMost(torch.autograd.Function):
+    """`value` up to a limit. Beyond it only a gradient that brings it down passes, so that it neither runs on, with
+    no effect, nor stays there.
+
+    The parameter itself is left alone: under fp16 the optimizer has a copy of its own, which would not see a change.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, value: Tensor, limit: float) -> Tensor:
+        ctx.beyond = value >= limit  # type: ignore[attr-defined]
+        return value.clamp(max=limit)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        return torch.where(ctx.beyond & (grad < 0), 0, grad), None

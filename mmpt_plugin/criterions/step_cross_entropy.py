@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.registry import register_criterion
 
 
@@ -15,11 +16,13 @@ class StepCrossEntropyConfig:
 
 
 @register_criterion("step_cross_entropy", dataclass=StepCrossEntropyConfig)
-class StepCrossEntropy(nn.Module):
+class StepCrossEntropy(Criterion):
     """Binary cross entropy, a mean over all seconds and steps: a second may show several, or none."""
 
     def __init__(self, config: StepCrossEntropyConfig) -> None:
         super().__init__()
 
-    def forward(self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]) -> Float[Tensor, ""]:
-        return F.binary_cross_entropy_with_logits(logits.to(shown.dtype), shown)
+    def compute(
+        self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        return F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype)), {}

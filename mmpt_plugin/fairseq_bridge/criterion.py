@@ -1,7 +1,9 @@
 """A registered criterion as fairseq's trainer wants it."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
@@ -40,6 +42,17 @@ class FairseqCriterionAdapter(FairseqCriterion):
         log["nsentences"] = pairs
         log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
         return loss, 1, log
+
+    def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Moves between devices, but never to half precision: a temperature has too few digits there, and fairseq's
+        optimizer keeps a full copy of whatever it is given."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = move(tensor)
+            halved = result.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(result.device) if halved else result
+
+        return super()._apply(moved, recurse)
 
     def check(self, model: Any) -> None:
         """ValueError for a loss on cosines with a model whose vectors have other lengths than 1."""

@@ -1,0 +1,46 @@
+"""What all losses share: full precision, whatever the model computes in."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Criterion(nn.Module):
+    """A loss on what a model makes of a batch, computed in float32 or wider, under autocast too.
+
+    Learned numbers have shape (1,), since data-parallel wrappers slice parameters.
+    """
+
+    batch_fields: tuple[str, ...] = ()
+    """What else of the batch `compute` takes, as keywords."""
+    expects_unit_vectors: bool = False
+    """Whether the loss is defined on cosines: then training refuses a model whose vectors have other lengths."""
+
+    def forward(self, *outputs: Tensor, **named: Tensor) -> Tensor:
+        """A mean over this rank's pairs, seconds or steps, in nats."""
+        loss, _ = self.with_metrics(*outputs, **named)
+        return loss
+
+    def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and what to log with it."""
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            return self.compute(*map(full_precision, outputs), **named)
+
+    @abstractmethod
+    def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:
+        """`with_metrics` of tensors in full precision."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Learned numbers of earlier checkpoints have no dimension."""
+        for name, own in self.named_parameters(recurse=False):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.ndim == 0:
+                state_dict[prefix + name] = saved.view(own.shape)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Floats in float32 or wider; whole numbers as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
