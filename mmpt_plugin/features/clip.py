@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel, SiglipConfig
+from transformers import AutoConfig, AutoModel, CLIPConfig, PretrainedConfig, PreTrainedModel, SiglipConfig
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils.constants import (
     IMAGENET_STANDARD_MEAN,
@@ -32,7 +32,7 @@ class PixelStatistics(NamedTuple):
     std: Sequence[float]
 
 
-KINDS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
+KINDS: dict[str, type[PretrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
 # For a model that came without its image processor.
 PIXELS = {
     "clip": PixelStatistics(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from mmpt_plugin.features.clip import (
     KINDS,
@@ -151,7 +151,7 @@ def check_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Any]) 
             raise ValueError(unknown("key", f"{where}.{key}", sorted(known), guess=key))
 
 
-def plain_config(config: PreTrainedConfig) -> dict[str, Any]:
+def plain_config(config: PretrainedConfig) -> dict[str, Any]:
     """A configuration's sizes as plain values, as `backbone_config` takes them."""
     values: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
     known = {"": backbone_config({"model_type": config.model_type})}
