@@ -173,10 +173,11 @@ def usable(
 def put_in_order(
     captions: list[Caption], video_id: str, duration: float, limits: CaptionLimits, report: ShardReport
 ) -> list[Caption]:
-    spoken = captions
+    """By `character`, as the original does it, captions are deduplicated in the file's order and sorted afterwards."""
+    spoken = captions if limits.unit == "character" else sorted(captions, key=lambda caption: caption.start)
     if limits.unit is not None:
         coin = random.Random(limits.seed ^ zlib.crc32(video_id.encode()))
-        spoken = deduplicate(captions, previous_keeps=lambda: coin.random() < 0.5, unit=limits.unit)
+        spoken = deduplicate(spoken, previous_keeps=lambda: coin.random() < 0.5, unit=limits.unit)
         spoken.sort(key=lambda caption: caption.start)
         report.captions_repeated += len(captions) - len(spoken)
     inside = within(spoken, duration)

@@ -138,14 +138,13 @@ class HowTo100MCaptions(Source):
 
 
 def from_columns(columns: Any, where: str) -> list[Caption]:
-    """In the order of their starts; blank texts, and NaN where there is no text, are left out as silence."""
+    """In the file's order, which is not always that of their starts; NaN, where there is no text, is left out."""
     try:
         starts, ends, texts = (columns[key] for key in ("start", "end", "text"))
         rows = zip(starts, ends, texts, strict=True)
-        captions = [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
+        return [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"captions {where}: expected lists start, end and text of one length: {error!r}") from error
-    return sorted(captions, key=lambda caption: caption.start)
 
 
 def stream_object(path: Path) -> Iterator[tuple[str, Any]]:

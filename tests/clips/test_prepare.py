@@ -167,6 +167,21 @@ def test_howto100m_s_captions_are_put_in_order_and_counted(folders, tmp_path):
     assert shards[0].tokens.tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize(("unit", "num_tokens"), [("character", 5), ("word", 4)])
+def test_only_by_character_the_file_s_order_decides_what_repeats(folders, tmp_path, unit, num_tokens):
+    """In the file "oil" separates "chop the" from "the tomato", and no caption ends with a letter that begins the
+    next: as in the original nothing goes. In the order of starts "the" comes twice. Both ways the shard is in order.
+    """
+    rows = [(0, 2, "chop the"), (4, 5, "oil"), (2, 4, "the tomato")]
+    folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=rows)
+    make_shards(["a"], **folders, limits=CaptionLimits(unit=unit))
+    (video,) = Shards(folders["out"])
+    assert video.caption_times[:, 0].tolist() == [0, 2, 4]
+    assert len(video.tokens) == num_tokens
+    if unit == "character":
+        assert video.tokens.tolist() == [5, 6, 6, 7, 1]
+
+
 def test_repetitions_stay_where_nobody_asks(folders, tmp_path):
     folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=[(0, 2, "chop the"), (1, 3, "the")])
     report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))

@@ -35,9 +35,9 @@ def howto100m(tmp_path, request):
     return path
 
 
-def test_howto100m_s_captions_come_in_order_without_silence(howto100m):
+def test_howto100m_s_captions_come_in_the_file_s_order_without_silence(howto100m):
     read = narrations(howto100m, ["a", "b"])
-    assert read["b"] == [Caption(0.5, 4.0, "chop it"), Caption(4.0, 6.0, "add sült")]
+    assert read["b"] == [Caption(4.0, 6.0, "add sült"), Caption(0.5, 4.0, "chop it")]
     assert [caption.text for caption in read["a"]] == ["one", "\n"]
     assert list(read) == ["b", "a"]
 
