@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin import registry
+from mmpt_plugin.cli import main
 from mmpt_plugin.features import cache_frames as module
 from mmpt_plugin.features import frame_cache
 from mmpt_plugin.features.cache_frames import cache_frames
@@ -92,6 +94,55 @@ def test_many_videos_are_in_few_shards_and_only_what_changed_is_done_again(video
     assert len(shards(out)) == 3
     assert FrameCache(out).duration("b") == 4.0
     assert counts(cache_frames([videos], out, settings=SETTINGS)) == (0, 3, 0)
+
+
+def test_another_video_s_frames_are_never_replaced(videos, tmp_path):
+    out = tmp_path / "cache"
+    cache_frames([videos], out, settings=SETTINGS)
+    (tmp_path / "more").mkdir()
+    write_video(tmp_path / "more" / "a.mp4", scene(7, 40), fps=10)
+    report = cache_frames([tmp_path / "more"], out, settings=SETTINGS, allow_missing=True)
+    assert counts(report) == (0, 0, 1)
+    assert f"video 'a' in {out} was made from {videos}/a.mp4: choose another --out" in str(report)
+    (videos / "a.mp4").rename(tmp_path / "a.mp4")
+    assert counts(cache_frames([tmp_path / "a.mp4"], out, settings=SETTINGS)) == (0, 1, 0)
+
+
+def test_two_videos_of_one_id_in_a_cache_are_named(videos, tmp_path):
+    """Two runs that wrote into one folder at the same time."""
+    (tmp_path / "more").mkdir()
+    write_video(tmp_path / "more" / "a.mp4", scene(7, 40), fps=10)
+    for folder, out in ((videos, "cache"), (tmp_path / "more", "other")):
+        cache_frames([folder], tmp_path / out, settings=SETTINGS)
+    (path,) = shards(tmp_path / "other")
+    path.rename(tmp_path / "cache" / path.name)
+    with pytest.raises(ValueError, match=rf"holds frames of two videos 'a', of .*{tmp_path}/"):
+        FrameCache(tmp_path / "cache")
+
+
+def test_ids_may_hold_slashes(videos, tmp_path):
+    (videos / "x").mkdir()
+    write_video(videos / "x" / "a.mp4", scene(7, 40), fps=10)
+    cache_frames([videos], tmp_path / "cache", settings=SETTINGS)
+    cache = FrameCache(tmp_path / "cache")
+    assert cache.ids() == VideoFolder(videos).ids() == ["a", "b", "c", "x/a"]
+    assert cache.duration("x/a") == 4.0
+
+
+def test_the_command_and_its_old_spelling(videos, tmp_path, caplog, capsys):
+    words = [str(videos), "--out", str(tmp_path / "cache"), "--allow-missing"]
+    assert main(["cache-frames", *words, "--size", "32", "--fps", "10", "--part", "1/2"]) == 0
+    assert "2 videos extracted (6 s), 0 were there" in capsys.readouterr().out
+    assert main(["extract", *words, "--encoder", "{_name: frames, size: 32, fps: 10}"]) == 0
+    assert "1 videos extracted (2 s), 2 were there" in capsys.readouterr().out
+    assert "--encoder frames is deprecated: use mmpt cache-frames" in caplog.text
+    assert main(["extract", *words, "--encoder", "{_name: frames, sise: 32}"]) == 2
+    assert "no key 'frames.sise'" in capsys.readouterr().err
+
+
+def test_frames_are_no_encoder():
+    with pytest.raises(ValueError, match="no encoder 'frames'"):
+        registry.encoders.build({"_name": "frames"})
 
 
 def test_an_interrupted_run_keeps_what_it_did(videos, tmp_path, monkeypatch):
