@@ -18,6 +18,7 @@ from rich.progress import track
 from mmpt_plugin.clips.captions import Caption, check_captions, describe_tokenizer, load_tokenizer, tokenize
 from mmpt_plugin.clips.deduplicate import Unit, deduplicate
 from mmpt_plugin.clips.mmpt_shards import read_mmpt_shards
+from mmpt_plugin.clips.rolling import unroll
 from mmpt_plugin.clips.sources import Narration, caption_source, within
 from mmpt_plugin.features.files import feature_file, files_below, read_features
 from mmpt_plugin.features.frame_cache import open_videos
@@ -39,7 +40,7 @@ class ShardReport:
     captions_cut: int = 0
     """Longer than a caption may be."""
     captions_repeated: int = 0
-    """Speech recognition's captions that said nothing new, or became part of another."""
+    """Captions that said nothing new, or became part of another, or lost words that the one before had said."""
     captions_outside: int = 0
     """Speech recognition's captions that start after their video or have no length of time."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class ShardReport:
     def __str__(self) -> str:
         lines = [
             f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} cut to their limit "
-            f"(left out: {self.captions_repeated} that repeat others, {self.captions_outside} outside their video)"
+            f"({self.captions_repeated} repeated the one before, {self.captions_outside} outside their video left out)"
         ]
         lines += [f"left out {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
@@ -69,7 +70,8 @@ class CaptionLimits:
     max_tokens: int = 32
     max_characters: int | None = None
     unit: Unit | None = "word"
-    """How speech recognition's repetitions are found, see `deduplicate`; None leaves them in."""
+    """How the repetitions in HowTo100M's captions are found, see `deduplicate`; None leaves them in, and those of
+    rolling captions (`unroll`) too."""
     seed: int = 0
     """For the coin that decides which caption keeps a repetition; each video has its own."""
 
@@ -179,6 +181,9 @@ def usable(
             if narration.by_machine:
                 captions = put_in_order(captions, narration.video_id, float(len(features)), limits, report)
             check_captions(captions, where=narration.where, duration=float(len(features)))
+            if not narration.by_machine and limits.unit is not None:
+                captions, num_repeated = unroll(captions)
+                report.captions_repeated += num_repeated
             if not any(caption.text for caption in captions):
                 raise ValueError(f"captions {narration.where} hold no words")
             yield SpokenVideo(narration.video_id, encoder, features, captions)

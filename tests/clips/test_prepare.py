@@ -251,6 +251,22 @@ def test_repetitions_stay_where_nobody_asks(folders, tmp_path):
     assert (report.captions, report.captions_repeated) == (2, 0)
 
 
+def test_rolling_captions_go_in_once_and_are_counted(folders):
+    """Unless repetitions are asked for."""
+    (folders["captions"] / "a.jsonl").unlink()
+    (folders["captions"] / "a.vtt").write_text(
+        "WEBVTT\n\n00:00.000 --> 00:01.990\n \nchop<00:00:01.000><c> chop</c>\n\n"
+        "00:01.990 --> 00:02.000\nchop chop\n \n\n00:02.000 --> 00:04.000\nchop chop\nthe<00:00:03.000><c> tomato</c>\n"
+    )
+    report = make_shards(["a"], **folders)
+    assert (report.captions, report.captions_repeated) == (2, 2)
+    assert "(2 repeated the one before, 0 outside their video left out)" in str(report)
+    (video,) = Shards(folders["out"])
+    assert (video.tokens.tolist(), video.token_counts.tolist()) == ([5, 5, 6, 7], [2, 2])
+    report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
+    assert (report.captions, report.captions_repeated) == (3, 0)
+
+
 def test_videos_that_the_captions_lack_are_an_error_or_counted(folders, tmp_path):
     folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=[(0, 2, "chop")])
     with pytest.raises(ValueError, match=r"1 of 2 videos have no captions in .*raw_caption\.json: b"):

@@ -100,6 +100,65 @@ def test_other_pickles_are_named(tmp_path, content):
         read_plain_pickle(tmp_path / "x.pkl")
 
 
+def caption_folder(tmp_path, *names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"start": 1, "end": 2, "text": name}))
+    return caption_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "video_id", "taken"),
+    [
+        (["v.en.jsonl"], "v", "v.en.jsonl"),
+        (["v.en-US.jsonl"], "v", "v.en-US.jsonl"),
+        (["v.en-orig.jsonl"], "v", "v.en-orig.jsonl"),
+        (["v.zh-Hans.JSONL"], "v", "v.zh-Hans.JSONL"),
+        (["v.en.jsonl", "v.de.jsonl", "v.jsonl"], "v", "v.jsonl"),
+        (["a.b.c.jsonl", "a.b.jsonl"], "a.b", "a.b.jsonl"),
+        (["a.b.en.jsonl", "a.en.jsonl"], "a.b", "a.b.en.jsonl"),
+        (["x/v.en.jsonl", "v.jsonl"], "x/v", "x/v.en.jsonl"),
+    ],
+)
+def test_a_caption_file_may_name_its_language(tmp_path, files, video_id, taken):
+    source = caption_folder(tmp_path, *files)
+    assert source.lacking([video_id]) == {}
+    (narration,) = source([video_id])
+    assert narration.where == str(tmp_path / taken)
+    assert narration.read() == [Caption(1.0, 2.0, taken)]
+
+
+def test_of_several_languages_none_is_guessed(tmp_path):
+    source = caption_folder(tmp_path, "v.en.jsonl", "v.de.jsonl")
+    assert source.lacking(["v"]) == {"v": f"several languages in {tmp_path}, v.de.jsonl, v.en.jsonl: keep one file"}
+    assert list(source(["v"])) == []
+
+
+def test_another_video_s_captions_are_not_a_translation(tmp_path):
+    source = caption_folder(tmp_path, "dr.who.jsonl", "dr.words.jsonl")
+    assert list(source.lacking(["dr", "dr.who"])) == ["dr"]
+    assert [narration.video_id for narration in source(["dr", "dr.who"])] == ["dr.who"]
+    assert list(source.lacking(["dr"])) == []
+
+
+@pytest.mark.parametrize("name", ["v.VTT", "v.SRT", "v.Srt"])
+def test_suffixes_may_be_in_capitals_and_lines_end_as_in_windows(tmp_path, name):
+    times = "00:00:01.000 --> 00:00:02.000" if name.endswith("VTT") else "00:00:01,000 --> 00:00:02,000"
+    head = ["WEBVTT", ""] if name.endswith("VTT") else ["1"]
+    lines = [*head, times, "chop it", "", times.replace(":01", ":03").replace(":02", ":04"), "stir", ""]
+    (tmp_path / name).write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert narrations(tmp_path, ["v"]) == {"v": [Caption(1.0, 2.0, "chop it"), Caption(3.0, 4.0, "stir")]}
+
+
+def test_a_mark_at_the_start_of_a_file_does_no_harm(tmp_path):
+    line = json.dumps({"video_id": "v", "start": 1, "end": 2, "text": "chop"})
+    (tmp_path / "lines.jsonl").write_text(f"\ufeff{line}\r\n", encoding="utf-8")
+    columns = json.dumps({"v": {"start": [1], "end": [2], "text": ["chop"]}})
+    (tmp_path / "raw_caption.json").write_text(f"\ufeff{columns}", encoding="utf-8")
+    for name in ("lines.jsonl", "raw_caption.json"):
+        assert narrations(tmp_path / name, ["v"]) == {"v": [Caption(1.0, 2.0, "chop")]}
+
+
 def test_lines_of_one_file_are_grouped_by_video(tmp_path):
     path = tmp_path / "captions.jsonl"
     lines = [("a", 0), ("a", 1), ("b", 0)]
