@@ -110,7 +110,8 @@ def parser() -> argparse.ArgumentParser:
         "--captions",
         type=Path,
         required=True,
-        help="a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
+        help="a folder of {video_id}.vtt, .srt or .jsonl, or of {video_id}.en.vtt if there is one language; "
+        "HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
         "with a video_id; or a folder of the original's caption shards",
     )
     command.add_argument(
@@ -126,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
         "--deduplicate",
         choices=["word", "character", "none"],
         default="word",
-        help="how repetitions in HowTo100M's captions are found; the original's way is by character (default word)",
+        help="how repetitions in HowTo100M's captions are found; the original's way is by character (default word); "
+        "none also leaves rolling captions in other files as they are",
     )
     command.add_argument("--allow-missing", action="store_true", help="videos without features or captions are counted")
     command.set_defaults(run=run_shard)
@@ -327,6 +329,11 @@ def run_shard(arguments: argparse.Namespace) -> None:
         "out": arguments.out,
     }
     if (arguments.features / f"{arguments.split}_meta.pkl").is_file():
+        if arguments.videos or arguments.max_characters or arguments.allow_missing:
+            raise ValueError(
+                f"{arguments.features} holds the original's shards, which are converted whole: leave out --videos, "
+                "--max-characters and --allow-missing"
+            )
         print(convert_mmpt_shards(**common, split=arguments.split))
         return
     report = make_shards(

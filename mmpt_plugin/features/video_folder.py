@@ -104,10 +104,13 @@ def why_not(path: Path) -> str | None:
         return None
     if suffix in OUR_SUFFIXES:
         return f"{path} is a {suffix} file, not a video"
+    if path.exists() and not path.is_file():
+        return f"{path} is not a regular file"  # opening a pipe would wait for ever
     try:
         check_moving(path)
     except VideoError as error:
-        return str(error)
+        # What may not be read may be a video: it fails later, and is counted.
+        return None if isinstance(error.__cause__, PermissionError) else str(error)
     return None
 
 

@@ -291,6 +291,13 @@ def test_the_original_s_shards_become_ours(tmp_path):
     assert (shards.cls_id, shards.sep_id, shards.pad_id) == (2, 3, 0)
 
 
+@pytest.mark.parametrize("option", [["--videos", "list.txt"], ["--max-characters", "96"], ["--allow-missing"]])
+def test_what_the_original_s_shards_cannot_obey_is_refused(tmp_path, capsys, option):
+    words = ["--features", str(GOLDEN), "--captions", str(GOLDEN), "--tokenizer", str(GOLDEN)]
+    assert main(["shard", *words, "--out", str(tmp_path / "out"), *option]) == 2
+    assert "the original's shards, which are converted whole: leave out --videos" in capsys.readouterr().err
+
+
 def test_word_pieces_equal_the_recordings(tmp_path):
     """96 characters, then 32 word pieces, as the original cut its captions."""
     (tmp_path / "vocab.txt").write_bytes((GOLDEN / "vocab.txt").read_bytes())

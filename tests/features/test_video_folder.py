@@ -1,6 +1,7 @@
 """Which files of a folder are videos, and their ids: for extraction, frames and reports alike."""
 
 import logging
+import os
 
 import av
 import numpy as np
@@ -120,6 +121,23 @@ def test_a_file_named_as_a_video_is_one_and_may_fail(folder):
     (folder / "bad.mpg").write_bytes(b"nothing")
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
     assert {"bad", "gone"} <= set(find_videos(folder).ids)
+
+
+def test_what_may_not_be_read_is_not_called_something_else(folder, monkeypatch):
+    """It fails later, as every video that can't be read."""
+
+    def refuse(path):
+        raise VideoError(f"{path} can't be decoded: Permission denied") from PermissionError()
+
+    monkeypatch.setattr("mmpt_plugin.features.video_folder.check_moving", refuse)
+    found = find_videos(folder)
+    assert {"without", "odd"} <= set(found.ids)
+    assert issubclass(av.error.PermissionError, PermissionError)
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe")
+    assert find_videos(folder).left_out == {str(folder / "pipe"): f"{folder}/pipe is not a regular file"}
 
 
 def test_an_animation_is_a_video(tmp_path):
