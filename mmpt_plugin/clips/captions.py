@@ -58,7 +58,7 @@ def read_captions(path: Path) -> list[Caption]:
     if suffix == ".srt":
         return list(cues([line.strip() for line in lines], path))
     if re.match(r"WEBVTT(\s|$)", lines[0]) is None:
-        raise ValueError(f"captions {path}: no WebVTT, its first line is not WEBVTT")
+        raise ValueError(f"captions {path}: not WebVTT: its first line is not WEBVTT")
     return list(cues(lines, path, no_cue=NO_CUE))
 
 

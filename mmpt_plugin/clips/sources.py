@@ -194,18 +194,18 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                 except (json.JSONDecodeError, IndexError) as error:
                     more = file.read(CHUNK) if len(text) - at < LONGEST else ""
                     if not more:
-                        raise ValueError(f"{path} is no whole JSON object: {error}") from error
+                        raise ValueError(f"{path} is not a whole JSON object: {error}") from error
                     text, at = text[at:] + more, 0
 
         if parse(symbol) != "{":
-            raise ValueError(f"{path} is no JSON object of video id -> captions")
+            raise ValueError(f"{path} is not a JSON object of video id -> captions")
         while (token := parse(symbol)) != "}":
             if token == ",":
                 continue
             at -= 1
             key = parse(decoder.raw_decode)
             if parse(symbol) != ":":
-                raise ValueError(f"{path} is no JSON object: no colon after {key!r}")
+                raise ValueError(f"{path} is not a JSON object: no colon after {key!r}")
             parse(symbol)
             at -= 1
             yield str(key), parse(decoder.raw_decode)

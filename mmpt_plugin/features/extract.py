@@ -95,10 +95,12 @@ class FeatureWork:
     def is_finished(self, video_id: str, path: Path) -> bool:
         """Whether readable features of this very file by an equal encoder are there; ValueError where others are."""
         target = feature_file(self.out, video_id)
-        now = self.origin(path)
+        about = target.with_suffix(".json")
+        now, there = self.origin(path), read_origin(about)
         if not target.exists():
+            if about.exists() and there is None:
+                raise ValueError(f"{path}: {about} is not a record of features: choose another --out")
             return False
-        there = read_origin(target.with_suffix(".json"))
         check_replaceable(there, now, target)
         assert there is not None
         try:

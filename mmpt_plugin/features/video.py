@@ -24,7 +24,7 @@ SUFFIXES = (
 
 # What ffmpeg gives pictures of all the same, by the names of its demuxers.
 TEXT = ("tty", "bintext", "xbin", "adf", "idf")
-IMAGES = ("image2", "apng", "ico", "svg_pipe")
+IMAGES = ("image2", "apng", "ico")
 PLAYLISTS = ("hls", "dash", "concat", "sdp", "imf")
 
 # With mbtree, one encoding in a hundred of the same frames comes out a little different.
@@ -256,8 +256,6 @@ def shown_at(
         if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
             frames = decoded_from(container, stream, wanted)
             shown = ahead = next(frames, None)
-            if shown is not None and shown.pts is None:
-                raise untimed(path)
         while ahead is not None and ahead.pts <= wanted:
             shown, ahead = ahead, next(frames, None)
         if shown is None:
@@ -270,7 +268,10 @@ def decoded_from(
 ) -> Iterator[av.VideoFrame]:
     """The frames from the last key frame before this time stamp on."""
     container.seek(wanted, stream=stream, backward=True)
-    yield from container.decode(stream)
+    for frame in container.decode(stream):
+        if frame.pts is None:
+            raise untimed(Path(container.name))
+        yield frame
 
 
 def key_frame_before(stream: av.VideoStream, wanted: int) -> int:

@@ -105,10 +105,10 @@ def why_not(path: Path) -> str | None:
     if suffix in OUR_SUFFIXES:
         return f"{path} is a {suffix} file, not a video"
     if path.exists() and not path.is_file():
-        return f"{path} is not a regular file"  # opening a pipe would wait for ever
+        return f"{path} is not a regular file"  # opening a pipe would block
     try:
         check_moving(path)
-    except VideoError as error:
+    except ValueError as error:  # also for a name that is not UTF-8
         # What may not be read may be a video: it fails later, and is counted.
         return None if isinstance(error.__cause__, PermissionError) else str(error)
     return None
@@ -118,7 +118,7 @@ def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
     """A line for each of the first, and their number where there are more."""
     lines = [f"left out: {reason}" for reason in islice(left_out.values(), NAMED)]
     more = len(left_out) - len(lines)
-    return [*lines, f"left out: {more} more files that are not videos"] if more else lines
+    return [*lines, f"left out: {more} more that are not videos"] if more else lines
 
 
 def left_out_summary(left_out: Mapping[str, str]) -> str:

@@ -56,7 +56,7 @@ def test_a_json_object_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chun
 def test_json_that_is_damaged_is_named(tmp_path, text):
     path = tmp_path / "raw_caption.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"raw_caption\.json is no "):
+    with pytest.raises(ValueError, match=r"raw_caption\.json is not a "):
         list(stream_object(path))
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_value_does_not_read_the_rest_into_memory(tmp_path, monkeypatc
     monkeypatch.setattr(sources, "LONGEST", 1000)
     path = tmp_path / "raw_caption.json"
     path.write_text('{"a": {"start": [1, nothing' + " " * 10_000 + "}")
-    with pytest.raises(ValueError, match="no whole JSON object"):
+    with pytest.raises(ValueError, match="not a whole JSON object"):
         list(stream_object(path))
 
 
@@ -88,7 +88,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
 
     path = tmp_path / "raw_caption.pickle"
     path.write_bytes(pickle.dumps({"v": Hostile()}))
-    with pytest.raises(ValueError, match=r"raw_caption\.pickle is no pickle of plain .*it asks for"):
+    with pytest.raises(ValueError, match=r"raw_caption\.pickle is not a pickle of plain .*it asks for"):
         narrations(path, ["v"])
     assert not target.exists()
 
@@ -96,7 +96,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"text", pickle.dumps(np.float64(1))])
 def test_other_pickles_are_named(tmp_path, content):
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.pkl is no pickle of plain containers"):
+    with pytest.raises(ValueError, match=r"x\.pkl is not a pickle of plain containers"):
         read_plain_pickle(tmp_path / "x.pkl")
 
 

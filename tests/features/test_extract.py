@@ -158,6 +158,15 @@ def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
     assert read_features(out / "a.npy").shape == (2, 3)
 
 
+def test_another_json_file_is_never_replaced(videos):
+    """Features next to the videos, where data sets keep what they know about each."""
+    (videos / "a.json").write_text('{"title": "How to chop"}')
+    report = extract([videos], videos, encoder=COLOUR, allow_missing=True)
+    assert counts(report) == (1, 0, 1)
+    assert f"{videos}/a.json is not a record of features: choose another --out" in str(report)
+    assert (videos / "a.json").read_text() == '{"title": "How to chop"}'
+
+
 def test_records_without_a_source_count_if_all_else_is_equal(videos, tmp_path):
     """As older versions wrote them."""
     out = tmp_path / "out"
@@ -261,7 +270,7 @@ def test_what_is_left_out_is_in_the_report(videos, tmp_path):
     first, *lines = str(report).split("\n")
     assert first == "2 videos extracted (4 s), 0 were there"
     assert lines[0] == f"left out: {videos}/about.txt is a text, not a video"
-    assert lines[-1] == "left out: 1 more files that are not videos"
+    assert lines[-1] == "left out: 1 more that are not videos"
 
 
 def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmpt_plugin.features.extract import list_videos
 from mmpt_plugin.features.files import read_list
-from mmpt_plugin.features.video import VideoError, probe, read_seconds, write_video
+from mmpt_plugin.features.video import VideoError, probe, read_frames, read_seconds, read_squares, write_video
 from mmpt_plugin.features.video_folder import VideoFolder, find_videos
 
 CODECS = {"mpg": "mpeg1video", "wmv": "wmv2", "3gp": "mpeg4", "3g2": "mpeg4", "m4v": "mpeg4", "avi": "mpeg4"}
@@ -108,6 +108,16 @@ def test_what_is_not_a_video_is_left_out_with_its_reason(folder, caplog):
     for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "avif"):
         assert "is an image, not a video" in reasons[f"picture.{suffix}"]
     assert f"{len(before)} videos in {folder}; {number} left out" in caplog.text
+
+
+def test_frames_without_times_are_named_wherever_they_are_read(folder):
+    others(folder)
+    for read in (
+        lambda path: read_frames(path, [0.5], height=16),
+        lambda path: list(read_squares(path, [0.0], size=16)),
+    ):
+        with pytest.raises(VideoError, match=r"raw\.h264 can't be (read: its frames carry no times|decoded)"):
+            read(folder / "raw.h264")
 
 
 @pytest.mark.parametrize("name", ["about.txt", "picture.png", "music.mp3", "raw.h264"])
