@@ -156,6 +156,8 @@ def test_ids_may_hold_slashes(folders):
 
 def test_a_video_that_is_listed_twice_goes_in_once(folders):
     assert make_shards(["a", "b", "a"], **folders).videos == 2
+    with pytest.raises(ValueError, match="1 of 3 videos are incomplete"):
+        make_shards(["a", "b", "c", "c", "a"], **folders)
 
 
 def test_a_failure_half_way_keeps_the_shards_there_were(folders):
