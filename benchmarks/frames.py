@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.decode import FPS, moving_pattern
-from mmpt_plugin.features.extract import extract
-from mmpt_plugin.features.frame_cache import open_videos
+from mmpt_plugin.features.cache_frames import cache_frames
+from mmpt_plugin.features.frame_cache import FrameSettings, open_videos
 from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
 from mmpt_plugin.features.video import read_all, write_video
 
@@ -36,7 +36,7 @@ def main() -> int:
         folder = Path(name)
         (folder / "videos").mkdir()
         write_video(folder / "videos" / "made.mp4", moving_pattern(seconds=SECONDS), fps=FPS)
-        extract([folder / "videos"], folder / "cache", encoder={"_name": "frames", "size": config.size, "fps": 2})
+        cache_frames([folder / "videos"], folder / "cache", settings=FrameSettings(size=config.size, fps=2))
         files, cache = open_videos(folder / "videos"), open_videos(folder / "cache")
         starts = [random.Random(i).uniform(0, SECONDS - CLIP) for i in range(arguments.repeats)]
         seconds: dict[str, list[float]] = {}

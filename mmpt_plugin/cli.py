@@ -30,7 +30,7 @@ with the released weights, on videos of your own:
 
 RUNS = Path("runs")
 INTERRUPTED = 130  # exit status of a training that a signal stopped, as shells have it for Ctrl-C
-COMMANDS_AS_JOBS = ("train", "extract", "embed", "evaluate")
+COMMANDS_AS_JOBS = ("train", "extract", "cache-frames", "embed", "evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,22 +87,19 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, help="processes (default: all cores)")
     command.set_defaults(run=run_generate)
 
-    command = commands.add_parser(
-        "extract", help="videos -> one feature row a second, an .npy file a video; or frames, in shards"
-    )
+    command = commands.add_parser("extract", help="videos -> one feature row a second, an .npy file a video")
+    add_videos(command)
     command.add_argument(
-        "videos", nargs="+", type=Path, help="video files, one folder of them, or one .txt file of their paths"
+        "--encoder", required=True, help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'"
     )
-    command.add_argument("--part", metavar="I/N", help="every Nth video only, from the Ith on: 3/16")
-    command.add_argument(
-        "--encoder",
-        required=True,
-        help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'; frames keeps JPEGs",
-    )
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    command.add_argument("--allow-missing", action="store_true", help="videos that can't be decoded are no failure")
     command.set_defaults(run=run_extract)
+
+    command = commands.add_parser("cache-frames", help="videos -> JPEGs in shards, to train and evaluate on frames")
+    add_videos(command)
+    command.add_argument("--size", type=int, default=224, help="pixels of the square frames (default 224)")
+    command.add_argument("--fps", type=int, default=1, help="frames a second (default 1)")
+    command.add_argument("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (default 90)")
+    command.set_defaults(run=run_cache_frames)
 
     command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
     command.add_argument("--videos", type=Path, help="a file of video ids, one a line (default: all with features)")
@@ -116,7 +113,8 @@ def parser() -> argparse.ArgumentParser:
         "--captions",
         type=Path,
         required=True,
-        help="a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
+        help="a folder of {video_id}.vtt, .srt or .jsonl, or of {video_id}.en.vtt if there is one language; "
+        "HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
         "with a video_id; or a folder of the original's caption shards",
     )
     command.add_argument(
@@ -132,7 +130,8 @@ def parser() -> argparse.ArgumentParser:
         "--deduplicate",
         choices=["word", "character", "none"],
         default="word",
-        help="how repetitions in HowTo100M's captions are found; the original's way is by character (default word)",
+        help="how repetitions in HowTo100M's captions are found; the original's way is by character (default word); "
+        "none also leaves rolling captions in other files as they are",
     )
     command.add_argument("--allow-missing", action="store_true", help="videos without features or captions are counted")
     command.set_defaults(run=run_shard)
@@ -199,6 +198,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_videos(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "videos",
+        nargs="+",
+        type=Path,
+        help="video files, folders of them (searched recursively), or one .txt file of paths, one a line",
+    )
+    command.add_argument("--part", metavar="I/N", help="every Nth video only, from the Ith on: 3/16")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    command.add_argument(
+        "--allow-missing", action="store_true", help="exit with 0 although some videos can't be decoded"
+    )
+
+
 def add_project(command: argparse.ArgumentParser) -> None:
     command.add_argument("project", help="a YAML file, or a name such as videoclip/pretrain (see mmpt list)")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="optimization.lr=[1e-4], task=msrvtt, ...")
@@ -251,20 +265,50 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 
 def run_extract(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.features.extract import extract, list_videos
+    from mmpt_plugin.features.extract import extract
 
+    encoder = component(arguments.encoder)
+    if encoder.get("_name") == "frames":  # for one version
+        from mmpt_plugin import registry
+        from mmpt_plugin.features.frame_cache import FrameSettings
+
+        logging.warning("--encoder frames is deprecated: use mmpt cache-frames VIDEOS --out DIR --size ... --fps ...")
+        write_frames(arguments, registry.Entry("frames", FrameSettings, FrameSettings).parse(encoder))
+        return
     report = extract(
-        part_of(list_videos(arguments.videos), arguments.part),
+        videos_of(arguments),
         arguments.out,
-        encoder=component(arguments.encoder),
+        encoder=encoder,
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
     )
     print(report)
 
 
-def part_of(videos: list[Path], part: str | None) -> list[Path]:
-    """The share `3/16` of a list."""
+def run_cache_frames(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.features.frame_cache import FrameSettings
+
+    write_frames(arguments, FrameSettings(size=arguments.size, fps=arguments.fps, quality=arguments.quality))
+
+
+def write_frames(arguments: argparse.Namespace, settings: Any) -> None:
+    from mmpt_plugin.features.cache_frames import cache_frames
+
+    report = cache_frames(
+        videos_of(arguments),
+        arguments.out,
+        settings=settings,
+        num_workers=arguments.workers,
+        allow_missing=arguments.allow_missing,
+    )
+    print(report)
+
+
+def videos_of(arguments: argparse.Namespace) -> Sequence[Path]:
+    """The share `--part 3/16` of the videos; each keeps the id that it has among all."""
+    from mmpt_plugin.features.extract import list_videos
+
+    videos, part = list_videos(arguments.videos, out=arguments.out), arguments.part
     if part is None:
         return videos
     number, _, count = part.partition("/")
@@ -281,6 +325,7 @@ def component(text: str) -> dict[str, Any]:
 
 def run_shard(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.clips.prepare import CaptionLimits, convert_mmpt_shards, make_shards
+    from mmpt_plugin.features.files import read_list
 
     common = {
         "features": arguments.features,
@@ -289,10 +334,15 @@ def run_shard(arguments: argparse.Namespace) -> None:
         "out": arguments.out,
     }
     if (arguments.features / f"{arguments.split}_meta.pkl").is_file():
+        if arguments.videos or arguments.max_characters or arguments.allow_missing:
+            raise ValueError(
+                f"{arguments.features} holds the original's shards, which are converted whole: leave out --videos, "
+                "--max-characters and --allow-missing"
+            )
         print(convert_mmpt_shards(**common, split=arguments.split))
         return
     report = make_shards(
-        arguments.videos.read_text().split() if arguments.videos else None,
+        read_list(arguments.videos) if arguments.videos else None,
         **common,
         allow_missing=arguments.allow_missing,
         limits=CaptionLimits(
@@ -401,13 +451,13 @@ def launching() -> Any:
     return launch
 
 
-def launched_videos(command: argparse.Namespace, parts: int) -> list[Path]:
+def launched_videos(command: argparse.Namespace, parts: int) -> Sequence[Path]:
     """What an extraction is to work on, by which a second launch knows that the first did the same."""
-    if command.command != "extract":
+    if command.command not in ("extract", "cache-frames"):
         return []
     from mmpt_plugin.features.extract import list_videos
 
-    videos = list_videos(command.videos)
+    videos = list_videos(command.videos, out=command.out)
     if parts > len(videos):
         raise ValueError(f"--parts {parts} of {len(videos)} videos")
     return videos

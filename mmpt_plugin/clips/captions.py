@@ -44,7 +44,8 @@ def read_captions(path: Path) -> list[Caption]:
 
     Text loses its markup and line breaks. What can't be understood is a ValueError with its line, never skipped.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(f"captions {path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -52,12 +53,12 @@ def read_captions(path: Path) -> list[Caption]:
         raise ValueError(f"captions {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise ValueError(f"captions {path} can't be read: {error.strerror}") from error
-    if path.suffix == ".jsonl":
+    if suffix == ".jsonl":
         return [from_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if path.suffix == ".srt":
+    if suffix == ".srt":
         return list(cues([line.strip() for line in lines], path))
     if re.match(r"WEBVTT(\s|$)", lines[0]) is None:
-        raise ValueError(f"captions {path}: no WebVTT, its first line is not WEBVTT")
+        raise ValueError(f"captions {path}: not WebVTT: its first line is not WEBVTT")
     return list(cues(lines, path, no_cue=NO_CUE))
 
 

@@ -23,4 +23,4 @@ def read_plain_pickle(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        raise ValueError(f"{path} is no pickle of plain containers, strings and numbers: {error}") from error
+        raise ValueError(f"{path} is not a pickle of plain containers, strings and numbers: {error}") from error

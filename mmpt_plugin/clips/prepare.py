@@ -4,7 +4,7 @@ import json
 import math
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -18,8 +18,9 @@ from rich.progress import track
 from mmpt_plugin.clips.captions import Caption, check_captions, describe_tokenizer, load_tokenizer, tokenize
 from mmpt_plugin.clips.deduplicate import Unit, deduplicate
 from mmpt_plugin.clips.mmpt_shards import read_mmpt_shards
+from mmpt_plugin.clips.rolling import unroll
 from mmpt_plugin.clips.sources import Narration, caption_source, within
-from mmpt_plugin.features.files import read_features
+from mmpt_plugin.features.files import feature_file, files_below, read_features
 from mmpt_plugin.features.frame_cache import open_videos
 from mmpt_plugin.features.frames import Videos
 from mmpt_plugin.features.shards import ShardWriter
@@ -39,7 +40,7 @@ class ShardReport:
     captions_cut: int = 0
     """Longer than a caption may be."""
     captions_repeated: int = 0
-    """Speech recognition's captions that said nothing new, or became part of another."""
+    """Captions that said nothing new, or became part of another, or lost words that the one before had said."""
     captions_outside: int = 0
     """Speech recognition's captions that start after their video or have no length of time."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class ShardReport:
     def __str__(self) -> str:
         lines = [
             f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} cut to their limit "
-            f"(left out: {self.captions_repeated} that repeat others, {self.captions_outside} outside their video)"
+            f"({self.captions_repeated} repeated the one before, {self.captions_outside} outside their video left out)"
         ]
         lines += [f"left out {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
@@ -69,7 +70,8 @@ class CaptionLimits:
     max_tokens: int = 32
     max_characters: int | None = None
     unit: Unit | None = "word"
-    """How speech recognition's repetitions are found, see `deduplicate`; None leaves them in."""
+    """How the repetitions in HowTo100M's captions are found, see `deduplicate`; None leaves them in, and those of
+    rolling captions (`unroll`) too."""
     seed: int = 0
     """For the coin that decides which caption keeps a repetition; each video has its own."""
 
@@ -95,8 +97,7 @@ def make_shards(
     """
     source = caption_source(captions)
     rows = rows_of(features)
-    if video_ids is None:
-        video_ids = rows.ids()
+    video_ids = rows.ids() if video_ids is None else list(dict.fromkeys(video_ids))
     if not video_ids:
         raise ValueError("the list of videos is empty")
     report = ShardReport()
@@ -108,19 +109,21 @@ def make_shards(
         raise ValueError(f"{len(report.missing)} of {len(video_ids)} videos are incomplete, such as {some[:1000]}")
     words = load_tokenizer(tokenizer)
     pieces = partial(tokenize, tokenizer=words, max_tokens=limits.max_tokens, max_characters=limits.max_characters)
-    encoder = rows.encoder(present[0])
+    unseen = set(present)
+    narrations = track(source(present), "sharding", total=len(present))
+    videos = tokenized(usable(narrations, rows, limits, report, allow_missing, unseen), pieces)
+    first = next(videos, None)
+    if first is None:
+        raise ValueError(f"none of {len(video_ids)} videos can be used{some_of(report.missing, captions)}")
     with ShardWriter(
         out,
-        feature_dim=rows.read(present[0]).shape[1],
-        encoder=encoder,
+        feature_dim=first.features.shape[1],
+        encoder=first.encoder,
         tokenizer=describe_tokenizer(words, name=tokenizer),
         videos_per_shard=videos_per_shard,
     ) as writer:
-        unseen = set(present)
-        narrations = track(source(present), "sharding", total=len(present))
-        for video in tokenized(usable(narrations, rows, limits, report, allow_missing, unseen), pieces):
-            if rows.encoder(video.video_id) != encoder:
-                raise ValueError(f"{rows.where(video.video_id)} is by another encoder than {rows.where(present[0])}")
+        for video in chain([first], videos):
+            check_alike(video, first, rows)
             writer.add(video.video_id, video.features, video.times, video.tokens)
             report.add(len(video.features), len(video.tokens))
             report.captions_cut += video.captions_cut
@@ -130,14 +133,31 @@ def make_shards(
     return report
 
 
+def some_of(missing: Mapping[str, str], captions: Path) -> str:
+    """The first reasons, for a message."""
+    some = "; ".join(f"'{video}': {reason}" for video, reason in islice(missing.items(), NAMED))
+    return f", such as {some[:1000]}" if some else f": {captions} has captions of none of them"
+
+
+def check_alike(video: "TokenizedVideo", first: "TokenizedVideo", rows: "FeatureFiles | OnlyLengths") -> None:
+    here, there = rows.where(video.video_id), rows.where(first.video_id)
+    if video.encoder != first.encoder:
+        raise ValueError(f"{here} is by another encoder than {there}")
+    if video.features.shape[1] != first.features.shape[1]:
+        widths = f"rows of {video.features.shape[1]} numbers, {there} of {first.features.shape[1]}"
+        raise ValueError(f"features {here} have {widths}: shards hold features of one encoder")
+
+
 class SpokenVideo(NamedTuple):
     video_id: str
+    encoder: str
     features: Float[np.ndarray, "T F"]
     captions: list[Caption]
 
 
 class TokenizedVideo(NamedTuple):
     video_id: str
+    encoder: str
     features: Float[np.ndarray, "T F"]
     times: Float[np.ndarray, "N 2"]
     tokens: list[list[int]]
@@ -156,14 +176,17 @@ def usable(
     for narration in narrations:
         unseen.discard(narration.video_id)
         try:
-            features = rows.read(narration.video_id)
+            features, encoder = rows.read(narration.video_id), rows.encoder(narration.video_id)
             captions = narration.read()
             if narration.by_machine:
                 captions = put_in_order(captions, narration.video_id, float(len(features)), limits, report)
             check_captions(captions, where=narration.where, duration=float(len(features)))
+            if not narration.by_machine and limits.unit is not None:
+                captions, num_repeated = unroll(captions)
+                report.captions_repeated += num_repeated
             if not any(caption.text for caption in captions):
                 raise ValueError(f"captions {narration.where} hold no words")
-            yield SpokenVideo(narration.video_id, features, captions)
+            yield SpokenVideo(narration.video_id, encoder, features, captions)
         except ValueError as error:
             if not allow_missing:
                 raise
@@ -173,10 +196,11 @@ def usable(
 def put_in_order(
     captions: list[Caption], video_id: str, duration: float, limits: CaptionLimits, report: ShardReport
 ) -> list[Caption]:
-    spoken = captions
+    """By `character`, as the original does it, captions are deduplicated in the file's order and sorted afterwards."""
+    spoken = captions if limits.unit == "character" else sorted(captions, key=lambda caption: caption.start)
     if limits.unit is not None:
         coin = random.Random(limits.seed ^ zlib.crc32(video_id.encode()))
-        spoken = deduplicate(captions, previous_keeps=lambda: coin.random() < 0.5, unit=limits.unit)
+        spoken = deduplicate(spoken, previous_keeps=lambda: coin.random() < 0.5, unit=limits.unit)
         spoken.sort(key=lambda caption: caption.start)
         report.captions_repeated += len(captions) - len(spoken)
     inside = within(spoken, duration)
@@ -196,9 +220,8 @@ def tokenized(videos: Iterator[SpokenVideo], pieces: Pieces) -> Iterator[Tokeniz
         for video in together:
             number = len(video.captions)
             times = np.array([[caption.start, caption.end] for caption in video.captions])
-            yield TokenizedVideo(
-                video.video_id, video.features, times, list(islice(ids, number)), sum(islice(cuts, number))
-            )
+            rows_of_words, num_cut = list(islice(ids, number)), sum(islice(cuts, number))
+            yield TokenizedVideo(video.video_id, video.encoder, video.features, times, rows_of_words, num_cut)
 
 
 def convert_mmpt_shards(
@@ -245,29 +268,42 @@ def rows_of(folder: Path) -> "FeatureFiles | OnlyLengths":
 
 
 class FeatureFiles:
-    """A folder of `{video_id}.npy`."""
+    """A folder of `{video_id}.npy`; an id may hold slashes, then its file is in a folder of the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def ids(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("*.npy"))
+        files = (path.relative_to(self.folder) for path in files_below(self.folder) if path.suffix == ".npy")
+        return sorted(path.as_posix().removesuffix(".npy") for path in files)
 
     def where(self, video_id: str) -> Path:
-        return self.folder / f"{video_id}.npy"
+        return feature_file(self.folder, video_id)
 
     def has(self, video_id: str) -> bool:
         return self.where(video_id).is_file()
 
     def read(self, video_id: str) -> Float[np.ndarray, "T F"]:
-        return read_features(self.where(video_id))
+        """ValueError for features that a shard can't hold."""
+        path = self.where(video_id)
+        features = read_features(path)
+        if 0 in features.shape:
+            raise ValueError(f"features {path} are empty: {features.shape[0]} rows of {features.shape[1]}")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(features.astype(np.float16)).all():
+                raise ValueError(f"{path}: features hold NaN or infinity (as float16)")
+        return features
 
     def encoder(self, video_id: str) -> str:
-        """The fingerprint that extraction left beside the features; 'unknown' for features from elsewhere."""
+        """The fingerprint that extraction left next to the features; 'unknown' for features from elsewhere."""
         about = self.where(video_id).with_suffix(".json")
+        if not about.is_file():
+            return "unknown"
         try:
-            return str(json.loads(about.read_text(encoding="utf-8"))["encoder"]) if about.is_file() else "unknown"
-        except (ValueError, KeyError, TypeError) as error:
+            record = json.loads(about.read_text(encoding="utf-8"))
+            seconds = record.get("max_seconds")
+            return str(record["encoder"]) if seconds is None else f"{record['encoder']}, first {seconds} seconds"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{about} is damaged: {error!r}") from error
 
 

@@ -4,7 +4,9 @@ A source is asked for some videos and gives one `Narration` each, in its own ord
 """
 
 import json
+import re
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +19,7 @@ from mmpt_plugin.clips.captions import SUFFIXES, Caption, from_json, read_captio
 from mmpt_plugin.clips.plain_pickle import read_plain_pickle
 
 CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-\w{2,})*")  # en, en-US, zh-Hans, en-orig
 LONGEST = 1 << 26  # no video has as many
 
 
@@ -59,21 +62,48 @@ def caption_source(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class CaptionFolder(Source):
-    """`{video_id}.vtt`, `.srt` or `.jsonl`."""
+    """`{video_id}.vtt`, `.srt` or `.jsonl`; or with a language, `{video_id}.en.vtt`, if there is one language only."""
 
     folder: Path
 
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
         names = " or ".join(SUFFIXES)
-        return {v: f"no {v} with {names} in {self.folder}" for v in video_ids if self.file_of(v) is None}
+        reasons = {}
+        for video_id, paths in self.files_of(video_ids).items():
+            if not paths:
+                reasons[video_id] = f"no {video_id} with {names} in {self.folder}"
+            elif len(paths) > 1:
+                several = ", ".join(path.name for path in paths)
+                reasons[video_id] = f"several languages in {self.folder}, {several}: keep one file"
+        return reasons
 
     def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
-        for video_id in video_ids:
-            if path := self.file_of(video_id):
+        for video_id, paths in self.files_of(video_ids).items():
+            if len(paths) == 1:
+                (path,) = paths
                 yield Narration(video_id, str(path), lambda path=path: read_captions(path))  # type: ignore[misc]
 
-    def file_of(self, video_id: str) -> Path | None:
-        return next((path for suffix in SUFFIXES if (path := self.folder / f"{video_id}{suffix}").is_file()), None)
+    def files_of(self, video_ids: Iterable[str]) -> dict[str, list[Path]]:
+        """A video's own file, or else one for each language; a file that is another wanted video's own is not one."""
+        places = {video_id: self.folder / video_id for video_id in video_ids}
+        wanted = set(places.values())
+        own, translated = {}, defaultdict(list)
+        for parent in {place.parent for place in wanted}:
+            for name, path in caption_files(parent).items():
+                own[parent / name] = path
+                before, _, language = name.rpartition(".")
+                if before and LANGUAGE.fullmatch(language) and parent / name not in wanted:
+                    translated[parent / before].append(path)
+        return {v: [own[place]] if place in own else translated[place] for v, place in places.items()}
+
+
+def caption_files(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> file, the first by the order of SUFFIXES."""
+    if not folder.is_dir():
+        return {}
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
+    ordered = sorted(files, key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
+    return {path.name.removesuffix(path.suffix): path for path in ordered}
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,7 @@ class CaptionLines(Source):
 
     def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
         wanted, seen = set(video_ids), set()
-        with self.path.open(encoding="utf-8") as file:
+        with self.path.open(encoding="utf-8-sig") as file:
             numbered = ((f"{self.path}:{number}", line) for number, line in enumerate(file, 1) if line.strip())
             for video_id, lines in groupby(numbered, key=lambda line: video_of(*line)):
                 here = list(lines)
@@ -138,21 +168,20 @@ class HowTo100MCaptions(Source):
 
 
 def from_columns(columns: Any, where: str) -> list[Caption]:
-    """In the order of their starts; blank texts, and NaN where there is no text, are left out as silence."""
+    """In the file's order, which is not always that of their starts; NaN, where there is no text, is left out."""
     try:
         starts, ends, texts = (columns[key] for key in ("start", "end", "text"))
         rows = zip(starts, ends, texts, strict=True)
-        captions = [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
+        return [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"captions {where}: expected lists start, end and text of one length: {error!r}") from error
-    return sorted(captions, key=lambda caption: caption.start)
 
 
 def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
     """The members of a JSON object too large to be read whole. Python's NaN is understood, which other readers of
     JSON streams refuse, and which HowTo100M's captions may hold."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         text, at = file.read(CHUNK), 0
 
         def parse(parser: Callable[[str, int], tuple[Any, int]]) -> Any:
@@ -165,18 +194,18 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                 except (json.JSONDecodeError, IndexError) as error:
                     more = file.read(CHUNK) if len(text) - at < LONGEST else ""
                     if not more:
-                        raise ValueError(f"{path} is no whole JSON object: {error}") from error
+                        raise ValueError(f"{path} is not a whole JSON object: {error}") from error
                     text, at = text[at:] + more, 0
 
         if parse(symbol) != "{":
-            raise ValueError(f"{path} is no JSON object of video id -> captions")
+            raise ValueError(f"{path} is not a JSON object of video id -> captions")
         while (token := parse(symbol)) != "}":
             if token == ",":
                 continue
             at -= 1
             key = parse(decoder.raw_decode)
             if parse(symbol) != ":":
-                raise ValueError(f"{path} is no JSON object: no colon after {key!r}")
+                raise ValueError(f"{path} is not a JSON object: no colon after {key!r}")
             parse(symbol)
             at -= 1
             yield str(key), parse(decoder.raw_decode)

@@ -2,7 +2,6 @@
 
 from mmpt_plugin.features.clip import CLIPEncoder, CLIPEncoderConfig
 from mmpt_plugin.features.efficientnet import EfficientNetLite0, EfficientNetLite0Config
-from mmpt_plugin.features.frame_cache import FrameEncoder, FrameEncoderConfig
 from mmpt_plugin.features.s3d import S3DEncoder, S3DEncoderConfig
 
 __all__ = [
@@ -10,8 +9,6 @@ __all__ = [
     "CLIPEncoderConfig",
     "EfficientNetLite0",
     "EfficientNetLite0Config",
-    "FrameEncoder",
-    "FrameEncoderConfig",
     "S3DEncoder",
     "S3DEncoderConfig",
 ]

@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.files import without_suffix
 from mmpt_plugin.features.frames import Picture, Videos
+from mmpt_plugin.features.origin import Origin, check_replaceable, is_equal, origin, same_video
 from mmpt_plugin.features.shards import offsets
-from mmpt_plugin.registry import register_encoder
 
 SHARDS = "frames-*.safetensors"
 VERSION = "1"
@@ -37,8 +37,8 @@ LAYOUT = {
 }
 
 
-@dataclass(kw_only=True)
-class FrameEncoderConfig:
+@dataclass(frozen=True, kw_only=True)
+class FrameSettings:
     size: int = 224
     """Pixels: the shorter side is scaled to it, the centre cropped."""
     fps: int = 1
@@ -48,9 +48,13 @@ class FrameEncoderConfig:
     def __post_init__(self) -> None:
         if self.size < 1 or self.fps < 1 or not 1 <= self.quality <= 95:
             raise ValueError(
-                "encoder.size and encoder.fps must be at least 1 and encoder.quality 1 to 95, "
+                "size and fps of cached frames must be at least 1 and quality 1 to 95, "
                 f"got {self.size}, {self.fps} and {self.quality}"
             )
+
+    @property
+    def fingerprint(self) -> str:
+        return json.dumps({"encoder": "frames", **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,6 @@ class EncodedVideo:
     """Seconds, by the container's word."""
     made_from: dict[str, Any]
     jpegs: list[bytes]
-
-
-@register_encoder("frames", dataclass=FrameEncoderConfig)
-class FrameEncoder:
-    """A video -> JPEGs. `mmpt extract` puts them into shards, which `dataset.videos` may be a folder of."""
-
-    def __init__(self, config: FrameEncoderConfig) -> None:
-        self.config = config
-        self.fps = config.fps
-        self.fingerprint = json.dumps({"encoder": "frames", **asdict(config)})
-
-    def __call__(self, path: Path, made_from: dict[str, Any]) -> EncodedVideo:
-        from mmpt_plugin.features.video import duration_of, read_all  # PyAV is an extra
-
-        duration = duration_of(path)
-        pictures = read_all(path, fps=self.config.fps, size=self.config.size)
-        jpegs = [to_jpeg(picture, quality=self.config.quality) for picture in pictures]
-        return EncodedVideo(path.stem, duration, made_from, jpegs)
 
 
 def to_jpeg(picture: Picture, *, quality: int) -> bytes:
@@ -97,18 +83,26 @@ def from_jpeg(content: bytes) -> Picture:
 
 
 class FrameShards:
-    """Puts videos into new shards of a folder, which may hold others of equal settings. Of a video that is there twice
-    the later one counts."""
+    """Puts videos into new shards of a folder, which may hold others of equal settings."""
 
-    def __init__(self, out: Path, encoder: FrameEncoder) -> None:
+    def __init__(self, out: Path, settings: FrameSettings) -> None:
         self.out = out
-        self.encoder = encoder
+        self.settings = settings
         self.pending: list[EncodedVideo] = []
         self.num_bytes = 0
         there = FrameCache(out) if any(out.glob(SHARDS)) else None
-        if there is not None and there.encoder != encoder.fingerprint:
+        if there is not None and there.encoder != settings.fingerprint:
             raise ValueError(f"{out} holds frames of other settings, {there.encoder}: choose another folder")
-        self.made_from = {} if there is None else there.made_from
+        self.made_from: dict[str, Origin] = {} if there is None else there.made_from
+
+    def is_finished(self, video_id: str, path: Path) -> bool:
+        """Whether frames of this very file are there; ValueError where another file's are."""
+        now = origin(path, self.settings.fingerprint)
+        there = self.made_from.get(video_id)
+        if there is None:
+            return False
+        check_replaceable(there, now, f"video '{video_id}' in {self.out}")
+        return is_equal(there, now)
 
     def add(self, video: EncodedVideo) -> int:
         """Returns its seconds; the shard is written when it is full."""
@@ -116,7 +110,7 @@ class FrameShards:
         self.num_bytes += sum(map(len, video.jpegs))
         if len(self.pending) == VIDEOS_PER_SHARD or self.num_bytes >= BYTES_PER_SHARD:
             self.flush()
-        return math.ceil(len(video.jpegs) / self.encoder.fps)
+        return math.ceil(len(video.jpegs) / self.settings.fps)
 
     def flush(self) -> None:
         """Writes what is waiting as one shard."""
@@ -131,7 +125,7 @@ class FrameShards:
             "video_offsets": offsets([len(video.jpegs) for video in videos]),
         }
         index = [[video.video_id, video.duration, video.made_from] for video in videos]
-        about = {"version": VERSION, "encoder": self.encoder.fingerprint, "videos": json.dumps(index)}
+        about = {"version": VERSION, "encoder": self.settings.fingerprint, "videos": json.dumps(index)}
         # Two runs may write into one folder: equal numbers are told apart by their frames.
         number = len(list(self.out.glob(SHARDS)))
         path = self.out / f"frames-{number:05d}-{zlib.crc32(arrays['frame_crc32'].tobytes()):08x}.safetensors"
@@ -144,12 +138,13 @@ class FrameShards:
 class FrameCache:
     """The videos in a folder of shards; only the JPEGs that are asked for are read, and each is checked.
 
+    Of a video that is there twice the later one counts, if both were made from the same source; else ValueError.
     A copy sent to another process opens the files again by itself.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.made_from: dict[str, Any] = {}
+        self.made_from: dict[str, Origin] = {}
         self._arrays: list[dict[str, np.ndarray]] = []
         self._durations: dict[str, float] = {}
         self._places: dict[str, tuple[int, int, int]] = {}
@@ -159,6 +154,7 @@ class FrameCache:
             encoders.setdefault(about["encoder"], path)
             frames = arrays["video_offsets"].tolist()
             for i, (video_id, duration, made_from) in enumerate(json.loads(about["videos"])):
+                self._check_source(video_id, made_from)
                 self._places[video_id] = (number, frames[i], frames[i + 1])
                 self._durations[video_id], self.made_from[video_id] = duration, made_from
             self._arrays.append(arrays)
@@ -169,6 +165,14 @@ class FrameCache:
         (self.encoder,) = encoders
         settings = json.loads(self.encoder)
         self.fps, self.size = settings["fps"], settings["size"]
+
+    def _check_source(self, video_id: str, made_from: Origin) -> None:
+        there = self.made_from.get(video_id, made_from)
+        if "source" in there and "source" in made_from and not same_video(there, made_from):
+            raise ValueError(
+                f"{self.folder} holds frames of two videos '{video_id}', of {there['source']} and "
+                f"{made_from['source']}: cache both in one run from their common folder"
+            )
 
     def __contains__(self, video_id: str) -> bool:
         return self._name(video_id) in self._places
@@ -194,7 +198,8 @@ class FrameCache:
         begin, end = arrays["frame_offsets"][frame : frame + 2]
         content = arrays["jpegs"][begin:end].tobytes()
         if zlib.crc32(content) != arrays["frame_crc32"][frame]:
-            raise ValueError(f"frame {frame} of {sorted(self.folder.glob(SHARDS))[shard]} is damaged: extract it anew")
+            path = sorted(self.folder.glob(SHARDS))[shard]
+            raise ValueError(f"frame {frame} of {path} is damaged: delete the file and cache its videos again")
         return content
 
     def content(self, video_id: str) -> bytes:
@@ -210,7 +215,7 @@ class FrameCache:
 
 def open_videos(folder: Path) -> Videos:
     """Of a folder of cached frames, or else of video files."""
-    from mmpt_plugin.features.video import VideoFolder  # PyAV is an extra
+    from mmpt_plugin.features.video_folder import VideoFolder  # PyAV is an extra
 
     return FrameCache(folder) if any(folder.glob(SHARDS)) else VideoFolder(folder)
 

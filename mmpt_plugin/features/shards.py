@@ -1,6 +1,6 @@
 """Shards: many videos' features and caption tokens in few memory-mapped files, with an index and checksums.
 
-A shard is one safetensors file; index.json beside the shards, written last, names them with size and CRC-32.
+A shard is one safetensors file; index.json next to the shards, written last, names them with size and CRC-32.
 T seconds, F feature width, N captions, M tokens of one video.
 """
 

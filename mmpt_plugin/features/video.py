@@ -1,8 +1,6 @@
 """Video files in and out, by PyAV. S seconds, F frames a second."""
 
 import errno
-import hashlib
-import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +11,21 @@ from typing import Any
 import av
 import numpy as np
 from av.filter import Graph
+from av.stream import Disposition
 from jaxtyping import UInt8
 
 from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.files import without_suffix
 
-logger = logging.getLogger(__name__)
+SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".ogv"),
+)
+"""Of files that are videos by their name; .ts is also TypeScript's."""
 
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+# What ffmpeg gives pictures of all the same, by the names of its demuxers.
+TEXT = ("tty", "bintext", "xbin", "adf", "idf")
+IMAGES = ("image2", "apng", "ico")
+PLAYLISTS = ("hls", "dash", "concat", "sdp", "imf")
 
 # With mbtree, one encoding in a hundred of the same frames comes out a little different.
 X264 = {"preset": "veryfast", "crf": "21", "x264-params": "mbtree=0"}
@@ -45,12 +50,16 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
     if path.is_dir():
         raise VideoError(f"{path} is a folder, not a video")
     try:
-        # Metadata is not always UTF-8, and never needed.
-        with av.open(str(path), metadata_errors="ignore") as container:
+        # Metadata is not always UTF-8, and never needed. Of a relative path "12:30.mp4" ffmpeg reads a protocol "12".
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+            if kind := other_kind(container.format.name):
+                raise VideoError(f"{path} is {kind}, not a video")
             # ffmpeg's own choice: the first stream may be a cover picture.
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(f"{path} has no video stream")
+            if stream.disposition & Disposition.attached_pic:
+                raise VideoError(f"{path} has no video stream, only a cover picture")
             if stream.codec_context is None:
                 raise VideoError(f"{path} can't be decoded: its index is damaged, or no decoder fits")
             yield container, stream
@@ -59,6 +68,30 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
         if getattr(error, "errno", None) == errno.ENOENT:
             reason = "no such file"
         raise VideoError(f"{path} can't be decoded: {reason}") from error
+
+
+def other_kind(demuxer: str) -> str | None:
+    """What a file is that ffmpeg decodes although it is not a video."""
+    if demuxer in TEXT:
+        return "a text"
+    if demuxer in IMAGES or demuxer.endswith("_pipe"):
+        return "an image"
+    return "a playlist" if demuxer in PLAYLISTS else None
+
+
+def check_moving(path: Path) -> None:
+    """VideoError unless two frames can be decoded: for files that are not videos by their name. AVIF and GIF images
+    open as videos do."""
+    with opened(path) as (container, stream):
+        found = [frame for frame, _ in zip(container.decode(stream), range(2), strict=False)]
+        if len(found) < 2:
+            raise VideoError(f"{path} is {'an image' if found else 'without frames'}, not a video")
+        if found[0].pts is None:
+            raise untimed(path)
+
+
+def untimed(path: Path) -> VideoError:
+    return VideoError(f"{path} can't be read: its frames carry no times (`ffmpeg -i FILE -c copy OTHER.mp4` adds them)")
 
 
 def probe(path: Path) -> VideoInfo:
@@ -73,7 +106,7 @@ def duration_of(path: Path) -> float:
     """Seconds, by the container's word; a VideoError where it says nothing."""
     duration = probe(path).duration
     if duration <= 0:
-        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` writes it anew")
+        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` adds it")
     return duration
 
 
@@ -135,6 +168,8 @@ def decoded(path: Path, container: av.container.InputContainer, stream: av.Video
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start / av.time_base)
         if packet.stream.index == stream.index:
             for frame in packet.decode():
+                if frame.pts is None:
+                    raise untimed(path)
                 frame.pts -= round(start / av.time_base / stream.time_base)
                 yield frame
     stated = stated_duration(container, stream)
@@ -233,7 +268,10 @@ def decoded_from(
 ) -> Iterator[av.VideoFrame]:
     """The frames from the last key frame before this time stamp on."""
     container.seek(wanted, stream=stream, backward=True)
-    yield from container.decode(stream)
+    for frame in container.decode(stream):
+        if frame.pts is None:
+            raise untimed(Path(container.name))
+        yield frame
 
 
 def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
@@ -241,50 +279,6 @@ def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
     entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
     number = entries.search_timestamp(wanted) if entries is not None else -1
     return entries[number].timestamp if number >= 0 else wanted
-
-
-class VideoFolder:
-    """The video files of a folder, by their names without suffix."""
-
-    def __init__(self, folder: Path) -> None:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        self.files = {path.stem: path for path in files}
-        twice = [path for path in files if self.files[path.stem] != path]
-        if twice:
-            raise ValueError(f"{twice[0]} and {self.files[twice[0].stem]} are both video '{twice[0].stem}'")
-        self._durations: dict[str, float] = {}
-
-    def __contains__(self, video_id: str) -> bool:
-        """Whether there is a file, and it can be opened; one that can't be is logged."""
-        if self._name(video_id) not in self.files:
-            return False
-        try:
-            self.duration(video_id)
-            return True
-        except VideoError as error:
-            logger.warning(str(error))
-            return False
-
-    def ids(self) -> list[str]:
-        return sorted(self.files)
-
-    def duration(self, video_id: str) -> float:
-        if video_id not in self._durations:
-            self._durations[video_id] = duration_of(self.file(video_id))
-        return self._durations[video_id]
-
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
-        return read_squares(self.file(video_id), times, size=size)
-
-    def content(self, video_id: str) -> bytes:
-        with self.file(video_id).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-
-    def file(self, video_id: str) -> Path:
-        return self.files[self._name(video_id)]
-
-    def _name(self, video_id: str) -> str:
-        return video_id if video_id in self.files else without_suffix(video_id)  # an id may be a file's name
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:

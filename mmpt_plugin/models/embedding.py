@@ -268,7 +268,7 @@ def read_videos(
     from mmpt_plugin.features.extract import encode  # PyAV is an extra
 
     for path in paths:
-        yield encode(path, encoder, **({} if max_seconds is None else {"max_seconds": max_seconds}))
+        yield encode(path, encoder, max_seconds=max_seconds)
 
 
 def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:

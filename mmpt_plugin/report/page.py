@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.video import SUFFIXES, read_frames
+from mmpt_plugin.features.video import read_frames
+from mmpt_plugin.features.video_folder import VideoFolder
 from mmpt_plugin.report.table import heads, rows
 
 FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
@@ -44,9 +45,9 @@ section > p { margin: 0 0 .4rem; }
 
 
 def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Path) -> None:
-    """The metrics and the examples of a retrieval result, with frames from `videos/{video_id}.mp4`.
+    """The metrics and the examples of a retrieval result, with frames from the videos of a folder (`find_videos`).
 
-    Other video suffixes will do too; a video that isn't there is a ValueError.
+    A video that isn't there is a ValueError.
     """
     if not any("found" in example for example in result.get("examples", ())):
         raise ValueError(
@@ -99,7 +100,7 @@ class Strips:
     """Frames spread over clips, each clip decoded once."""
 
     def __init__(self, videos: Path) -> None:
-        self.videos = videos
+        self.videos = VideoFolder(videos)
         self.made: dict[tuple[str, float, float], str] = {}
 
     def html(self, found: Mapping[str, Any]) -> str:
@@ -109,9 +110,7 @@ class Strips:
         return self.made[key]
 
     def _decode(self, video_id: str, start: float, end: float) -> str:
-        path = next((p for suffix in SUFFIXES if (p := self.videos / f"{video_id}{suffix}").is_file()), None)
-        if path is None:
-            raise ValueError(f"no video '{video_id}' with {' or '.join(SUFFIXES)} in {self.videos}")
+        path = self.videos.file(video_id)
         times = [start + (end - start) * (i + 0.5) / FRAMES_SHOWN for i in range(FRAMES_SHOWN)]
         pictures = [jpeg(Image.fromarray(frame)) for frame in read_frames(path, times, height=FRAME_HEIGHT)]
         return "".join(f'<img alt="" src="data:image/jpeg;base64,{picture}">' for picture in pictures)

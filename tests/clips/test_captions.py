@@ -108,8 +108,8 @@ def test_json_lines_with_any_line_separator_inside_a_text(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", b"", r"suffix '.txt' is none of .vtt, .srt, .jsonl"),
-        ("a.vtt", b"hello", r"a.vtt: no WebVTT"),
-        ("a.vtt", b"WEBVTTX\n", r"a.vtt: no WebVTT"),
+        ("a.vtt", b"hello", r"a.vtt: not WebVTT"),
+        ("a.vtt", b"WEBVTTX\n", r"a.vtt: not WebVTT"),
         ("a.vtt", b"WEBVTT\n\n\xff\xfe", r"a.vtt are not in UTF-8: invalid start byte at byte 8"),
         ("a.vtt", b"WEBVTT\n\n00:01.000 --> 2\nlost\n", r"a.vtt:3: no cue"),
         ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:99.000\nlost\n", r"a.vtt:3: no cue"),

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt_plugin.cli import main
 from mmpt_plugin.clips.batch import Cluster
 from mmpt_plugin.clips.captions import load_tokenizer, tokenize
 from mmpt_plugin.clips.prepare import CaptionLimits, convert_mmpt_shards, make_shards
 from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
-from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features.cache_frames import cache_frames
 from mmpt_plugin.features.files import read_features, write_features
+from mmpt_plugin.features.frame_cache import FrameSettings
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.shards import Shards
 from mmpt_plugin.features.video import write_video
@@ -71,7 +73,7 @@ def test_to_train_from_frames_no_features_are_needed(folders, tmp_path, cached):
     videos = tmp_path / "videos"
     if cached:
         videos = tmp_path / "cache"
-        extract([tmp_path / "videos"], videos, encoder={"_name": "frames", "size": 16})
+        cache_frames([tmp_path / "videos"], videos, settings=FrameSettings(size=16))
     report = make_shards(None, **folders | {"features": videos})
     assert (report.videos, report.seconds) == (2, 12)
     shards = Shards(folders["out"])
@@ -113,16 +115,75 @@ def test_captions_that_cannot_be_used_are_an_error_or_counted(folders, caption, 
     assert (report.videos, list(report.missing)) == (1, ["b"])
 
 
-def test_damaged_features_are_an_error_or_counted(folders):
-    (folders["features"] / "b.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"features .*b.npy can't be read"):
-        make_shards(["a", "b"], **folders)
-    assert list(make_shards(["a", "b"], **folders, allow_missing=True).missing) == ["b"]
+@pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, " can't be read"),
+        (np.ones((0, 4), dtype=np.float16), " are empty: 0 rows of 4"),
+        (np.full((6, 4), np.nan, dtype=np.float16), ": features hold NaN or infinity"),
+        (np.full((6, 4), 1e6, dtype=np.float32), r": features hold NaN or infinity \(as float16\)"),
+    ],
+)
+def test_features_that_cannot_be_used_are_an_error_or_counted(folders, order, rows, message):
+    """One bad video does not stop the others, not even if it is the first."""
+    if rows is None:
+        (folders["features"] / "b.npy").write_bytes(b"\x93NUMPY")
+    else:
+        write_features(folders["features"] / "b.npy", rows)
+    with pytest.raises(ValueError, match=rf"b.npy{message}"):
+        make_shards(order, **folders)
+    assert not folders["out"].exists()
+    report = make_shards(order, **folders, allow_missing=True)
+    assert (report.videos, list(report.missing)) == (1, ["b"])
+    assert Shards(folders["out"]).video_ids == ["a"]
+
+
+def test_where_no_video_can_be_used_the_reason_is_named(folders):
+    write_features(folders["features"] / "b.npy", np.ones((0, 4), dtype=np.float16))
+    with pytest.raises(ValueError, match=r"none of 1 videos can be used, such as 'b': features .*b.npy are empty"):
+        make_shards(["b"], **folders, allow_missing=True)
+
+
+def test_ids_may_hold_slashes(folders):
+    """Features in `x/b.npy` are of video x/b, and its captions are in `x/b.jsonl`."""
+    for folder, suffix in (("features", "npy"), ("captions", "jsonl")):
+        (folders[folder] / "x").mkdir()
+        (folders[folder] / f"b.{suffix}").rename(folders[folder] / "x" / f"b.{suffix}")
+    make_shards(None, **folders)
+    assert Shards(folders["out"]).video_ids == ["a", "x/b"]
+
+
+def test_a_video_that_is_listed_twice_goes_in_once(folders):
+    assert make_shards(["a", "b", "a"], **folders).videos == 2
+    with pytest.raises(ValueError, match="1 of 3 videos are incomplete"):
+        make_shards(["a", "b", "c", "c", "a"], **folders)
+
+
+def test_a_failure_half_way_keeps_the_shards_there_were(folders):
+    make_shards(["a"], **folders)
+    write_features(folders["features"] / "b.npy", np.ones((6, 5), dtype=np.float16))
+    with pytest.raises(ValueError, match=r"rows of 5 numbers"):
+        make_shards(["a", "b"], **folders, videos_per_shard=1)
+    assert Shards(folders["out"]).video_ids == ["a"]
+    assert not [path for path in folders["out"].parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_of_videos_is_one_id_a_line(folders, capsys, end):
+    """As Windows writes it, with blank lines, ids that repeat and an id with a blank inside."""
+    for folder, suffix in (("features", "npy"), ("captions", "jsonl")):
+        (folders[folder] / f"b.{suffix}").rename(folders[folder] / f"my b.{suffix}")
+    (folders["out"].parent / "list.txt").write_bytes(("\ufeffa\n\nmy b\na\n".replace("\n", end)).encode())
+    options = [f"--{name}={value}" for name, value in folders.items()]
+    assert main(["shard", f"--videos={folders['out'].parent / 'list.txt'}", *options]) == 0
+    assert "2 videos, 12 s" in capsys.readouterr().out
+    assert Shards(folders["out"]).video_ids == ["a", "my b"]
 
 
 def test_features_of_two_widths_are_named(folders):
     write_features(folders["features"] / "b.npy", np.ones((6, 5), dtype=np.float16))
-    with pytest.raises(ValueError, match=r"video 'b': features have shape \(6, 5\), expected \(T, 4\)"):
+    with pytest.raises(ValueError, match=r"features .*b.npy have rows of 5 numbers, .*a.npy of 4"):
         make_shards(["a", "b"], **folders, allow_missing=True)
 
 
@@ -130,9 +191,13 @@ def test_features_of_two_encoders_are_named(folders):
     (folders["features"] / "b.json").write_text(json.dumps({"encoder": "another"}))
     with pytest.raises(ValueError, match=r"b.npy is by another encoder than .*a.npy"):
         make_shards(["a", "b"], **folders, allow_missing=True)
+    (folders["features"] / "b.json").write_text(json.dumps({"encoder": "unknown", "max_seconds": 6}))
+    with pytest.raises(ValueError, match=r"b.npy is by another encoder than .*a.npy"):
+        make_shards(["a", "b"], **folders, allow_missing=True)
     (folders["features"] / "b.json").write_text("{}")
     with pytest.raises(ValueError, match=r"b.json is damaged: KeyError"):
-        make_shards(["a", "b"], **folders, allow_missing=True)
+        make_shards(["a", "b"], **folders)
+    assert "b.json is damaged" in make_shards(["a", "b"], **folders, allow_missing=True).missing["b"]
 
 
 def test_nothing_to_write_is_refused(folders):
@@ -167,10 +232,41 @@ def test_howto100m_s_captions_are_put_in_order_and_counted(folders, tmp_path):
     assert shards[0].tokens.tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize(("unit", "num_tokens"), [("character", 5), ("word", 4)])
+def test_only_by_character_the_file_s_order_decides_what_repeats(folders, tmp_path, unit, num_tokens):
+    """In the file "oil" separates "chop the" from "the tomato", and no caption ends with a letter that begins the
+    next: as in the original nothing goes. In the order of starts "the" comes twice. Both ways the shard is in order.
+    """
+    rows = [(0, 2, "chop the"), (4, 5, "oil"), (2, 4, "the tomato")]
+    folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=rows)
+    make_shards(["a"], **folders, limits=CaptionLimits(unit=unit))
+    (video,) = Shards(folders["out"])
+    assert video.caption_times[:, 0].tolist() == [0, 2, 4]
+    assert len(video.tokens) == num_tokens
+    if unit == "character":
+        assert video.tokens.tolist() == [5, 6, 6, 7, 1]
+
+
 def test_repetitions_stay_where_nobody_asks(folders, tmp_path):
     folders["captions"] = howto100m(tmp_path / "raw_caption.json", a=[(0, 2, "chop the"), (1, 3, "the")])
     report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
     assert (report.captions, report.captions_repeated) == (2, 0)
+
+
+def test_rolling_captions_go_in_once_and_are_counted(folders):
+    """Unless repetitions are asked for."""
+    (folders["captions"] / "a.jsonl").unlink()
+    (folders["captions"] / "a.vtt").write_text(
+        "WEBVTT\n\n00:00.000 --> 00:01.990\n \nchop<00:00:01.000><c> chop</c>\n\n"
+        "00:01.990 --> 00:02.000\nchop chop\n \n\n00:02.000 --> 00:04.000\nchop chop\nthe<00:00:03.000><c> tomato</c>\n"
+    )
+    report = make_shards(["a"], **folders)
+    assert (report.captions, report.captions_repeated) == (2, 2)
+    assert "(2 repeated the one before, 0 outside their video left out)" in str(report)
+    (video,) = Shards(folders["out"])
+    assert (video.tokens.tolist(), video.token_counts.tolist()) == ([5, 5, 6, 7], [2, 2])
+    report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
+    assert (report.captions, report.captions_repeated) == (3, 0)
 
 
 def test_videos_that_the_captions_lack_are_an_error_or_counted(folders, tmp_path):
@@ -195,6 +291,13 @@ def test_the_original_s_shards_become_ours(tmp_path):
     assert shards[0].tokens.tolist() == [token for caption in recorded["0"]["cap"] for token in caption]
     assert (report.videos, report.captions + report.captions_outside) == (4, 9)
     assert (shards.cls_id, shards.sep_id, shards.pad_id) == (2, 3, 0)
+
+
+@pytest.mark.parametrize("option", [["--videos", "list.txt"], ["--max-characters", "96"], ["--allow-missing"]])
+def test_what_the_original_s_shards_cannot_obey_is_refused(tmp_path, capsys, option):
+    words = ["--features", str(GOLDEN), "--captions", str(GOLDEN), "--tokenizer", str(GOLDEN)]
+    assert main(["shard", *words, "--out", str(tmp_path / "out"), *option]) == 2
+    assert "the original's shards, which are converted whole: leave out --videos" in capsys.readouterr().err
 
 
 def test_word_pieces_equal_the_recordings(tmp_path):

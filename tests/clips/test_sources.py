@@ -35,9 +35,9 @@ def howto100m(tmp_path, request):
     return path
 
 
-def test_howto100m_s_captions_come_in_order_without_silence(howto100m):
+def test_howto100m_s_captions_come_in_the_file_s_order_without_silence(howto100m):
     read = narrations(howto100m, ["a", "b"])
-    assert read["b"] == [Caption(0.5, 4.0, "chop it"), Caption(4.0, 6.0, "add sült")]
+    assert read["b"] == [Caption(4.0, 6.0, "add sült"), Caption(0.5, 4.0, "chop it")]
     assert [caption.text for caption in read["a"]] == ["one", "\n"]
     assert list(read) == ["b", "a"]
 
@@ -56,7 +56,7 @@ def test_a_json_object_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chun
 def test_json_that_is_damaged_is_named(tmp_path, text):
     path = tmp_path / "raw_caption.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"raw_caption\.json is no "):
+    with pytest.raises(ValueError, match=r"raw_caption\.json is not a "):
         list(stream_object(path))
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_value_does_not_read_the_rest_into_memory(tmp_path, monkeypatc
     monkeypatch.setattr(sources, "LONGEST", 1000)
     path = tmp_path / "raw_caption.json"
     path.write_text('{"a": {"start": [1, nothing' + " " * 10_000 + "}")
-    with pytest.raises(ValueError, match="no whole JSON object"):
+    with pytest.raises(ValueError, match="not a whole JSON object"):
         list(stream_object(path))
 
 
@@ -88,7 +88,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
 
     path = tmp_path / "raw_caption.pickle"
     path.write_bytes(pickle.dumps({"v": Hostile()}))
-    with pytest.raises(ValueError, match=r"raw_caption\.pickle is no pickle of plain .*it asks for"):
+    with pytest.raises(ValueError, match=r"raw_caption\.pickle is not a pickle of plain .*it asks for"):
         narrations(path, ["v"])
     assert not target.exists()
 
@@ -96,8 +96,67 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"text", pickle.dumps(np.float64(1))])
 def test_other_pickles_are_named(tmp_path, content):
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.pkl is no pickle of plain containers"):
+    with pytest.raises(ValueError, match=r"x\.pkl is not a pickle of plain containers"):
         read_plain_pickle(tmp_path / "x.pkl")
+
+
+def caption_folder(tmp_path, *names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"start": 1, "end": 2, "text": name}))
+    return caption_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "video_id", "taken"),
+    [
+        (["v.en.jsonl"], "v", "v.en.jsonl"),
+        (["v.en-US.jsonl"], "v", "v.en-US.jsonl"),
+        (["v.en-orig.jsonl"], "v", "v.en-orig.jsonl"),
+        (["v.zh-Hans.JSONL"], "v", "v.zh-Hans.JSONL"),
+        (["v.en.jsonl", "v.de.jsonl", "v.jsonl"], "v", "v.jsonl"),
+        (["a.b.c.jsonl", "a.b.jsonl"], "a.b", "a.b.jsonl"),
+        (["a.b.en.jsonl", "a.en.jsonl"], "a.b", "a.b.en.jsonl"),
+        (["x/v.en.jsonl", "v.jsonl"], "x/v", "x/v.en.jsonl"),
+    ],
+)
+def test_a_caption_file_may_name_its_language(tmp_path, files, video_id, taken):
+    source = caption_folder(tmp_path, *files)
+    assert source.lacking([video_id]) == {}
+    (narration,) = source([video_id])
+    assert narration.where == str(tmp_path / taken)
+    assert narration.read() == [Caption(1.0, 2.0, taken)]
+
+
+def test_of_several_languages_none_is_guessed(tmp_path):
+    source = caption_folder(tmp_path, "v.en.jsonl", "v.de.jsonl")
+    assert source.lacking(["v"]) == {"v": f"several languages in {tmp_path}, v.de.jsonl, v.en.jsonl: keep one file"}
+    assert list(source(["v"])) == []
+
+
+def test_another_video_s_captions_are_not_a_translation(tmp_path):
+    source = caption_folder(tmp_path, "dr.who.jsonl", "dr.words.jsonl")
+    assert list(source.lacking(["dr", "dr.who"])) == ["dr"]
+    assert [narration.video_id for narration in source(["dr", "dr.who"])] == ["dr.who"]
+    assert list(source.lacking(["dr"])) == []
+
+
+@pytest.mark.parametrize("name", ["v.VTT", "v.SRT", "v.Srt"])
+def test_suffixes_may_be_in_capitals_and_lines_end_as_in_windows(tmp_path, name):
+    times = "00:00:01.000 --> 00:00:02.000" if name.endswith("VTT") else "00:00:01,000 --> 00:00:02,000"
+    head = ["WEBVTT", ""] if name.endswith("VTT") else ["1"]
+    lines = [*head, times, "chop it", "", times.replace(":01", ":03").replace(":02", ":04"), "stir", ""]
+    (tmp_path / name).write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert narrations(tmp_path, ["v"]) == {"v": [Caption(1.0, 2.0, "chop it"), Caption(3.0, 4.0, "stir")]}
+
+
+def test_a_mark_at_the_start_of_a_file_does_no_harm(tmp_path):
+    line = json.dumps({"video_id": "v", "start": 1, "end": 2, "text": "chop"})
+    (tmp_path / "lines.jsonl").write_text(f"\ufeff{line}\r\n", encoding="utf-8")
+    columns = json.dumps({"v": {"start": [1], "end": [2], "text": ["chop"]}})
+    (tmp_path / "raw_caption.json").write_text(f"\ufeff{columns}", encoding="utf-8")
+    for name in ("lines.jsonl", "raw_caption.json"):
+        assert narrations(tmp_path / name, ["v"]) == {"v": [Caption(1.0, 2.0, "chop")]}
 
 
 def test_lines_of_one_file_are_grouped_by_video(tmp_path):

@@ -11,7 +11,8 @@ from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import Cluster, concatenate
 from mmpt_plugin.config import fine_tuned, load_project, plain
 from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig, DiDeMo, DiDeMoConfig, JSONLClips, JSONLConfig
-from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features.cache_frames import cache_frames
+from mmpt_plugin.features.frame_cache import FrameSettings
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.video import write_video
 
@@ -89,7 +90,7 @@ def test_frames_are_a_batch_with_padding(folder):
 
 
 def test_a_cache_stands_in_for_the_files(folder):
-    extract([folder / "videos"], folder / "cache", encoder={"_name": "frames", "size": SIZE, "fps": 2})
+    cache_frames([folder / "videos"], folder / "cache", settings=FrameSettings(size=SIZE, fps=2))
     data = corpus(folder, videos=str(folder / "cache"))
     assert levels(data.features(data.clips[0], max_video_len=32)) == pytest.approx([30, 50, 70], abs=2)
     assert levels(data.features(data.clips[1], max_video_len=32)) == pytest.approx([210, 220], abs=2)

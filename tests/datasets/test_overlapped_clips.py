@@ -8,7 +8,7 @@ import torch
 
 from mmpt_plugin.clips.batch import Cluster, concatenate
 from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
-from mmpt_plugin.features import video
+from mmpt_plugin.features import video_folder
 from mmpt_plugin.features.frames import FramesConfig
 from mmpt_plugin.features.shards import Shards, ShardWriter
 from mmpt_plugin.features.video import write_video
@@ -139,11 +139,11 @@ def test_the_same_clips_are_drawn_of_frames_as_of_features(filmed):
 def test_a_video_is_opened_once_for_all_its_pairs(filmed, monkeypatch):
     opened = []
 
-    def spied(path, times, *, size, read_squares=video.read_squares):
+    def spied(path, times, *, size, read_squares=video_folder.read_squares):
         opened.append((path.stem, len(times)))
         return read_squares(path, times, size=size)
 
-    monkeypatch.setattr(video, "read_squares", spied)
+    monkeypatch.setattr(video_folder, "read_squares", spied)
     OverlappedClips(OverlappedClipsConfig(**filmed, frames=FramesConfig(num_frames=3, size=16)))[
         Cluster(0, 1, 0, (0, 1))
     ]

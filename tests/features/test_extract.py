@@ -4,13 +4,15 @@ import json
 import multiprocessing
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features import video as video_module
+from mmpt_plugin.features.extract import encode, extract, list_videos
 from mmpt_plugin.features.files import read_features, write_features
 from mmpt_plugin.features.video import write_video
 
@@ -93,15 +95,182 @@ def test_what_is_finished_is_skipped_and_what_changed_is_done_again(videos, tmp_
     np.testing.assert_allclose(read_features(out / "a.npy")[0], [20] * 3, atol=0.2)
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.json"])
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:-5]), lambda p: p.unlink()])
-def test_a_damaged_output_is_made_again(videos, tmp_path, name, damage):
+def test_a_damaged_output_is_made_again(videos, tmp_path, damage):
     out = tmp_path / "out"
     extract([videos], out, encoder=COLOUR)
     whole = (out / "a.npy").read_bytes()
-    damage(out / name)
+    damage(out / "a.npy")
     assert counts(extract([videos], out, encoder=COLOUR)) == (1, 1, 0)
     assert (out / "a.npy").read_bytes() == whole
+
+
+def test_a_file_that_moved_is_finished(videos, tmp_path):
+    extract([videos], tmp_path / "out", encoder=COLOUR)
+    (videos / "a.mp4").rename(tmp_path / "a.mp4")
+    assert counts(extract([tmp_path / "a.mp4"], tmp_path / "out", encoder=COLOUR)) == (0, 1, 0)
+
+
+def test_another_video_s_features_are_never_replaced(videos, tmp_path):
+    """A second run into one folder, with another file of the same name."""
+    out = tmp_path / "out"
+    extract([videos], out, encoder=COLOUR)
+    content = (out / "a.npy").read_bytes()
+    (tmp_path / "more").mkdir()
+    video(tmp_path / "more" / "a.mp4", (0, 0, 0))
+    video(tmp_path / "more" / "c.mp4", (0, 0, 0))
+    report = extract([tmp_path / "more"], out, encoder=COLOUR, allow_missing=True)
+    assert counts(report) == (1, 0, 1)
+    (reason,) = report.failed.values()
+    assert reason == (
+        f"{tmp_path}/more/a.mp4: {out}/a.npy was made from {videos}/a.mp4: choose another --out, or extract both in "
+        "one run from their common folder, or delete what is there"
+    )
+    assert (out / "a.npy").read_bytes() == content
+    assert counts(extract([videos], out, encoder=COLOUR)) == (0, 2, 0)
+
+
+def test_files_of_one_name_in_one_run_are_both_extracted(videos, tmp_path):
+    for name, shade in (("x", 0), ("y", 255)):
+        (videos / name).mkdir()
+        video(videos / name / "clip.mp4", (shade, shade, shade))
+    out = videos / "features"
+    assert counts(extract([videos], out, encoder=COLOUR, num_workers=1)) == (4, 0, 0)
+    assert float(read_features(out / "x" / "clip.npy").mean()) == pytest.approx(0, abs=0.1)
+    assert float(read_features(out / "y" / "clip.npy").mean()) == pytest.approx(10, abs=0.1)
+    assert counts(extract([videos], out, encoder=COLOUR)) == (0, 4, 0)
+    parts = [list_videos([videos], out=out)[i::2] for i in range(2)]
+    again = [extract(part, tmp_path / "parts", encoder=COLOUR) for part in parts]
+    assert [counts(report) for report in again] == [(2, 0, 0)] * 2
+    assert (tmp_path / "parts" / "y" / "clip.npy").is_file()
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"encoder": "other tool"}'])
+def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_features(out / "a.npy", np.ones((2, 3), dtype=np.float16))
+    if record is not None:
+        (out / "a.json").write_text(record)
+    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy is there already, without a record"
+    with pytest.raises(ValueError, match=message):
+        extract([videos], out, encoder=COLOUR)
+    assert read_features(out / "a.npy").shape == (2, 3)
+
+
+def test_another_json_file_is_never_replaced(videos):
+    """Features next to the videos, where data sets keep what they know about each."""
+    (videos / "a.json").write_text('{"title": "How to chop"}')
+    report = extract([videos], videos, encoder=COLOUR, allow_missing=True)
+    assert counts(report) == (1, 0, 1)
+    assert f"{videos}/a.json is not a record of features: choose another --out" in str(report)
+    assert (videos / "a.json").read_text() == '{"title": "How to chop"}'
+
+
+def test_records_without_a_source_count_if_all_else_is_equal(videos, tmp_path):
+    """As older versions wrote them."""
+    out = tmp_path / "out"
+    extract([videos], out, encoder=COLOUR)
+    record = json.loads((out / "a.json").read_text())
+    assert record.pop("source") == str(videos / "a.mp4")
+    (out / "a.json").write_text(json.dumps(record))
+    assert counts(extract([videos], out, encoder=COLOUR)) == (0, 2, 0)
+    (out / "a.json").write_text(json.dumps(record | {"bytes": 1}))
+    assert counts(extract([videos], out, encoder=COLOUR, allow_missing=True)) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(videos, tmp_path, monkeypatch, step, changed):
+    """Each change of the output folder in turn is the last one: no clean-up runs, as after SIGKILL."""
+    out = tmp_path / "out"
+    if changed:
+        extract([videos / "b.mp4"], out, encoder=COLOUR)
+        video(videos / "b.mp4", (0, 0, 0), (255, 255, 255))
+    child = FORK.Process(target=killed_after, args=(videos / "b.mp4", out, step))
+    child.start()
+    child.join()
+    assert child.exitcode in (9, 0)
+    assert counts(extract([videos / "b.mp4"], out, encoder=COLOUR)) in [(1, 0, 0), (0, 1, 0)]
+    assert read_features(out / "b.npy").shape == ((2, 3) if changed else (1, 3))
+    assert json.loads((out / "b.json").read_text())["bytes"] == (videos / "b.mp4").stat().st_size
+
+
+def killed_after(path, out, steps):
+    """Runs in a process of its own, which ends at once after this many file system calls."""
+    left = [steps]
+
+    def counted(call):
+        def limited(*arguments, **options):
+            if left[0] == 0:
+                os._exit(9)
+            left[0] -= 1
+            return call(*arguments, **options)
+
+        return limited
+
+    for name in ("unlink", "replace", "touch"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    extract([path], out, encoder=COLOUR)
+    os._exit(0)
+
+
+@pytest.fixture
+def packets_read(monkeypatch):
+    """The number of frames decoded so far."""
+    seen = []
+
+    def spied(path, container, stream, decoded=video_module.decoded):
+        for frame in decoded(path, container, stream):
+            seen.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video_module, "decoded", spied)
+    return seen
+
+
+def test_only_the_first_seconds_are_decoded(tmp_path, packets_read):
+    """2 of 30 seconds, four frames each: the filter looks one or two frames ahead."""
+    video(tmp_path / "long.mp4", *[(n, n, n) for n in range(0, 240, 8)])
+    extract([tmp_path / "long.mp4"], tmp_path / "out", encoder=COLOUR, max_seconds=2)
+    assert read_features(tmp_path / "out" / "long.npy").shape == (2, 3)
+    assert 8 <= len(packets_read) <= 12
+    packets_read.clear()
+    whole = encode(tmp_path / "long.mp4", MeanColour(MeanColourConfig()))
+    assert len(packets_read) == 120
+    first = encode(tmp_path / "long.mp4", MeanColour(MeanColourConfig()), max_seconds=2)
+    np.testing.assert_array_equal(first, whole[:2])
+
+
+def test_features_of_the_first_seconds_serve_no_request_for_more(videos, tmp_path):
+    """`a` has three seconds, `b` one: what was read whole serves all; more seconds replace fewer, never the reverse."""
+    out = tmp_path / "out"
+
+    def again(max_seconds):
+        report = extract([videos], out, encoder=COLOUR, max_seconds=max_seconds)
+        return counts(report)[:2], len(read_features(out / "a.npy"))
+
+    assert again(2) == ((2, 0), 2)
+    assert json.loads((out / "a.json").read_text())["max_seconds"] == 2
+    assert again(2) == ((0, 2), 2)
+    assert again(1) == ((0, 2), 2)
+    assert again(None) == ((1, 1), 3)
+    assert "max_seconds" not in json.loads((out / "a.json").read_text())
+    assert again(2) == ((0, 2), 3)
+    with pytest.raises(ValueError, match="max_seconds must be at least 1, got 0"):
+        again(0)
+
+
+def test_what_is_left_out_is_in_the_report(videos, tmp_path):
+    (videos / "about.txt").write_text("not a video\n" * 50)
+    for number in range(10):
+        (videos / f"c{number}.json").write_text("{}")
+    report = extract([videos], tmp_path / "out", encoder=COLOUR)
+    assert len(report.left_out) == 11
+    first, *lines = str(report).split("\n")
+    assert first == "2 videos extracted (4 s), 0 were there"
+    assert lines[0] == f"left out: {videos}/about.txt is a text, not a video"
+    assert lines[-1] == "left out: 1 more that are not videos"
 
 
 def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path):
@@ -124,9 +293,9 @@ def test_a_file_that_is_not_there_is_named(videos, tmp_path):
     assert (tmp_path / "out" / "a.npy").is_file()
 
 
-def test_two_videos_of_one_stem_are_refused_before_any_work(videos, tmp_path):
+def test_two_videos_of_one_name_in_one_folder_are_refused_before_any_work(videos, tmp_path):
     video(videos / "a.mov", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"a\.mov and .*a\.mp4 would both become a\.npy"):
+    with pytest.raises(ValueError, match=r"a\.mov and .*a\.mp4 are both video 'a': rename or move one"):
         extract([videos], tmp_path / "out", encoder=COLOUR)
     assert not (tmp_path / "out").exists()
 
@@ -147,7 +316,10 @@ def test_wrong_settings_are_one_line_before_any_work(videos, tmp_path, settings,
 
 
 def test_a_folder_without_videos_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no videos in .*: suffixes are \.mp4"):
+    with pytest.raises(ValueError, match=rf"no videos in {tmp_path}$"):
+        extract([tmp_path], tmp_path / "out", encoder=COLOUR)
+    (tmp_path / "about.txt").write_text("not a video\n" * 50)
+    with pytest.raises(ValueError, match=r"no videos in .*; 1 left out, such as: .*about\.txt is a text, not a video$"):
         extract([tmp_path], tmp_path / "out", encoder=COLOUR)
 
 
@@ -164,7 +336,7 @@ def test_several_processes_give_what_one_gives(videos, tmp_path):
 
 def test_a_process_that_dies_is_one_line(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: FORK)  # what is patched reaches the processes
-    monkeypatch.setattr("mmpt_plugin.features.extract.start_worker", lambda *settings: os._exit(1))
+    monkeypatch.setattr("mmpt_plugin.features.workers.start_worker", lambda *settings: os._exit(1))
     with pytest.raises(ValueError, match="one of 2 processes died"):
         extract([videos], tmp_path / "out", encoder=COLOUR, num_workers=2)
 

@@ -32,13 +32,12 @@ def failures(done):
 def test_every_kind_of_bad_file_is_one_line_and_the_rest_goes_on(videos, tmp_path):
     (videos / "empty.mp4").touch()
     (videos / "text.mp4").write_text("no video\n" * 100)
-    (videos / "folder.mp4").mkdir()
     (videos / "cut.mp4").write_bytes((videos / "a.mp4").read_bytes()[:-200])
     done = run("mmpt", "extract", videos, "--encoder", ENCODER, "--out", tmp_path / "out", "--workers", 2, check=False)
     assert done.returncode == 2
-    assert "mmpt extract: 4 of 7 videos failed, 3 videos extracted (60 s), 0 were there" in done.stderr
+    assert "mmpt extract: 3 of 6 videos failed, 3 videos extracted (60 s), 0 were there" in done.stderr
     assert sorted(line.split(".mp4")[0].rsplit("/", 1)[1] for line in failures(done)) == [
-        "cut", "empty", "folder", "text",
+        "cut", "empty", "text",
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a.json", "a.npy", "b.json", "b.npy", "c.json", "c.npy",

@@ -169,9 +169,25 @@ def test_other_video_suffixes_are_found(videos, tmp_path):
     assert len(clips((tmp_path / "index.html").read_text())) == 5
 
 
+def test_videos_are_found_as_everywhere(videos, tmp_path):
+    """A suffix in capitals, none at all, and two of one name in folders of their own."""
+    places = {"v0": "v0.MP4", "v1": "v1", "x/v2": "x/v2.m4v", "y/v2": "y/v2.mpg", "v3": "v3.mp4", "v4": "y/v4.mp4"}
+    for video_id, place in places.items():
+        (tmp_path / "videos" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / place).symlink_to(videos / f"{video_id.removeprefix('x/').removeprefix('y/')}.mp4")
+    found = [clip(number, video_id=video_id) for number, video_id in enumerate(places)]
+    write_page(
+        tmp_path / "index.html",
+        title="Found",
+        result=result(example(0, found=found)),
+        videos=tmp_path / "videos",
+    )
+    assert len(clips((tmp_path / "index.html").read_text())) == len(places)
+
+
 def test_a_missing_video_is_named_and_nothing_is_written(videos, tmp_path):
     astray = example(6, right=clip(6, video_id="nowhere"))
-    with pytest.raises(ValueError, match=r"no video 'nowhere' with \.mp4 or .*\.mkv"):
+    with pytest.raises(ValueError, match=rf"no video 'nowhere' in {videos}"):
         write_page(tmp_path / "index.html", title="Found", result=result(astray), videos=videos)
     assert list(tmp_path.iterdir()) == []
 
