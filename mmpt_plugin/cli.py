@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand on either side of the options, which argparse alone does not allow."""
+    """Overrides, and videos, may be on either side of the options, which argparse alone does not allow."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     if arguments.command == "launch":
@@ -54,10 +54,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.words = as_command([word for word in rest if word not in arguments.for_profile])
         arguments.launched = parse(arguments.words)
         return arguments
-    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+    listed = next((key for key in ("overrides", "videos") if isinstance(getattr(arguments, key, None), list)), None)
+    if rest and (listed is None or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        arguments.overrides += rest
+        vars(arguments)[listed] += map(Path, rest) if listed == "videos" else rest
     return arguments
 
 
@@ -377,7 +378,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
     if bool(arguments.videos) == bool(arguments.text):
         raise ValueError("give either videos or --text FILE")
     model = load_model(arguments)
-    if arguments.videos and model.encoder is None:
+    if arguments.videos and model.encoder is None and not model.takes_frames:
         raise ValueError("videos need --encoder, what made the features the model was trained on (see mmpt list)")
     if arguments.text:
         print(write_text_vectors(model, arguments.text, arguments.out))

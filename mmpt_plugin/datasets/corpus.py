@@ -55,7 +55,7 @@ class CorpusConfig:
     features: str | None = None
     """A folder of `{video_id}.npy`, one row a second."""
     videos: str | None = None
-    """A folder of video files, or of frames that `mmpt extract --encoder frames` kept."""
+    """A folder of video files, or of frames that `mmpt cache-frames` kept."""
     frames: FramesConfig | None = None
     """Read frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}; None reads `features`."""
     tokenizer: str

@@ -69,7 +69,7 @@ def find_videos(folder: Path) -> VideoList:
 
     A file is a video by its suffix (then one that can't be decoded fails where it is read) or, without a suffix that
     is known, if it can be decoded. Its id is its name without suffix, or where several files have that name, its path
-    below the folder without suffix: `a/clip` and `b/clip`.
+    below the folder without suffix: `a/clip` and `b/clip`. Files that differ in nothing else keep their suffix.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder of videos at {folder}")
@@ -126,16 +126,14 @@ def left_out_summary(left_out: Mapping[str, str]) -> str:
 
 
 def ids_of(files: Sequence[Path], root: Path) -> tuple[str, ...]:
-    """An id for each of these files below `root`."""
-    names = [without_suffix(path.name) for path in files]
-    number = Counter(names)
-    ids: dict[str, Path] = {}
-    for name, path in zip(names, files, strict=True):
-        video_id = name if number[name] == 1 else without_suffix(path.relative_to(root).as_posix())
-        if video_id in ids:
-            raise ValueError(f"{ids[video_id]} and {path} are both video '{video_id}': rename or move one of them")
-        ids[video_id] = path
-    return tuple(ids)
+    """An id for each of these files below `root`: the shortest of its name and its path, without suffix and with it,
+    that no other of them has."""
+    below = [path.relative_to(root).as_posix() for path in files]
+    possible = [
+        (without_suffix(path.name), without_suffix(name), name) for path, name in zip(files, below, strict=True)
+    ]
+    number = Counter(choice for choices in possible for choice in dict.fromkeys(choices))
+    return tuple(next((choice for choice in choices if number[choice] == 1), choices[-1]) for choices in possible)
 
 
 class VideoFolder:

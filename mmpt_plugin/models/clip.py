@@ -195,9 +195,13 @@ class ClipModel(PretrainedEmbedder):
         """
         if encoder is not None or self.encoder is not None:
             return super().embed_videos(paths, encoder, truncate=truncate, batch_size=batch_size)
+        self.check_whole_videos(truncate=truncate)
+        return self.embed_frames(read_ahead(self.read_frames, path_list(paths)), batch_size=batch_size)
+
+    @staticmethod
+    def check_whole_videos(*, truncate: bool) -> None:
         if truncate:
             raise ValueError("frames are spread over whole videos: truncate is for models of features, a row a second")
-        return self.embed_frames(read_ahead(self.read_frames, path_list(paths)), batch_size=batch_size)
 
     def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
         """What `embed_videos` reads of a video file."""

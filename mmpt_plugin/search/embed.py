@@ -1,16 +1,19 @@
 """Files of vectors: a safetensors file with `vectors` (N, D) float32, and in its metadata what each row is of."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.extract import ExtractReport, extract, list_videos
-from mmpt_plugin.features.files import read_features
-from mmpt_plugin.models import Embedder
+from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features.files import feature_file, read_features
+from mmpt_plugin.features.video_folder import VideoList, list_videos
+from mmpt_plugin.features.workers import ExtractReport
+from mmpt_plugin.models import ClipModel, Embedder
+from mmpt_plugin.models.embedding import build_encoder, read_ahead
 
 
 def write_video_vectors(
@@ -23,17 +26,55 @@ def write_video_vectors(
 ) -> ExtractReport:
     """`out` with a row for each video that can be decoded, and `videos`, their files, in its metadata.
 
-    Features are made by the model's own encoder, and kept in a folder beside `out` to be used again. The report names
-    the videos that failed.
+    A model of features has its encoder make them, which are kept in a folder next to `out` to be used again; a model of
+    frames reads the files itself. With `truncate` no more than max_video_len seconds of a video are read. The report
+    names the videos that failed.
     """
+    folder = out.with_name(f"{out.stem}_features")
+    listed = list_videos(videos, out=folder)
+    if isinstance(model, ClipModel) and model.encoder is None:
+        return write_frame_vectors(model, listed, out, num_threads=num_workers, truncate=truncate)
     if model.encoder is None:
         raise ValueError("this model came without an encoder, see VideoCLIP.from_pretrained")
-    folder = out.with_name(f"{out.stem}_features")
-    report = extract(videos, folder, encoder=model.encoder, num_workers=num_workers, allow_missing=True)
-    files = [path for path in list_videos(videos) if str(path) not in report.failed]
-    if files:
-        rows = (read_features(folder / f"{path.stem}.npy") for path in files)
-        write_vectors(out, model.embed_features(rows, truncate=truncate), "videos", [str(path) for path in files])
+    encoder = build_encoder(model.encoder)
+    model.check_encoder(encoder)
+    max_seconds = model.config.max_video_len if truncate else None
+    report = extract(
+        listed, folder, encoder=model.encoder, num_workers=num_workers, allow_missing=True, max_seconds=max_seconds
+    )
+    done = {video_id: path for video_id, path in listed.items() if str(path) not in report.failed}
+    if done:
+        rows = (read_features(feature_file(folder, video_id)) for video_id in done)
+        write_vectors(out, model.embed_features(rows, truncate=truncate), "videos", list(map(str, done.values())))
+    return report
+
+
+def write_frame_vectors(
+    model: ClipModel, videos: VideoList, out: Path, *, num_threads: int, truncate: bool
+) -> ExtractReport:
+    """`write_video_vectors` of a model that reads frames of the files."""
+    model.check_whole_videos(truncate=truncate)
+    report = ExtractReport(left_out=dict(videos.left_out))
+    done: list[str] = []
+
+    def read(path: Path) -> Tensor | ValueError:
+        try:
+            return model.read_frames(path)
+        except ValueError as error:
+            return error
+
+    def readable() -> Iterator[Tensor]:
+        for path, frames in zip(videos, read_ahead(read, videos, num_threads=num_threads), strict=True):
+            if isinstance(frames, ValueError):
+                report.failed[str(path)] = str(frames)
+            else:
+                done.append(str(path))
+                yield frames
+
+    vectors = model.embed_frames(readable())
+    report.done = len(done)
+    if done:
+        write_vectors(out, vectors, "videos", done)
     return report
 
 
