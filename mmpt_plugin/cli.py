@@ -54,8 +54,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.words = as_command([word for word in rest if word not in arguments.for_profile])
         arguments.launched = parse(arguments.words)
         return arguments
-    listed = next((key for key in ("overrides", "videos") if isinstance(getattr(arguments, key, None), list)), None)
-    if rest and (listed is None or any(word.startswith("-") for word in rest)):
+    listed = next((key for key in ("overrides", "videos") if isinstance(getattr(arguments, key, None), list)), "")
+    if rest and (not listed or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         vars(arguments)[listed] += map(Path, rest) if listed == "videos" else rest

@@ -1,6 +1,7 @@
 """Losses: what a model makes of a batch -> a scalar."""
 
 from mmpt_plugin.criterions.candidates import MILNCE, BestFitNCE, CandidateNCEConfig
+from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.criterions.frame_cross_entropy import FrameCrossEntropy, FrameCrossEntropyConfig
 from mmpt_plugin.criterions.nce import NCE, NCEConfig
 from mmpt_plugin.criterions.sigmoid import Sigmoid, SigmoidConfig
@@ -11,6 +12,7 @@ __all__ = [
     "NCE",
     "BestFitNCE",
     "CandidateNCEConfig",
+    "Criterion",
     "FrameCrossEntropy",
     "FrameCrossEntropyConfig",
     "NCEConfig",
