@@ -1,11 +1,16 @@
 """Rank, world size, and gathers, one of which carries gradients; all of them no-ops in one process."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -44,6 +49,33 @@ def from_previous_rank(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     """
     received: Tensor = _FromPreviousRank.apply(tensor)  # type: ignore[no-untyped-call]
     return received
+
+
+def from_rank_0(make: Callable[[], T]) -> T:
+    """What `make` gives on rank 0, which alone calls it; ValueError on all ranks where it raises one."""
+    if world_size() == 1:
+        return make()
+    box: list[Any] = [None]
+    if rank() == 0:
+        try:
+            box = [make()]
+        except ValueError as error:
+            box = [error]
+    dist.broadcast_object_list(box, src=0)
+    if isinstance(box[0], ValueError):
+        raise box[0]
+    made: T = box[0]
+    return made
+
+
+def check_equal_rows(tensor: Float[Tensor, "B D"]) -> None:
+    """ValueError on all ranks where they hold unequal numbers of rows, which the gathers below would abort on."""
+    if world_size() == 1:
+        return
+    mine = torch.tensor([len(tensor)], device=tensor.device)
+    counts = [int(count) for count in gather_ids(mine)]
+    if len(set(counts)) > 1:
+        raise ValueError(f"the ranks hold {counts} pairs: every rank's batch must have equally many")
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
-from mmpt_plugin.distributed import all_gather, gather_ids
+from mmpt_plugin.distributed import gather_ids
 from mmpt_plugin.registry import register_criterion
 
 
@@ -40,8 +40,8 @@ class CandidateNCE(SimilarityCriterion):
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """A mean over this rank's texts, and the share of them one of whose candidates beats every clip of the other
         videos."""
-        scores = self.scale() * text @ all_gather(video).T  # (B, N)
-        candidates = video_ids[:, None] == gather_ids(video_ids)
+        scores = self.scale() * text @ self.all_pairs(video).T  # (B, N)
+        candidates = video_ids[:, None] == (gather_ids(video_ids) if self.num_ranks > 1 else video_ids)
         loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
         best = scores.detach().masked_fill(~candidates, -torch.inf).amax(dim=1)
         other = scores.detach().masked_fill(candidates, -torch.inf).amax(dim=1)

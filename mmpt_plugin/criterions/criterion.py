@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt_plugin.distributed import all_gather, check_equal_rows, world_size
+
 
 class Criterion(nn.Module):
     """A loss on what a model makes of a batch, computed in float32 or wider, under autocast too.
 
-    Learned numbers have shape (1,), since data-parallel wrappers slice parameters.
+    In training the batch is that of all ranks. In eval mode each rank's is its own: a validation loss does not depend
+    on the number of ranks. Learned numbers have shape (1,), since data-parallel wrappers slice parameters.
     """
 
     batch_fields: tuple[str, ...] = ()
@@ -25,8 +28,19 @@ class Criterion(nn.Module):
 
     def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss, and what to log with it."""
+        if self.num_ranks > 1:
+            check_equal_rows(outputs[0])
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.compute(*map(full_precision, outputs), **named)
+
+    @property
+    def num_ranks(self) -> int:
+        """Over whose pairs the loss is."""
+        return world_size() if self.training else 1
+
+    def all_pairs(self, rows: Tensor) -> Tensor:
+        """The rows of all these ranks."""
+        return all_gather(rows) if self.num_ranks > 1 else rows
 
     @abstractmethod
     def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:

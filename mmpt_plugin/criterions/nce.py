@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
-from mmpt_plugin.distributed import all_gather, rank
+from mmpt_plugin.distributed import rank
 from mmpt_plugin.registry import register_criterion
 
 
@@ -53,11 +53,12 @@ class NCE(SimilarityCriterion):
         if video.shape[1] % self.config.parts:
             raise ValueError(f"criterion.parts is {self.config.parts}, of vectors of width {video.shape[1]}")
         pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
-        target = torch.arange(len(video), device=video.device) + rank() * len(video)
+        first = rank() * len(video) if self.num_ranks > 1 else 0
+        target = torch.arange(first, first + len(video), device=video.device)
         scale = self.config.parts * self.scale()
         scores = {
-            "text_to_video": [scale * text @ all_gather(video).T for video, text in pairs],  # (B, N) a part
-            "video_to_text": [scale * video @ all_gather(text).T for video, text in pairs],
+            "text_to_video": [scale * text @ self.all_pairs(video).T for video, text in pairs],  # (B, N) a part
+            "video_to_text": [scale * video @ self.all_pairs(text).T for video, text in pairs],
         }
         wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
         loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum() / self.config.parts

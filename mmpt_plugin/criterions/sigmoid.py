@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmpt_plugin.criterions.criterion import Criterion
-from mmpt_plugin.distributed import from_previous_rank, world_size
+from mmpt_plugin.distributed import from_previous_rank
 from mmpt_plugin.registry import register_criterion
 
 
@@ -60,7 +60,7 @@ class Sigmoid(Criterion):
         loss = video.new_zeros(())
         best_other = video.new_full((len(video),), -torch.inf)
         own = (video * text).sum(dim=1).detach()
-        for step in range(world_size()):
+        for step in range(self.num_ranks):
             text = from_previous_rank(text) if step else text
             for begin in range(0, len(text), self.config.texts_at_once):
                 some = slice(begin, begin + self.config.texts_at_once)

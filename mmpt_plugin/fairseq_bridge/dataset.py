@@ -21,10 +21,17 @@ class ClusterDataset(FairseqDataset):
         self.dataset = dataset
         self.clusters: list[Cluster] = []
         self.batches_multiple_of = 1
+        self.fill = True
 
-    def plan(self, clusters: Int[np.ndarray, "C K"], *, seed: int, epoch: int, num_shards: int) -> None:
-        """From now on batches are made of these videos; every rank must plan the same."""
+    def plan(
+        self, clusters: Int[np.ndarray, "C K"], *, seed: int, epoch: int, num_shards: int, fill: bool = True
+    ) -> None:
+        """From now on batches are made of these videos; every rank must plan the same.
+
+        `fill` is for training; a validation counts every cluster once, whatever the number of ranks.
+        """
         self.batches_multiple_of = num_shards
+        self.fill = fill
         rows = enumerate(clusters.tolist())
         self.clusters = [Cluster(seed, epoch, number, tuple(videos)) for number, videos in rows]
 
@@ -52,12 +59,12 @@ class ClusterDataset(FairseqDataset):
     ) -> list[list[Cluster]]:
         """Batches of `--batch-size` clusters, in the sampler's order.
 
-        Every rank must get equally many full ones, since the loss is over the pairs of all ranks: clusters from
-        the epoch's beginning, their clips drawn anew, fill up the last round. (fairseq's own batching would drop
+        In training every rank must get equally many full ones, since the loss is over the pairs of all ranks: clusters
+        from the epoch's beginning, their clips drawn again, fill up the last round. (fairseq's own batching would drop
         the last cluster of an epoch where batches hold one.)
         """
         size = max_sentences or 1
-        fill = -len(self.clusters) % (size * self.batches_multiple_of)
+        fill = -len(self.clusters) % (size * self.batches_multiple_of) if self.fill else 0
         whole = [*self.clusters]
         for number in range(fill):
             whole.append(self.clusters[number % len(self.clusters)]._replace(number=len(whole)))

@@ -40,6 +40,22 @@ def check_settings(project: Mapping[str, Any]) -> None:
         )
 
 
+def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:
+    """ValueError where starting the run again would load checkpoint.restore_file again, and lose what it has trained.
+
+    Jobs (`requeued`) are started again as they are; in other runs it matters once there is a checkpoint.
+    """
+    section = project["checkpoint"]
+    restored = section.get("restore_file") or LAST
+    if restored == LAST or not (requeued or (Path(section["save_dir"]) / LAST).exists()):
+        return
+    raise ValueError(
+        f"checkpoint.restore_file={restored} is loaded at every start, so a run that is started again loses what it "
+        "has trained. To start from its weights, use checkpoint.finetune_from_model; to continue its run, copy it to "
+        f"{section['save_dir']}/{LAST}"
+    )
+
+
 def differences(before: Settings, now: Settings) -> Iterator[str]:
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not BOOKKEEPING.match(key):

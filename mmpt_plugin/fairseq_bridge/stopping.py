@@ -60,8 +60,13 @@ def stops_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stops_at_step_boundaries() -> Iterator[None]:
-    """Within, fairseq's training loop saves and ends once `stop` is agreed."""
-    original = fairseq_cli.train.validate_and_save
+    """Within, fairseq's training loop saves and ends once `stop` is agreed, and saves before each validation, which may
+    take longer than there is time."""
+    original, original_validate = fairseq_cli.train.validate_and_save, fairseq_cli.train.validate
+
+    def validate(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: list[str]) -> Any:
+        checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+        return original_validate(cfg, trainer, task, epoch_itr, subsets)
 
     def validate_and_save(
         cfg: Any, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: Any, end_of_epoch: bool
@@ -74,8 +79,8 @@ def stops_at_step_boundaries() -> Iterator[None]:
         checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
         return (original(*arguments)[0] if end_of_epoch else [None]), True
 
-    fairseq_cli.train.validate_and_save = validate_and_save
+    fairseq_cli.train.validate_and_save, fairseq_cli.train.validate = validate_and_save, validate
     try:
         yield
     finally:
-        fairseq_cli.train.validate_and_save = original
+        fairseq_cli.train.validate_and_save, fairseq_cli.train.validate = original, original_validate

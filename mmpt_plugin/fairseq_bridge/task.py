@@ -12,11 +12,12 @@ from fairseq.tasks import FairseqTask, register_task
 from jaxtyping import Int
 from omegaconf import II, open_dict
 
-from mmpt_plugin.distributed import rank, world_size
+from mmpt_plugin.distributed import from_rank_0, rank, world_size
 from mmpt_plugin.fairseq_bridge import stopping
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass, flow
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
+from mmpt_plugin.fairseq_bridge.resuming import LAST
 from mmpt_plugin.fairseq_bridge.schedule import fit_schedule, total_updates
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import Entry
@@ -52,6 +53,10 @@ class FairseqTaskAdapter(FairseqTask):
         self.measured: tuple[int, dict[str, float]] = (-1, {})
         self.samplers: dict[int, Any] = {}
         self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
+        # fairseq's own count of updates does not tell: on weights to fine-tune it is that of their pre-training.
+        self.resumes: bool = from_rank_0(lambda: (Path(config.save_dir) / LAST).exists())
+        if hasattr(self.task, "train_split"):
+            self.task.train_split = config.train_subset
 
     def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
         self.model = super().build_model(config, from_checkpoint)
@@ -99,7 +104,8 @@ class FairseqTaskAdapter(FairseqTask):
         """fairseq asks before every epoch, once the weights are those that the epoch starts from."""
         epoch, num_shards = kwargs.get("epoch", 1), kwargs.get("num_shards", 1)
         clusters = self._clusters(dataset, epoch)
-        dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards)
+        training = dataset is self.datasets.get(self.cfg.train_subset)
+        dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards, fill=training)
         iterator = super().get_batch_iterator(dataset, **kwargs)
         iterator.__class__ = ClusterIterator  # fairseq names the class where it makes one
         # The sampler's order is random already, and the same for any number of processes.
@@ -139,13 +145,21 @@ class FairseqTaskAdapter(FairseqTask):
         if clusters is not None and (planned_epoch == epoch or 0 < self.cfg.max_epoch < epoch):
             return clusters
         training = dataset is self.datasets.get(self.cfg.train_subset)
-        run = {"epoch": epoch, "seed": self.cfg.seed, "num_videos": len(dataset.dataset)}
+        if training and 0 < self.cfg.max_epoch < epoch:
+            return np.zeros((1, 1), dtype=np.int64)  # of a finished run that is started again: nothing is drawn for it
+        run = {
+            "epoch": epoch,
+            "seed": self.cfg.seed,
+            "num_videos": len(dataset.dataset),
+            "sampler": flow(getattr(self.task.config, "sampler", {})),
+        }
         path = Path(self.cfg.save_dir) / "clusters.safetensors"
-        saved = read_clusters(path, run, num_updates=self.model.num_updates) if training else None
+        # What rank 0 finds counts for all: another rank may not see the file.
+        saved = from_rank_0(lambda: read_clusters(path, run) if training and self.resumes else None)
         clusters = saved if saved is not None else self._new_clusters(dataset, epoch)
         self.planned[id(dataset)] = (epoch, clusters)
         if training and saved is None and rank() == 0:
-            write_clusters(path, clusters, run, num_updates=self.model.num_updates)
+            write_clusters(path, clusters, run)
         return clusters
 
     def _new_clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:

@@ -23,7 +23,7 @@ from mmpt_plugin import registry
 from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
-from mmpt_plugin.fairseq_bridge.run_folder import check_settings, finished, write_project
+from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings, finished, write_project
 from mmpt_plugin.fairseq_bridge.stopping import STOP_SIGNALS, stop, stops_at_step_boundaries, stops_on_signals
 from mmpt_plugin.registry import unknown
 from mmpt_plugin.signals import on_signals
@@ -74,6 +74,7 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
     config = fairseq_config(project)
     if not resume:
         check_settings(project)
+    check_restart(project, requeued=False)
     save_dir = Path(config.checkpoint.save_dir)
     mend_last_checkpoint(save_dir)
     limits = {key: int(config.optimization[key] or 0) for key in ("max_epoch", "max_update")}

@@ -79,13 +79,14 @@ def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
 def check(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
     """ValueError for what a compute node would find out after hours in the queue."""
     try:
-        from mmpt_plugin.fairseq_bridge.run_folder import check_settings
+        from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings
         from mmpt_plugin.fairseq_bridge.train import fairseq_config
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs fairseq, see README ({error})") from error
     fairseq_config(project)
     if not resume:
         check_settings(project)
+    check_restart(project, requeued=True)
     if profile.compute_capability and project["common"].get("bf16"):
         major, minor = map(int, profile.compute_capability.split("."))
         if problem := bf16_problem((major, minor)):

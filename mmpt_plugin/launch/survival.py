@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from submitit import JobEnvironment
@@ -145,15 +146,31 @@ def note_start(folder: Path, env: JobEnvironment) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint_mtime_ns": last.stat().st_mtime_ns if last.exists() else None,
     }
-    earlier = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    earlier = list(read_starts(path)) if path.exists() else []
     with path.open("a") as file:
-        file.write(json.dumps(start) + "\n")
+        file.write("\n" * (not ends_with_line(path)) + json.dumps(start) + "\n")
     latest = [(e["job"], e["checkpoint_mtime_ns"]) for e in earlier[-STARTS_WITHOUT_PROGRESS:]]
     if latest == [(start["job"], start["checkpoint_mtime_ns"])] * STARTS_WITHOUT_PROGRESS:
         raise RuntimeError(
             f"{STARTS_WITHOUT_PROGRESS} starts in a row have written no checkpoint to {folder}; their logs are in "
             f"{env.paths.folder}"
         )
+
+
+def read_starts(path: Path) -> Iterator[dict[str, Any]]:
+    """The starts that were noted; a line that a kill or a full disk has torn is left out, with a warning."""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            start = json.loads(line)
+            yield {key: start[key] for key in ("job", "checkpoint_mtime_ns")}
+        except (ValueError, KeyError, TypeError):
+            if line.strip():
+                logger.warning("%s:%d is not a whole line, and left out", path, number)
+
+
+def ends_with_line(path: Path) -> bool:
+    content = path.read_bytes()[-1:] if path.exists() else b""
+    return content in (b"", b"\n")
 
 
 def starts_before() -> int:

@@ -98,7 +98,9 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
 
     def _encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         states = self(input_ids=ids, attention_mask=mask).last_hidden_state
-        return masked_mean(states[:, 1:], mask[:, 1:])
+        counted = mask & (torch.arange(mask.shape[1], device=mask.device) > 0)
+        counted[:, 0] |= ~counted.any(dim=1)  # a text of one token is that token
+        return masked_mean(states, counted)
 
 
 def masked_mean(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B D"]:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
 from mmpt_plugin.registry import register_sampler
@@ -68,6 +68,7 @@ class RetrievalAugmented:
         """
         config = self.config
         vectors = embed(gather=not config.sharded)
+        check_finite(vectors, epoch)
         index = build_index(vectors, k=config.clusters_from, metric=config.metric, recall=config.recall, seed=epoch)
         neighbours = SharedVectors(index) if config.sharded else SharedQueries(index)
         draw = covering_clusters if config.cover else random_clusters
@@ -77,6 +78,16 @@ class RetrievalAugmented:
             "epoch %d: %d clusters of %d videos show %s", epoch, *clusters.shape, coverage(clusters, self.num_videos)
         )
         return clusters
+
+
+def check_finite(vectors: Float[np.ndarray, "V D"], epoch: int) -> None:
+    """By one sum a video, which is finite if all its numbers are: a mask of them all might not fit into memory."""
+    wrong = np.flatnonzero(~np.isfinite(vectors.sum(axis=1, dtype=np.float32)))
+    if len(wrong):
+        raise ValueError(
+            f"the embeddings of {len(wrong)} of {len(vectors)} videos are not finite before epoch {epoch}, of video "
+            f"{wrong[0]} first: training has diverged, or their features hold NaN"
+        )
 
 
 def random_clusters(

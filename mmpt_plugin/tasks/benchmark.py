@@ -16,6 +16,7 @@ from torch import Tensor
 from mmpt_plugin import registry
 from mmpt_plugin.clips.batch import pad_video
 from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.distributed import world_size
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 
 T = TypeVar("T")
@@ -112,11 +113,12 @@ def on_all_gpus(
 ) -> Iterator[Tensor]:
     """`encode(model, group)` of every group, in order, float32 on the CPU.
 
-    Where there are several GPUs, and the model is on one, each has a copy of it and takes the next group. `groups` may
-    be larger than memory: as many as there are GPUs are read at a time.
+    Where there are several GPUs, and the model is on one, each has a copy of it and takes the next group; but under
+    torch.distributed, where each GPU has a process, the model's alone is used. `groups` may be larger than memory: as
+    many as there are GPUs are read at a time.
     """
     if devices is None:
-        count = torch.cuda.device_count() if device_of(model).type == "cuda" else 0
+        count = torch.cuda.device_count() if device_of(model).type == "cuda" and world_size() == 1 else 0
         devices = [torch.device("cuda", number) for number in range(count)] or [device_of(model)]
     copies = [model if device == device_of(model) else copy.deepcopy(model).to(device) for device in devices]
 

@@ -29,7 +29,7 @@ class FineTuning(VideoTextPretraining):
     def dataset(self, split: str) -> Any:
         """A validation split brings the benchmark with it: what is wrong with it is said before training."""
         dataset = super().dataset(split)
-        if split != "train":
+        if split != self.train_split:
             self._build_benchmark()
         return dataset
 

@@ -18,7 +18,6 @@ from mmpt_plugin.registry import register_task
 
 EMBEDDING_CHUNK = 32  # videos whose clips are embedded at a time
 GATHERED_CHUNKS = 32  # chunks of each rank that are gathered at a time
-TRAINING = "split 'train'"
 
 
 @dataclass(kw_only=True)
@@ -48,6 +47,8 @@ class VideoTextPretraining:
 
     def __init__(self, config: VideoTextPretrainingConfig) -> None:
         self.config = config
+        self.train_split = "train"
+        """Which split is trained on; the others are validated on."""
         self.video_ids: dict[str, Sequence[str]] = {}
 
     def dataset(self, split: str) -> Any:
@@ -62,19 +63,20 @@ class VideoTextPretraining:
         if video_ids is None:
             return
         self.video_ids[name] = video_ids
-        training = self.video_ids.get(TRAINING, ())
-        for other in [key for key in self.video_ids if key != TRAINING and name in (key, TRAINING)]:
+        trained = f"split '{self.train_split}'"
+        training = self.video_ids.get(trained, ())
+        for other in [key for key in self.video_ids if key != trained and name in (key, trained)]:
             validation = set(self.video_ids[other])
             if both := sorted(validation.intersection(training)):
                 raise ValueError(
-                    f"{other} has {len(both)} of its {len(validation)} videos in common with {TRAINING}, such as "
+                    f"{other} has {len(both)} of its {len(validation)} videos in common with {trained}, such as "
                     f"{', '.join(both[:5])}: validate on others, or not at all (dataset.disable_validation=true)"
                 )
 
     def sampler(self, dataset: Any, *, split: str, seed: int) -> Any:
         """The sampler of the training split; other splits are taken in uniform batches of the same size."""
         config: Mapping[str, Any] = self.config.sampler
-        if split != "train":
+        if split != self.train_split:
             size = min(config.get("videos_per_batch", 32), len(dataset))
             config = {"_name": "uniform", "videos_per_batch": size}
         return registry.samplers.build(config, num_videos=len(dataset), seed=seed)

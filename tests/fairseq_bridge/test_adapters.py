@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -111,22 +112,59 @@ def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monk
     assert task.means.counts.sum() == 0  # validation is no training
 
 
-@pytest.mark.parametrize(("before", "steps", "after", "shown"), [(2, 1, 1, 2), (1, 3, 2, 2), (4, 0, 1, 0)])
-def test_an_epoch_goes_on_with_other_processes(task, caplog, before, steps, after, shown):
-    """Of 4 batches, `before` processes took `steps` each; where they make no whole step of `after`, one comes again."""
-    options = {"epoch": 2, "seed": 1, "max_sentences": 1}
-    stopped = task.get_batch_iterator(task.dataset("train"), num_shards=before, **options)
+@pytest.mark.parametrize(
+    ("before", "steps", "after", "shown"),
+    [
+        ((2, 1), 1, (1, 1), 2),
+        ((1, 1), 3, (2, 1), 2),
+        ((4, 1), 0, (1, 1), 0),
+        ((1, 1), 2, (1, 2), 2),  # the same clusters in larger batches
+        ((1, 2), 1, (2, 1), 2),
+        ((2, 1), 1, (1, 2), 2),  # as many at a time: nothing changes
+        ((1, 1), 1, (1, 4), 0),
+    ],
+)
+def test_an_epoch_goes_on_with_other_processes_and_batches(task, caplog, before, steps, after, shown):
+    """Of 4 clusters, `before` processes took batches of so many `steps` times; where what they took makes no whole step
+    of `after`, it comes again."""
+
+    def iterator(layout, rank=0):
+        return task.get_batch_iterator(
+            task.dataset("train"), num_shards=layout[0], shard_id=rank, max_sentences=layout[1], epoch=2, seed=1
+        )
+
+    stopped = iterator(before)
     epoch = stopped.next_epoch_itr(shuffle=True)
     for _ in range(steps):
         next(epoch)
     state = stopped.state_dict()
     ranks = []
-    for rank in range(after):
-        resumed = task.get_batch_iterator(task.dataset("train"), num_shards=after, shard_id=rank, **options)
+    for rank in range(after[0]):
+        resumed = iterator(after, rank)
         resumed.load_state_dict(state)
-        ranks.append([videos(batch) for batch in resumed.next_epoch_itr(shuffle=True)])
-    assert [batch for step in zip(*ranks, strict=True) for batch in step] == planned(task)[shown:]
-    assert f"resumed on {after} processes instead of {before}" in caplog.text
+        ranks.append([batch["video_ids"][::2].tolist() for batch in resumed.next_epoch_itr(shuffle=True)])
+    in_order = [video for step in zip(*ranks, strict=True) for batch in step for video in batch]
+    assert in_order == [video for cluster in planned(task)[shown:] for video in cluster]
+    at_once = [ranks * batch for ranks, batch in (before, after)]
+    told = f"resumed with {at_once[1]} clusters in a batch of all processes instead of {at_once[0]}" in caplog.text
+    assert told == (at_once[0] != at_once[1])
+
+
+def test_a_checkpoint_of_before_clusters_were_counted_resumes(task):
+    state = {"version": 2, "epoch": 2, "iterations_in_epoch": 1, "shuffle": False, "num_shards": 2}
+    resumed = task.get_batch_iterator(task.dataset("train"), epoch=2, seed=1, max_sentences=1)
+    resumed.load_state_dict(state)
+    assert [videos(batch) for batch in resumed.next_epoch_itr(shuffle=True)] == planned(task)[2:]
+
+
+def test_a_validation_shows_every_cluster_once_on_any_number_of_processes(task):
+    """Training fills up the last round, a validation must not count a cluster twice."""
+    dataset = task.dataset("train")
+    dataset.plan(np.arange(9).reshape(3, 3), seed=1, epoch=1, num_shards=2, fill=False)
+    assert [len(batch) for batch in dataset.batch_by_size(None, max_sentences=1)] == [1, 1, 1]
+    assert [len(batch) for batch in dataset.batch_by_size(None, max_sentences=2)] == [2, 1]
+    dataset.plan(np.arange(9).reshape(3, 3), seed=1, epoch=1, num_shards=2)
+    assert [len(batch) for batch in dataset.batch_by_size(None, max_sentences=1)] == [1, 1, 1, 1]
 
 
 def test_the_epochs_log_says_how_many_videos_it_shows(task):

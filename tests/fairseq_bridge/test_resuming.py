@@ -13,7 +13,9 @@ pytestmark = pytest.mark.fairseq
 
 
 def write(path, number, *, age):
-    torch.save({"number": number, "weights": torch.arange(1000)}, path)
+    """A checkpoint of `number` updates, as far as it is read here, of a file that is `age` seconds old."""
+    history = [{"num_updates": number}]
+    torch.save({"number": number, "optimizer_history": history, "weights": torch.arange(1000)}, path)
     os.utime(path, (1000 - age, 1000 - age))
 
 
@@ -43,13 +45,35 @@ def test_a_damaged_one_is_set_aside_for_the_newest_whole_one(tmp_path, how):
     assert (tmp_path / "checkpoint_last.damaged").exists()
 
 
-def test_a_newer_one_that_was_never_copied_counts(tmp_path):
-    write(tmp_path / "checkpoint_last.pt", 1, age=9)
+def test_a_deliberate_step_back_is_kept(tmp_path):
+    """Somebody has put an earlier checkpoint in the place of the last one."""
+    write(tmp_path / "checkpoint_last.pt", 3, age=9)
     write(tmp_path / "checkpoint_2_40.pt", 40, age=2)
     mend_last_checkpoint(tmp_path)
-    assert number(tmp_path) == 40
+    assert number(tmp_path) == 3
+
+
+@pytest.mark.parametrize("last", [None, b"cut short"])
+def test_the_most_updates_count_and_not_the_files_times(tmp_path, last):
+    """In a folder that was copied without times the earliest file may be the youngest."""
+    for updates, age in ((3000, 1), (5000, 9), (1000, 5)):
+        write(tmp_path / f"checkpoint_1_{updates}.pt", updates, age=age)
+    if last is not None:
+        (tmp_path / "checkpoint_last.pt").write_bytes(last)
+    mend_last_checkpoint(tmp_path)
+    assert number(tmp_path) == 5000
     (tmp_path / "checkpoint_last.pt").write_bytes(b"")
-    assert torch.load(tmp_path / "checkpoint_2_40.pt", weights_only=True)["number"] == 40, "a file of its own"
+    assert torch.load(tmp_path / "checkpoint_1_5000.pt", weights_only=True)["number"] == 5000, "a file of its own"
+
+
+def test_no_damaged_file_replaces_another(tmp_path):
+    for content in (b"one", b"two", b"three"):
+        (tmp_path / "checkpoint_last.pt").write_bytes(content)
+        assert mend_last_checkpoint(tmp_path) is None
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert kept == {
+        "checkpoint_last.damaged": b"one", "checkpoint_last.damaged2": b"two", "checkpoint_last.damaged3": b"three"
+    }  # fmt: skip
 
 
 def test_nothing_whole_is_nothing(tmp_path):

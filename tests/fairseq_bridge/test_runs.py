@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmpt_plugin.checkpoint import read_torch_file
-from tests.conftest import ROOT, TINY_MODEL, run
-
 pytest.importorskip("fairseq")
+
+from mmpt_plugin.checkpoint import read_torch_file
+from mmpt_plugin.fairseq_bridge.run_folder import check_restart
+from tests.conftest import ROOT, TINY_MODEL, run
 
 
 def words(kitchen, folder, *overrides, epochs=2):
@@ -151,6 +152,18 @@ def test_a_second_signal_ends_at_once():
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_a_file_that_every_start_would_load_again_is_refused(kitchen, trained, tmp_path):
+    """By a job always, since it may be requeued; by hand once there is something to lose."""
+    project = {"checkpoint": {"save_dir": str(tmp_path), "restore_file": str(trained / "checkpoint_last.pt")}}
+    with pytest.raises(ValueError, match="is loaded at every start.*use checkpoint.finetune_from_model"):
+        check_restart(project, requeued=True)
+    check_restart(project, requeued=False)
+    (tmp_path / "checkpoint_last.pt").touch()
+    with pytest.raises(ValueError, match="is loaded at every start"):
+        check_restart(project, requeued=False)
+    check_restart({"checkpoint": {"save_dir": str(tmp_path)}}, requeued=True)
 
 
 def test_a_model_to_start_from_that_is_not_named_is_asked_for(kitchen, tmp_path):

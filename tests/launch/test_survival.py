@@ -45,6 +45,18 @@ def test_a_run_that_is_launched_again_begins_to_count_anew(tmp_path, env, monkey
             note_start(tmp_path, env)
 
 
+def test_a_torn_line_stops_no_later_start(tmp_path, env, caplog):
+    """A kill in the middle of a write; the next start begins a line of its own."""
+    note_start(tmp_path, env)
+    path = tmp_path / "starts.jsonl"
+    path.write_text(path.read_text()[:-20])
+    for _ in range(STARTS_WITHOUT_PROGRESS):
+        note_start(tmp_path, env)
+    assert "starts.jsonl:1 is not a whole line" in caplog.text
+    with pytest.raises(RuntimeError, match="5 starts in a row"):
+        note_start(tmp_path, env)
+
+
 @pytest.mark.parametrize(
     ("error", "gone"),
     [
