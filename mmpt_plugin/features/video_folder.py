@@ -126,14 +126,17 @@ def left_out_summary(left_out: Mapping[str, str]) -> str:
 
 
 def ids_of(files: Sequence[Path], root: Path) -> tuple[str, ...]:
-    """An id for each of these files below `root`: the shortest of its name and its path, without suffix and with it,
-    that no other of them has."""
+    """An id for each of these files below `root`: its name without suffix, or where others have that name, its path
+    without suffix, or where even that is another's, its path."""
     below = [path.relative_to(root).as_posix() for path in files]
     possible = [
         (without_suffix(path.name), without_suffix(name), name) for path, name in zip(files, below, strict=True)
     ]
-    number = Counter(choice for choices in possible for choice in dict.fromkeys(choices))
-    return tuple(next((choice for choice in choices if number[choice] == 1), choices[-1]) for choices in possible)
+    number = [Counter(level) for level in zip(*possible, strict=True)]
+    return tuple(
+        next(choice for choice, counted in zip(choices, number, strict=True) if counted[choice] == 1)
+        for choices in possible
+    )
 
 
 class VideoFolder:
