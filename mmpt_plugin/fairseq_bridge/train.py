@@ -196,7 +196,10 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     groups = {group: dict(section or {}) for group, section in project.items()}
     if "sampler" in groups:
         groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
-    warmup_fraction = groups.get("lr_scheduler", {}).pop("warmup_fraction", None)
+    schedule = groups.get("lr_scheduler", {})
+    warmup_fraction = schedule.pop("warmup_fraction", None)
+    if schedule.get("_name") == "polynomial_decay" and schedule.get("total_num_update") is None:
+        schedule["total_num_update"] = 0  # until training ends; the flag must be given
     groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
     if cpu:
         for group, values in CPU.items():
