@@ -29,7 +29,7 @@ SHAPE = {
 
 
 def trainer(save_dir, dtype):
-    from fairseq import tasks
+    from fairseq import criterions, tasks
     from fairseq.trainer import Trainer
 
     given = RECORDED["hparams"]
@@ -61,7 +61,8 @@ def trainer(save_dir, dtype):
         GOLDEN / "videoclip_released_layout.pt", num_attention_heads=2, max_video_len=8
     )
     model.model.load_state_dict(released.state_dict())
-    made = Trainer(config, task, model.to(dtype), task.build_criterion(config.criterion))
+    criterion = criterions.build_criterion(config.criterion, task)  # the task would open its data here, and has none
+    made = Trainer(config, task, model.to(dtype), criterion)
     # The trainer takes its first update at a rate of 0; the recording, at the scheduler's first.
     made.optimizer.set_lr(RECORDED["log"][0]["lr_used"])
     return made
