@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from mmpt_plugin.criterions import MILNCE, NCE, BestFitNCE, CandidateNCEConfig, NCEConfig, Sigmoid, SigmoidConfig
+from mmpt_plugin.distributed import from_rank_0
 
 IDS = torch.tensor([7, 3, 7, 3, 3, 9])
 
@@ -159,6 +160,56 @@ def graded(name, video, text, ids, weights):
     loss = criterion(video @ weights[0], text @ weights[1], **named)
     loss.backward()
     return [loss.detach(), *(leaf.grad for leaf in [*weights, *criterion.parameters()])]
+
+
+def validating_rank(rank: int, world_size: int, folder: str) -> None:
+    """Each rank's own pairs in eval mode; then, in training, ranks with unequal numbers of them."""
+    os.environ.update(MASTER_ADDR="127.0.0.1")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    video, text = pairs()
+    losses = {}
+    for name, (cls, config) in CRITERIONS.items():
+        named = {"video_ids": IDS} if name != "sigmoid" else {}
+        losses[name] = cls(config).eval()(video, text, **named)
+    refused = {}
+    for name, (cls, config) in CRITERIONS.items():
+        rows = slice(0, 3 + rank)
+        named = {"video_ids": IDS[rows]} if name != "sigmoid" else {}
+        try:
+            cls(config)(video[rows], text[rows], **named)
+        except ValueError as error:
+            refused[name] = str(error)
+    calls = [0]
+
+    def read() -> int:
+        calls[0] += 1
+        return 7
+
+    def fail() -> int:
+        raise ValueError("damaged")
+
+    broadcast = from_rank_0(read)
+    try:
+        from_rank_0(fail)
+    except ValueError as error:
+        refused["rank 0"] = str(error)
+    torch.save({"losses": losses, "refused": refused, "got": broadcast, "calls": calls[0]}, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_a_validation_loss_is_each_ranks_own_and_unequal_ranks_are_named(tmp_path):
+    """Two ranks that validate the same pairs have the loss of one process: none of them is the other's negative."""
+    mp.spawn(validating_rank, args=(2, str(tmp_path)), nprocs=2)
+    video, text = pairs()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, (cls, config) in CRITERIONS.items():
+            named = {"video_ids": IDS} if name != "sigmoid" else {}
+            torch.testing.assert_close(found["losses"][name], cls(config).eval()(video, text, **named))
+            assert found["refused"][name] == "the ranks hold [3, 4] pairs: every rank's batch must have equally many"
+        assert found["refused"]["rank 0"] == "damaged"
+        assert (found["got"], found["calls"]) == (7, 1 - rank)  # rank 0 alone has read
 
 
 def one_rank(rank: int, world_size: int, folder: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 from mmpt_plugin import registry  # noqa: E402
 from mmpt_plugin.checkpoint import read_torch_file  # noqa: E402
 from mmpt_plugin.fairseq_bridge import install  # noqa: E402
+from mmpt_plugin.fairseq_bridge.stopping import stops_at_step_boundaries  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import component_dataclass, fairseq_config  # noqa: E402
+from mmpt_plugin.samplers import RetrievalAugmented  # noqa: E402
 from tests.conftest import TINY_MODEL  # noqa: E402
 
 install()
@@ -27,7 +30,7 @@ def task(kitchen, tmp_path):
     return set_up(kitchen, tmp_path)
 
 
-def set_up(kitchen, tmp_path, **options):
+def set_up(kitchen, tmp_path, *, train_subset="train", splits=None, sampler=None, **options):
     from fairseq import tasks
 
     config = fairseq_config(
@@ -36,12 +39,13 @@ def set_up(kitchen, tmp_path, **options):
                 "_name": "video_text_pretraining",
                 "dataset": {
                     "_name": "overlapped_clips",
-                    "splits": {"train": str(kitchen.shards)},
+                    "splits": splits or {"train": str(kitchen.shards)},
                     "pairs_per_video": 2,
                 },
                 **options,
             },
-            "sampler": {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
+            "sampler": sampler or {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
+            "dataset": {"train_subset": train_subset},
             "model": {"_name": "videoclip", **TINY_MODEL},
             "criterion": {"_name": "nce"},
             "optimization": {"max_epoch": 3},
@@ -50,7 +54,7 @@ def set_up(kitchen, tmp_path, **options):
     )
     made = tasks.setup_task(config.task)
     made.build_model(config.model)
-    made.load_dataset("train")
+    made.load_dataset(train_subset)
     return made
 
 
@@ -165,6 +169,79 @@ def test_a_validation_shows_every_cluster_once_on_any_number_of_processes(task):
     assert [len(batch) for batch in dataset.batch_by_size(None, max_sentences=2)] == [2, 1]
     dataset.plan(np.arange(9).reshape(3, 3), seed=1, epoch=1, num_shards=2)
     assert [len(batch) for batch in dataset.batch_by_size(None, max_sentences=1)] == [1, 1, 1, 1]
+
+
+def never(*_, **__):
+    pytest.fail("the videos are embedded")
+
+
+def test_a_resume_within_the_first_epoch_of_fine_tuning_keeps_its_clusters(kitchen, tmp_path, monkeypatch):
+    """fairseq leaves the pre-training's number of updates on the model: 5,000 of them, where the run has had 2."""
+    fresh = set_up(kitchen, tmp_path)
+    fresh.model.set_num_updates(5000)
+    first = batches(fresh, 1)
+    (tmp_path / "checkpoint_last.pt").touch()
+    resumed = set_up(kitchen, tmp_path)
+    resumed.model.set_num_updates(2)
+    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", never)
+    assert [videos(batch) for batch in batches(resumed, 1)] == [videos(batch) for batch in first]
+
+
+def test_a_run_that_starts_afresh_takes_no_clusters_that_are_lying_there(kitchen, tmp_path):
+    """Those of an earlier try that came to no checkpoint, with other weights."""
+    batches(set_up(kitchen, tmp_path), 1)
+    embedded = []
+    again = set_up(kitchen, tmp_path)
+    again.samplers = {key: spied(sampler, embedded) for key, sampler in again.samplers.items()}
+    batches(again, 1)
+    assert embedded == [1]
+
+
+def spied(sampler, calls):
+    """Notes the epochs that clusters are drawn for."""
+    original = sampler.clusters
+    sampler.clusters = lambda epoch, embed: calls.append(epoch) or original(epoch, embed)
+    return sampler
+
+
+def test_a_changed_sampler_counts_within_the_epoch_too(kitchen, tmp_path, caplog):
+    batches(set_up(kitchen, tmp_path), 2)
+    (tmp_path / "checkpoint_last.pt").touch()
+    changed = set_up(kitchen, tmp_path, sampler={"_name": "uniform", "videos_per_batch": 4})
+    assert [len(videos(batch)) for batch in batches(changed, 2)] == [4, 4, 4]
+    assert "sampler was {_name: retrieval_augmented, videos_per_batch: 3" in caplog.text
+
+
+def test_a_finished_run_that_is_started_again_embeds_nothing_and_keeps_its_clusters(kitchen, tmp_path, monkeypatch):
+    batches(set_up(kitchen, tmp_path), 3)
+    kept = (tmp_path / "clusters.safetensors").read_bytes()
+    (tmp_path / "checkpoint_last.pt").touch()
+    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", never)
+    batches(set_up(kitchen, tmp_path), 4)
+    assert (tmp_path / "clusters.safetensors").read_bytes() == kept
+
+
+def test_the_split_that_is_trained_on_may_have_any_name(kitchen, tmp_path):
+    """`dataset.train_subset=other` gets the sampler that was asked for, and is kept apart from validation."""
+    splits = {"other": str(kitchen.shards), "valid": str(kitchen.shards)}
+    task = set_up(kitchen, tmp_path, train_subset="other", splits=splits)
+    assert isinstance(task.samplers[id(task.dataset("other"))], RetrievalAugmented)
+    task.cfg.disable_validation = False
+    with pytest.raises(ValueError, match="split 'valid' has 12 of its 12 videos in common with split 'other'"):
+        task.load_dataset("valid")
+
+
+def test_a_checkpoint_is_written_before_each_validation(monkeypatch):
+    """A validation may take longer than there is until the time limit."""
+    import fairseq_cli.train
+    from fairseq import checkpoint_utils
+
+    order = []
+    monkeypatch.setattr(checkpoint_utils, "save_checkpoint", lambda *_: order.append("save"))
+    monkeypatch.setattr(fairseq_cli.train, "validate", lambda *_: order.append("validate") or [0.0])
+    with stops_at_step_boundaries():
+        fairseq_cli.train.validate(SimpleNamespace(checkpoint=None), None, None, None, ["valid"])
+    assert order == ["save", "validate"]
 
 
 def test_the_epochs_log_says_how_many_videos_it_shows(task):

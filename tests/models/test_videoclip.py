@@ -369,3 +369,13 @@ def test_weights_trained_on_cosines_by_the_criterion_are_read_as_such(tmp_path):
     cfg["criterion"]["l2_normalize"] = False
     torch.save({"cfg": cfg, "model": weights}, tmp_path / "old.pt")
     assert not VideoCLIP.from_pretrained(tmp_path / "old.pt").unit_vectors
+
+
+def test_a_text_of_one_token_is_that_token():
+    """Whether its tokenizer puts one token around a text or a caller sends [SEP] alone: no division by nothing."""
+    model = small()
+    ids, mask = torch.tensor([[3, 0, 0], [2, 9, 3]]), torch.tensor([[True, False, False], [True] * 3])
+    vectors = model.encode_text(ids, mask)
+    states = model.text_encoder(input_ids=ids[:1, :1], attention_mask=mask[:1, :1]).last_hidden_state
+    torch.testing.assert_close(vectors[0], states[0, 0])
+    torch.testing.assert_close(vectors[1:], model.encode_text(ids[1:], mask[1:]))

@@ -89,6 +89,14 @@ def test_too_few_videos_are_refused():
         Uniform(UniformConfig(), num_videos=3, seed=1)
 
 
+def test_embeddings_that_are_not_finite_are_named_before_faiss_sees_them():
+    vectors = np.eye(16, dtype=np.float16)
+    vectors[5, 3] = np.nan
+    vectors[9, 0] = np.inf
+    with pytest.raises(ValueError, match="the embeddings of 2 of 16 videos are not finite before epoch 4, of video 5"):
+        retrieval(16, 4, 8).clusters(4, lambda **_: vectors)
+
+
 def test_saved_clusters_serve_the_run_that_stopped_in_them(tmp_path):
     path, clusters = tmp_path / "clusters.safetensors", np.arange(9).reshape(3, 3)
     write_clusters(path, clusters, RUN)
@@ -100,6 +108,11 @@ def test_saved_clusters_of_another_run_are_left_and_what_changed_is_said(tmp_pat
     path = tmp_path / "clusters.safetensors"
     write_clusters(path, np.arange(9).reshape(3, 3), RUN)
     assert read_clusters(path, RUN | {"num_videos": 12}) is None
+    write_clusters(path, np.arange(9).reshape(3, 3), RUN | {"sampler": "{_name: uniform, videos_per_batch: 3}"})
+    assert read_clusters(path, RUN | {"sampler": "{_name: uniform, videos_per_batch: 4}"}) is None
+    assert (
+        "sampler was {_name: uniform, videos_per_batch: 3} and is {_name: uniform, videos_per_batch: 4}" in caplog.text
+    )
     assert "num_videos was 9 and is 12" in caplog.text
     assert "seed" not in caplog.text
 
