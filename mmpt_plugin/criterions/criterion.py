@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mmpt_plugin.distributed import all_gather, check_equal_rows, world_size
@@ -18,6 +19,8 @@ class Criterion(nn.Module):
 
     batch_fields: tuple[str, ...] = ()
     """What else of the batch `compute` takes, as keywords."""
+    gathers: bool = True
+    """Whether it compares the pairs of all ranks, of which every rank must then hold equally many."""
     expects_unit_vectors: bool = False
     """Whether the loss is defined on cosines: then training refuses a model whose vectors have other lengths."""
 
@@ -28,7 +31,7 @@ class Criterion(nn.Module):
 
     def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss, and what to log with it."""
-        if self.num_ranks > 1:
+        if self.num_ranks > 1 and self.gathers:
             check_equal_rows(outputs[0])
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.compute(*map(full_precision, outputs), **named)
@@ -41,6 +44,14 @@ class Criterion(nn.Module):
     def all_pairs(self, rows: Tensor) -> Tensor:
         """The rows of all these ranks."""
         return all_gather(rows) if self.num_ranks > 1 else rows
+
+    def mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """This rank's share of a mean over all ranks' seconds or steps, of which they hold unequal numbers: the mean of the
+        shares is the mean over all."""
+        counts = count.clone()
+        if self.num_ranks > 1:
+            dist.all_reduce(counts)
+        return total * self.num_ranks / counts
 
     @abstractmethod
     def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:

@@ -20,6 +20,8 @@ class FrameCrossEntropyConfig:
 class FrameCrossEntropy(Criterion):
     """Cross entropy, a mean over all seconds that have a label."""
 
+    gathers = False
+
     def __init__(self, config: FrameCrossEntropyConfig) -> None:
         super().__init__()
 
@@ -29,5 +31,5 @@ class FrameCrossEntropy(Criterion):
         """The loss, and the share of seconds whose label is right."""
         labelled = labels != NO_LABEL
         right = (logits.argmax(dim=-1) == labels)[labelled]
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL)
-        return loss, {"frame_accuracy": float(right.float().mean())}
+        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
+        return self.mean(total, labelled.sum()), {"frame_accuracy": float(right.float().mean())}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -19,10 +20,13 @@ class StepCrossEntropyConfig:
 class StepCrossEntropy(Criterion):
     """Binary cross entropy, a mean over all seconds and steps: a second may show several, or none."""
 
+    gathers = False
+
     def __init__(self, config: StepCrossEntropyConfig) -> None:
         super().__init__()
 
     def compute(
         self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        return F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype)), {}
+        total = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="sum")
+        return self.mean(total, torch.tensor(shown.numel(), device=shown.device)), {}
