@@ -8,7 +8,7 @@ RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,demo
 
-.PHONY: demo test check lint types unit test-fairseq-meta
+.PHONY: demo test check lint types unit test-fairseq-meta test-oldest
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -42,6 +42,12 @@ test-fairseq-meta: .venv/.dev
 		assert fairseq.__version__ == "0.12.2", fairseq'
 	PYTHONPATH=.venv/fairseq-meta $(BIN)/python -m pytest tests/fairseq_bridge \
 		-k "test_adapters or test_trajectory or mmpt_train"
+
+# The oldest versions that setup.py allows, but of torch, whose old wheels are gigabytes.
+test-oldest: .venv/.dev
+	$(BIN)/pip install --quiet --target .venv/oldest --upgrade 'transformers==4.57.*' 'numpy==2.0.*' 'faiss-cpu==1.9.*'
+	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models tests/criterions tests/clips \
+		tests/index tests/samplers tests/metrics tests/features/test_clip.py tests/fairseq_bridge/test_projects.py
 
 .venv/.demo: setup.py requirements/fairseq.txt
 	$(PYTHON) -m venv .venv

@@ -46,8 +46,10 @@ class Criterion(nn.Module):
         return all_gather(rows) if self.num_ranks > 1 else rows
 
     def mean(self, total: Tensor, count: Tensor) -> Tensor:
-        """This rank's share of a mean over all ranks' seconds or steps, of which they hold unequal numbers: the mean of the
-        shares is the mean over all."""
+        """This rank's share of a mean over all ranks' seconds or steps; the ranks' shares average to that mean.
+
+        The ranks may hold unequal numbers of them.
+        """
         counts = count.clone()
         if self.num_ranks > 1:
             dist.all_reduce(counts)

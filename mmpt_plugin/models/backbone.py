@@ -38,7 +38,10 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if model is None:
-            model = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+            try:
+                model = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+            except ValueError as error:  # sizes that do not fit each other, which not all versions find in the config
+                raise ValueError(f"model.backbone: {error}") from error
         self.clip: Any = model
         # The temperature is the criterion's; no part of the two towers learns from these.
         for name in ("logit_scale", "logit_bias"):

@@ -65,7 +65,7 @@ task: {{dataset: {{splits: {{train: {root}/shards}}, pairs_per_video: 4}}}}
 dataset: {{num_workers: 0}}
 common: {{log_interval: 1}}
 optimization: {{max_epoch: 2, lr: [1.0e-3]}}
-lr_scheduler: {{warmup_updates: 5}}
+lr_scheduler: {{warmup_updates: 5, total_num_update: 1000}}  # the same rates however long a test trains
 checkpoint: {{save_dir: "???", no_epoch_checkpoints: true}}
 """)
     return Narrated(root / "shards", project)

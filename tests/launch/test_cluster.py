@@ -227,7 +227,7 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):
     training.launch(*LONG, *SAVES, "optimization.max_update=40").ends("COMPLETED")
     last = training.folder / "checkpoint_last.pt"
     last.write_bytes(last.read_bytes()[:-1000])
-    training.launch(*LONG, *SAVES).ends("COMPLETED")
+    training.launch(*LONG, *SAVES, "--resume").ends("COMPLETED")
     assert (training.folder / "checkpoint_last.damaged").exists()
     assert training.updates[40][0] == 41  # from checkpoint_4_40.pt, which is whole
     assert_same_curve(training, straight)
