@@ -1,6 +1,6 @@
-# make demo    the whole way, from videos that it makes to a page of what was found
-# make test    lint, types and tests; what CI runs
-# make mutants checks the tests: each of some 200 mistakes in the source must make one fail; half an hour, not in CI
+# make demo     the whole way, from videos that it makes to a page of what was found
+# make test     lint, types and tests; what CI runs
+# make mutants  tests of the tests: each of about 200 small errors must make one fail; half an hour, not in CI
 # All set up what they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,7 +34,7 @@ types: .venv/.dev
 unit: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Mistakes in some files only: make mutants ONLY="criterions metrics/"
+# For some files only: make mutants ONLY="criterions metrics/"
 mutants: .venv/.dev
 	$(BIN)/python tests/mutants.py $(ONLY)
 

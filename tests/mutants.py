@@ -1,15 +1,16 @@
-"""Mistakes made on purpose, one at a time, in a copy of the source: each must make a test named with it fail.
+"""Mutation tests: one small error at a time in a copy of the source, which the tests named with it must notice.
 
     .venv/bin/python tests/mutants.py [WORD ...]
 
-With words, only the mistakes in files whose path contains one of them. tests/mutants.yaml lists the mistakes; one that
-no test notices is a missing test.
+tests/mutants.yaml lists the mutants. One that survives, because its tests pass, names a missing test. With words, only
+the mutants of files whose path contains one of them.
 """
 
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,8 +24,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tests" / "mutants.yaml"
-TIMEOUT = 300.0  # seconds; tests that take longer have noticed: the mistake makes a loop endless
-SLOW_IMPORTS = ("torch", "transformers", "faiss", "beartype", "scipy")  # once for all, in the process that forks
+TIMEOUT = 300.0  # seconds; a mutant whose tests take longer, in an endless loop, counts as killed
+SLOW_IMPORTS = ("torch", "transformers", "faiss", "beartype")  # once, in the process that is forked for each mutant
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Mutant:
         return f"{self.file}: {self.old!r} -> {self.new!r}"
 
     def applied(self, root: Path) -> str:
-        """The file's text with the mistake; ValueError where the list does not fit the source."""
+        """The file's text with the error; ValueError where the list does not fit the source."""
         text = (root / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(f"{LIST.name}: {self}: the old text occurs {text.count(self.old)} times, expected once")
@@ -54,10 +55,10 @@ def mutants() -> Iterator[Mutant]:
 
 
 def survivors(chosen: Sequence[Mutant], copy: Path) -> Iterator[Mutant]:
-    """Those whose tests pass; ValueError where tests fail without any mistake."""
+    """Those whose tests pass; ValueError where tests fail in the copy as it is."""
     for tests in dict.fromkeys(mutant.tests for mutant in chosen):
         if not passes(copy, tests):
-            raise ValueError(f"{' '.join(tests)} fail without a mistake: see {copy}.log")
+            raise ValueError(f"{tests} fail without a mutant:\n{log_of(copy).read_text()[-3000:]}")
     for number, mutant in enumerate(chosen, 1):
         path, begin = copy / mutant.file, time.monotonic()
         original, text = path.read_text(encoding="utf-8"), mutant.applied(copy)
@@ -65,7 +66,7 @@ def survivors(chosen: Sequence[Mutant], copy: Path) -> Iterator[Mutant]:
         survived = passes(copy, mutant.tests)
         write(path, original, second=2 * number + 1)
         seconds = time.monotonic() - begin
-        logger.info("%d/%d %s (%.0f s) %s", number, len(chosen), "SURVIVED" if survived else "noticed", seconds, mutant)
+        logger.info("%d/%d %s (%.0f s) %s", number, len(chosen), "SURVIVED" if survived else "killed", seconds, mutant)
         if survived:
             yield mutant
 
@@ -82,21 +83,26 @@ def passes(copy: Path, tests: Sequence[str]) -> bool:
     process.start()
     process.join(TIMEOUT)
     if process.exitcode is None:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the processes that the tests started, too
         process.join()
     return process.exitcode == 0
 
 
 def run_tests(copy: Path, tests: Sequence[str]) -> None:
-    log = os.open(f"{copy}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(log_of(copy), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
+    os.setsid()
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
     sys.path[0] = str(copy)
     code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
     sys.stdout.flush()
     os._exit(code)
+
+
+def log_of(copy: Path) -> Path:
+    return copy.with_suffix(".log")
 
 
 def main(words: Sequence[str]) -> int:

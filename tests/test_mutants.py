@@ -1,4 +1,4 @@
-"""The list of mistakes that `make mutants` makes fits the source and the tests."""
+"""The list of `make mutants` fits the source and the tests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.mutants import ROOT, Mutant, mutants
 LISTED = list(mutants())
 
 
-def test_every_mistake_can_be_made_and_is_python():
+def test_every_mutant_can_be_made_and_is_python():
     for mutant in LISTED:
         compile(mutant.applied(ROOT), mutant.file, "exec")
         assert mutant.old != mutant.new, mutant
@@ -17,7 +17,7 @@ def test_every_named_test_exists():
     assert all((ROOT / name).is_file() for mutant in LISTED for name in mutant.tests)
 
 
-def test_no_mistake_is_listed_twice():
+def test_no_mutant_is_listed_twice():
     assert len({(mutant.file, mutant.old, mutant.new) for mutant in LISTED}) == len(LISTED)
 
 

@@ -49,7 +49,7 @@ class Weights(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.tensor(weight))
 
 
-def test_every_validation_measures_the_weights_of_its_moment():
+def test_every_validation_measures_the_weights_it_finds():
     """Once for all batches of a validation, again after further updates."""
     measured = []
 
@@ -77,7 +77,7 @@ def test_every_validation_measures_the_weights_of_its_moment():
         with torch.no_grad():
             core.weight.fill_(weight)
         logs = [task.valid_step({}, core, criterion)[2] for _ in range(3)]
-        assert logs == [{"loss": 1.0}] * 3  # a batch's metric of the same name gives way
+        assert logs == [{"loss": 1.0}] * 3  # a batch's metric of the same name is left out
         with metrics.aggregate(new_root=True) as logged:
             task.reduce_metrics([{"loss": 1.0, "ntokens": 1, "nsentences": 1}], criterion)
         seen.append(logged.get_smoothed_value("recall"))

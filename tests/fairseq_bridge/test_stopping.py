@@ -33,8 +33,8 @@ def send(number, *, until):
     assert until()
 
 
-def test_a_signal_is_a_request_and_its_echo_is_none(exits, caplog):
-    """Of the same Ctrl-C a process hears more than once."""
+def test_a_signal_is_a_request_and_one_right_after_it_is_ignored(exits, caplog):
+    """The same Ctrl-C may reach a process more than once."""
     stop.requested = stop.agreed = True
     with stops_on_signals():
         assert (stop.requested, stop.agreed) == (False, False)  # of an earlier run
@@ -46,7 +46,7 @@ def test_a_signal_is_a_request_and_its_echo_is_none(exits, caplog):
     assert not stop.agreed
 
 
-def test_a_later_signal_ends_at_once_unless_it_is_the_schedulers(exits, monkeypatch):
+def test_a_later_signal_ends_at_once_unless_it_is_slurms(exits, monkeypatch):
     with stops_on_signals():
         send(signal.SIGTERM, until=lambda: stop.requested)
         monkeypatch.setattr(stopping, "AT_ONCE_AFTER", 0.0)
