@@ -112,6 +112,8 @@ def main(words: Sequence[str]) -> int:
     for mutant in chosen:
         mutant.applied(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process with threads can't be forked safely
+    sys.dont_write_bytecode = False  # compiling for every mutant would take most of the time
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in SLOW_IMPORTS:
         import_module(name)
     with tempfile.TemporaryDirectory() as folder:
