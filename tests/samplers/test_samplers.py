@@ -106,13 +106,14 @@ def test_the_metric_decides_what_is_near():
 
 
 def test_the_cluster_filled_up_has_no_place_of_its_own():
-    """Of ten videos in fours, the third cluster has two videos that come twice: over epochs it is in every place."""
-    vectors = np.random.default_rng(0).standard_normal((10, 4))
+    """Of nine videos in fours, the third cluster has three that come twice: over epochs it is in every place."""
+    vectors = np.random.default_rng(0).standard_normal((9, 4))
     places = set()
     for epoch in range(40):
-        clusters = retrieval(10, 4, 8, cover=True).clusters(epoch, lambda **_: vectors)
-        repeated = np.bincount(clusters.ravel(), minlength=10) > 1
-        places.add(int(np.argmax(repeated[clusters].sum(axis=1))))
+        clusters = retrieval(9, 4, 8, cover=True).clusters(epoch, lambda **_: vectors)
+        repeated = (np.bincount(clusters.ravel(), minlength=9) > 1)[clusters].sum(axis=1)
+        if (repeated == 3).sum() == 1:  # unless another has the same three
+            places.add(int(np.argmax(repeated)))
     assert places == {0, 1, 2}
 
 
