@@ -56,9 +56,9 @@ def mutants() -> Iterator[Mutant]:
 
 def survivors(chosen: Sequence[Mutant], copy: Path) -> Iterator[Mutant]:
     """Those whose tests pass; ValueError where tests fail in the copy as it is."""
-    for tests in dict.fromkeys(mutant.tests for mutant in chosen):
-        if not passes(copy, tests):
-            raise ValueError(f"{tests} fail without a mutant:\n{log_of(copy).read_text()[-3000:]}")
+    tests = sorted({name for mutant in chosen for name in mutant.tests})
+    if not passes(copy, tests, timeout=len(tests) * TIMEOUT):
+        raise ValueError(f"without a mutant, tests fail:\n{log_of(copy).read_text()[-3000:]}")
     for number, mutant in enumerate(chosen, 1):
         path, begin = copy / mutant.file, time.monotonic()
         original, text = path.read_text(encoding="utf-8"), mutant.applied(copy)
@@ -77,11 +77,11 @@ def write(path: Path, text: str, *, second: int) -> None:
     os.utime(path, (second, second))
 
 
-def passes(copy: Path, tests: Sequence[str]) -> bool:
+def passes(copy: Path, tests: Sequence[str], *, timeout: float = TIMEOUT) -> bool:
     """Whether these tests pass in the copy, in a process of their own."""
     process = multiprocessing.get_context("fork").Process(target=run_tests, args=(copy, tests))
     process.start()
-    process.join(TIMEOUT)
+    process.join(timeout)
     if process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)  # the processes that the tests started, too
         process.join()
