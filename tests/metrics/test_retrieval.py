@@ -139,6 +139,16 @@ def test_equal_groups_tie_wherever_they_are(num_videos, each, width):
         assert set(ranks(texts, videos, group, block=block)) == {num_videos}
 
 
+@pytest.mark.parametrize("num_videos", range(2, 40, 3))
+def test_equal_candidates_tie_whatever_their_length(num_videos):
+    """What a product may err grows with the length of the longer vectors, not of the queries alone."""
+    rng = np.random.default_rng(num_videos)
+    queries = rng.standard_normal((num_videos, 385)).astype(np.float32)
+    candidates = np.repeat(1e5 * rng.standard_normal((1, 385)).astype(np.float32), num_videos, axis=0)
+    right = np.arange(num_videos)
+    assert set(ranks(queries, candidates, right)) == set(best_member_ranks(queries, candidates, right)) == {num_videos}
+
+
 @pytest.mark.parametrize(("num_videos", "each", "width"), SHAPES)
 def test_ranks_of_duplicates_are_those_of_scores_summed_alike(num_videos, each, width):
     """Texts and videos that occur several times, against a plain comparison of exact scores."""
