@@ -130,6 +130,13 @@ def test_captions_roll_where_two_or_more_repeat_a_line_of_two_words():
     assert unroll(once) == (once, 0)
 
 
+def test_half_of_the_captions_are_enough_to_be_rolling():
+    """Two of four pairs; with one more caption two of five are not."""
+    half = said("a b c", "b c d", "x", "y z w", "z w v")
+    assert unroll(half)[1] == 2
+    assert unroll([*half, Caption(9.0, 10.0, "u")])[1] == 0
+
+
 @pytest.mark.parametrize(("pause", "rolls"), [(0.4, True), (0.6, False)])
 def test_a_caption_repeats_the_one_before_if_it_follows_within_half_a_second(pause, rolls):
     assert unroll(said("a b c", "b c d e", "d e f g", pause=pause))[1] == (2 if rolls else 0)
