@@ -1,6 +1,7 @@
-# make demo    the whole way, from videos that it makes to a page of what was found
-# make test    lint, types and tests; what CI runs
-# Both set up all they need in .venv.
+# make demo     the whole way, from videos that it makes to a page of what was found
+# make test     lint, types and tests; what CI runs
+# make mutants  tests of the tests: each of about 200 small errors must make one fail; half an hour, not in CI
+# All set up what they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := data/toy_kitchen
@@ -8,7 +9,7 @@ RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,demo
 
-.PHONY: demo test check lint types unit test-fairseq-meta test-oldest
+.PHONY: demo test check lint types unit mutants test-fairseq-meta test-oldest
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -32,6 +33,10 @@ types: .venv/.dev
 
 unit: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# For some files only: make mutants ONLY="criterions metrics/"
+mutants: .venv/.dev
+	$(BIN)/python tests/mutants.py $(ONLY)
 
 # The bridge on Meta's own fairseq 0.12.2, which stands before ve-fairseq on the path. READTHEDOCS leaves out its C++
 # parts, of which the sdist lacks files and this project needs none; its own fairseq-train does not start on Python 3.11.

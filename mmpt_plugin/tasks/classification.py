@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.metrics.classification import chance, classification
+from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
@@ -39,7 +40,7 @@ class ZeroShotClassification(Benchmark):
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
-        return np.asarray(videos @ self.encode_labels(model).T)
+        return exact_scores(videos[:, None], self.encode_labels(model)[None])
 
     def encode_labels(self, model: Embedder) -> Float[np.ndarray, "C D"]:
         """The mean vector of each label's prompts."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, chance, moments
+from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, pad
@@ -52,7 +53,7 @@ class MomentLocalization(Benchmark):
         videos = dict(self._encode_moments(model))
         lengths = np.array([videos[moment.video_id][0] for moment in described])
         vectors = np.stack([videos[moment.video_id][1] for moment in described])  # (Q, 21, D)
-        return np.einsum("qmd,qd->qm", vectors, texts), MOMENTS[:, 0] * CHUNK_SECONDS < lengths[:, None]
+        return exact_scores(vectors, texts[:, None]), MOMENTS[:, 0] * CHUNK_SECONDS < lengths[:, None]
 
     def _mean(
         self, metric: Metric, scores: Float[np.ndarray, "Q 21"], possible: Bool[np.ndarray, "Q 21"]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.metrics.question_answering import chance, multiple_choice
+from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
@@ -30,5 +31,4 @@ class MultipleChoiceQA(Benchmark):
         questions = self.dataset.questions
         videos = self.encode_whole_videos(model, [question.video_id for question in questions])
         texts = self.encode_texts(model, [option for question in questions for option in question.options])
-        scores = np.einsum("qd,qod->qo", videos, texts.reshape(len(questions), -1, videos.shape[1]))
-        return np.asarray(scores)
+        return exact_scores(videos[:, None], texts.reshape(len(questions), -1, videos.shape[1]))

@@ -116,3 +116,40 @@ def test_roll_up_captions_without_short_cues():
 )
 def test_people_may_say_a_word_twice(rows):
     assert unroll(spoken(*rows)) == (spoken(*rows), 0)
+
+
+def said(*texts, pause=0.0):
+    """One caption a second, each `pause` shorter than that."""
+    return [Caption(float(second), second + 1 - pause, text) for second, text in enumerate(texts)]
+
+
+def test_captions_roll_where_two_or_more_repeat_a_line_of_two_words():
+    kept, num_repeated = unroll(said("a b c", "b c d e", "d e f g"))
+    assert ([caption.text for caption in kept], num_repeated) == (["a b c", "d e", "f g"], 2)
+    once = said("a b c", "b c d e")
+    assert unroll(once) == (once, 0)
+
+
+def test_half_of_the_captions_are_enough_to_be_rolling():
+    """Two of four pairs; with one more caption two of five are not."""
+    half = said("a b c", "b c d", "x", "y z w", "z w v")
+    assert unroll(half)[1] == 2
+    assert unroll([*half, Caption(9.0, 10.0, "u")])[1] == 0
+
+
+@pytest.mark.parametrize(("pause", "rolls"), [(0.4, True), (0.6, False)])
+def test_a_caption_repeats_the_one_before_if_it_follows_within_half_a_second(pause, rolls):
+    assert unroll(said("a b c", "b c d e", "d e f g", pause=pause))[1] == (2 if rolls else 0)
+
+
+def test_the_same_words_several_times_are_no_sign_of_rolling():
+    shouted = said("go now", "go now", "go now")
+    assert unroll(shouted) == (shouted, 0)
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(0.01, 1), (0.05, 1), (0.1, 0)])
+def test_a_caption_too_short_to_read_repeats_the_one_before(seconds, number):
+    before = Caption(0.0, 2.0, "go now")
+    kept, num_repeated = unroll([before, Caption(2.0, 2.0 + seconds, "go now")])
+    assert num_repeated == number
+    assert len(kept) == 2 - number

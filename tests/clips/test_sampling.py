@@ -51,6 +51,21 @@ def test_a_text_clip_grows_to_both_sides_of_its_first_caption():
     np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.02)
 
 
+def test_a_text_clip_grows_to_both_sides_over_many_steps():
+    """39 steps, more than are worked out at a time: to the left as often as heads come in 39 throws."""
+    counts, pairs = [1] * 4001, 8000
+    times, offsets = captions(counts, seconds=1.0)
+    first, last = np.zeros(pairs, dtype=np.int64), np.full(pairs, len(counts))
+    lengths = ClipLengths(min_text_len=40, max_text_len=40)
+    begin, end = text_clips(times, offsets, first, last, lengths=lengths, rng=np.random.default_rng(0))
+    centre = np.random.default_rng(0).integers(first, last)
+    inside = (centre > 40) & (centre < 3960)
+    left = (centre - begin)[inside]
+    assert (end - begin == 40).all()
+    assert left.mean() == pytest.approx(39 / 2, abs=0.2)
+    assert left.std() == pytest.approx(np.sqrt(39) / 2, rel=0.05)
+
+
 def test_a_text_clip_at_the_border_grows_to_the_other_side():
     begin, end, _ = draw([1] * 10, lengths=ClipLengths(min_text_len=10, max_text_len=10))
     assert set(begin) == {0}
@@ -114,6 +129,11 @@ def test_aligned_clips_take_the_seconds_of_their_text():
     )
     assert begin.tolist() == [2, 0, 59]
     assert stop.tolist() == [8, 32, 60]
+
+
+def test_an_aligned_clip_of_a_text_without_length_is_one_second():
+    begin, stop = aligned_video_clips(np.array([3.0]), np.array([3.0]), np.array([60]), lengths=LENGTHS)
+    assert (begin.tolist(), stop.tolist()) == ([3], [4])
 
 
 def test_equal_generators_draw_equal_clips():

@@ -84,6 +84,14 @@ def test_recall_counts_texts_whose_video_is_found():
     assert metrics == {"t2v_recall@1": pytest.approx(2 / 3)}
 
 
+def test_a_tie_with_another_videos_clip_is_no_hit():
+    video, text = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    for criterion in (BestFitNCE, MILNCE):
+        _, metrics = criterion(CandidateNCEConfig()).with_metrics(video, text, video_ids=torch.tensor([0, 1]))
+        assert metrics == {"t2v_recall@1": 0.0}
+    assert Sigmoid(SigmoidConfig()).with_metrics(video, text)[1] == {"v2t_recall@1": 0.0}
+
+
 def looped_sigmoid(video, text, *, scale, bias):
     total = 0.0
     for i, clip in enumerate(video):

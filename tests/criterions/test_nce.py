@@ -39,6 +39,27 @@ def test_recall_counts_each_direction():
     assert metrics == {"t2v_recall@1": 0.5, "v2t_recall@1": 0.5}
 
 
+def test_recalls_have_the_names_of_their_directions():
+    """Text 1 finds its video (1/3), videos 1 and 2 find their texts (2/3)."""
+    scores = torch.tensor([[2.0, 3, 0], [0, 4, 0], [5, 0, 1]])  # text x video
+    _, metrics = NCE(NCEConfig()).with_metrics(torch.eye(3), scores)
+    assert metrics == {"t2v_recall@1": pytest.approx(1 / 3), "v2t_recall@1": pytest.approx(2 / 3)}
+
+
+def test_a_direction_alone_is_its_own_cross_entropy():
+    video, text = torch.randn(5, 3), torch.randn(5, 3)
+    scores, target = text @ video.T, torch.arange(5)
+    for directions, rows in (("text_to_video", scores), ("video_to_text", scores.T)):
+        loss = NCE(NCEConfig(directions=directions))(video, text)
+        assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(rows, target).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [0, -1])
+def test_vectors_have_at_least_one_part(parts):
+    with pytest.raises(ValueError, match=f"criterion.parts must be at least 1, got {parts}"):
+        NCEConfig(parts=parts)
+
+
 def test_the_temperature_divides_the_dot_products_of_vectors_as_they_come():
     video, text = torch.randn(5, 3), torch.randn(5, 3)
     scores = text @ video.T / 0.07

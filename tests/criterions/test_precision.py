@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mmpt_plugin.criterions import NCE, NCEConfig, Sigmoid, SigmoidConfig
+from mmpt_plugin.criterions.criterion import full_precision
 from mmpt_plugin.registry import criterions
 
 SETTINGS = {"nce": {"temperature": 0.01}}  # scores of up to 100, where half precision has steps of 1/16
@@ -93,3 +94,14 @@ def test_learned_numbers_have_a_dimension_and_those_of_earlier_checkpoints_are_r
         {f"criterion.{name}": value for name, value in earlier.items()}
     )
     assert [parameter.tolist() for parameter in criterion.parameters()] == [[0.25]] * len(earlier)
+
+
+def test_doubles_stay_doubles_and_whole_numbers_whole():
+    for dtype, expected in (
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.int64, torch.int64),
+    ):
+        assert full_precision(torch.ones(2, dtype=dtype)).dtype == expected

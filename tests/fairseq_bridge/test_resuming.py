@@ -30,6 +30,14 @@ def test_a_whole_last_checkpoint_stays(tmp_path):
     assert number(tmp_path) == 6
 
 
+def test_of_two_as_old_the_last_one_stays(tmp_path, caplog):
+    for name in ("checkpoint2", "checkpoint_last", "checkpoint_2_40"):
+        write(tmp_path / f"{name}.pt", 6 if name == "checkpoint_last" else 5, age=1)
+    mend_last_checkpoint(tmp_path)
+    assert number(tmp_path) == 6
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("how", ["cut short", "empty", "a bit flipped"])
 def test_a_damaged_one_is_set_aside_for_the_newest_whole_one(tmp_path, how):
     for i in (1, 2, 3):

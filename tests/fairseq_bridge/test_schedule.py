@@ -61,6 +61,7 @@ def test_a_given_length_that_differs_stays_and_is_said(schedule, end, caplog):
 
 def test_a_rounded_length_is_not_worth_a_word(caplog):
     fitted(195, _name="polynomial_decay", total_num_update=196)
+    fitted(195, _name="cosine", warmup_updates=20, lr_period_updates=175)
     assert not caplog.text
 
 
@@ -68,7 +69,12 @@ def test_a_training_shorter_than_its_warm_up_says_so(caplog):
     """A short trial of a long recipe."""
     assert fitted(10, _name="polynomial_decay", warmup_updates=10).total_num_update == 10
     assert fitted(10, _name="cosine", warmup_updates=20).lr_period_updates == 1
-    assert "training has 10 updates, and ends within lr_scheduler.warmup_updates, 20" in caplog.text
+    for warmup in (10, 20):
+        assert f"training has 10 updates, and ends within lr_scheduler.warmup_updates, {warmup}" in caplog.text
+
+
+def test_a_short_training_has_one_update_of_warm_up_at_least():
+    assert fitted(10, warmup_fraction=0.01, _name="polynomial_decay").warmup_updates == 1
 
 
 @pytest.mark.parametrize(

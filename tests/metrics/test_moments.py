@@ -47,6 +47,12 @@ def test_an_annotation_that_is_not_possible_leaves_the_rest_to_decide():
     assert (values["rank@1"], values["rank@5"]) == (0.5, 0.5)
 
 
+def test_a_sentence_without_a_possible_moment_is_a_miss():
+    scores, _ = score([(0, 0)])
+    values = moments(scores, np.array([[[0, 0]] * 4]), np.zeros((1, 21), dtype=bool))
+    assert values == {"rank@1": 0.0, "rank@5": 0.0, "miou": 0.0}
+
+
 def test_ties_count_against_the_model():
     scores = np.zeros((1, 21))
     values = moments(scores, np.array([[[0, 0]] * 4]), np.ones((1, 21), dtype=bool))

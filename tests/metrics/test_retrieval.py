@@ -7,6 +7,7 @@ import pytest
 
 from mmpt_plugin.metrics import retrieval
 from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
+from mmpt_plugin.metrics.scores import exact_scores
 
 
 def test_ranks_by_hand():
@@ -121,6 +122,80 @@ def test_blocks_change_nothing_where_scores_nearly_tie(block):
     candidates = (queries[:1] + 1e-7 * rng.integers(0, 3, (40, 96))).astype(np.float32)
     right = rng.permutation(40)
     np.testing.assert_array_equal(ranks(queries, candidates, right, block=block), ranks(queries, candidates, right))
+
+
+SHAPES = [(videos, each, width) for videos in (1, 2, 5, 17, 40) for each in (1, 3) for width in (3, 32, 385, 768)]
+
+
+@pytest.mark.parametrize(("num_videos", "each", "width"), SHAPES)
+def test_equal_groups_tie_wherever_they_are(num_videos, each, width):
+    """All embeddings equal: every video is last, in blocks of every size, and every text too."""
+    rng = np.random.default_rng(width)
+    videos = np.repeat(rng.standard_normal((1, width)).astype(np.float32), num_videos, axis=0)
+    texts = np.repeat(rng.standard_normal((1, width)).astype(np.float32), num_videos * each, axis=0)
+    group = rng.permutation(np.repeat(np.arange(num_videos), each))
+    for block in (1, 2, 3, 7, None):
+        assert set(best_member_ranks(videos, texts, group, block=block)) == {num_videos}
+        assert set(ranks(texts, videos, group, block=block)) == {num_videos}
+
+
+@pytest.mark.parametrize("num_videos", range(2, 40, 3))
+def test_equal_candidates_tie_whatever_their_length(num_videos):
+    """What a product may err grows with the length of the longer vectors, not of the queries alone."""
+    rng = np.random.default_rng(num_videos)
+    queries = rng.standard_normal((num_videos, 385)).astype(np.float32)
+    candidates = np.repeat(1e5 * rng.standard_normal((1, 385)).astype(np.float32), num_videos, axis=0)
+    right = np.arange(num_videos)
+    assert set(ranks(queries, candidates, right)) == set(best_member_ranks(queries, candidates, right)) == {num_videos}
+
+
+@pytest.mark.parametrize(("num_videos", "each", "width"), SHAPES)
+def test_ranks_of_duplicates_are_those_of_scores_summed_alike(num_videos, each, width):
+    """Texts and videos that occur several times, against a plain comparison of exact scores."""
+    rng = np.random.default_rng(width)
+    few = rng.standard_normal((max(1, num_videos // 3), width)).astype(np.float32)
+    videos = few[rng.integers(0, len(few), num_videos)]
+    texts = few[rng.integers(0, len(few), num_videos * each)]
+    group = rng.permutation(np.repeat(np.arange(num_videos), each))
+    scores = exact_scores(videos[:, None], texts)  # (V, Q)
+    best = np.stack([scores[:, group == video].max(axis=1) for video in range(num_videos)], axis=1)
+    v2t = (best >= np.diag(best)[:, None]).sum(axis=1)
+    t2v = (scores[group, np.arange(len(texts))][:, None] <= scores.T).sum(axis=1)
+    for block in (1, 3, None):
+        np.testing.assert_array_equal(best_member_ranks(videos, texts, group, block=block), v2t)
+        np.testing.assert_array_equal(ranks(texts, videos, group, block=block), t2v)
+
+
+def test_a_group_with_a_score_that_is_no_number_counts_as_above():
+    """Video 0 scores [1, nan] with the groups, video 1 [2, nan]: its own score is no number, so that it is last."""
+    videos, texts = np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan], [5.0]])
+    assert best_member_ranks(videos, texts, np.array([0, 1, 1])).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ([0, 1, 3], "member 2 is of a group outside 0 to 2: 3"),
+        ([0, -1, 2], "member 1 is of a group outside 0 to 2: -1"),
+        ([0, 0, 2], "group 1 has no member"),
+    ],
+)
+def test_groups_that_cannot_be_are_named(group, message):
+    with pytest.raises(ValueError, match=message):
+        best_member_ranks(np.eye(3), np.eye(3), np.array(group))
+    with pytest.raises(ValueError, match="0 queries"):
+        best_member_ranks(np.eye(3)[:0], np.eye(3)[:0], np.zeros(0, dtype=int))
+
+
+def test_a_groups_memory_is_bounded_by_the_block_where_all_scores_tie(monkeypatch):
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 50 * 4000)
+    videos, texts = np.ones((1000, 4), dtype=np.float32), np.ones((4000, 4), dtype=np.float32)
+    tracemalloc.start()
+    ranked = best_member_ranks(videos, texts, np.arange(4000) % 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (ranked == 1000).all()
+    assert peak < 1000 * 4000 * 4 / 4
 
 
 def test_infinite_scores_keep_their_order():

@@ -69,11 +69,90 @@ def test_the_last_covering_cluster_is_filled_with_neighbours():
         assert all(len(set(cluster.tolist())) == 4 for cluster in clusters)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "retrieval", "covering"])
+def test_another_seed_or_epoch_draws_other_clusters(kind):
+    vectors = np.random.default_rng(0).standard_normal((40, 4))
+
+    def draw(seed, epoch):
+        if kind == "uniform":
+            return Uniform(UniformConfig(videos_per_batch=4), num_videos=40, seed=seed).clusters(epoch, never)
+        config = RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=8, cover=kind == "covering")
+        return RetrievalAugmented(config, num_videos=40, seed=seed).clusters(epoch, lambda **_: vectors)
+
+    first = draw(1, 1)
+    np.testing.assert_array_equal(draw(1, 1), first)
+    assert (draw(1, 2) != first).any()
+    assert (draw(2, 1) != first).any()
+    assert (draw(2, 2) != draw(1, 2)).any()
+
+
+def test_centres_are_drawn_once_each():
+    """Of videos far apart and clusters of one, each its own centre: every video comes once."""
+    for epoch in range(5):
+        clusters = retrieval(20, 1, 1).clusters(epoch, lambda **_: np.eye(20))
+        assert sorted(clusters.ravel().tolist()) == list(range(20))
+
+
+def test_the_metric_decides_what_is_near():
+    """By inner product the longest vector is nearest to all; by distance each pair of close ones is."""
+    vectors = np.array([[1.0, 0.0], [1.1, 0.0], [9.0, 0.0], [9.1, 0.0]])
+
+    def found(**options):
+        sampler = retrieval(4, 2, 2, **options)
+        return {frozenset(c.tolist()) for epoch in range(9) for c in sampler.clusters(epoch, lambda **_: vectors)}
+
+    assert found(metric="l2") == {frozenset({0, 1}), frozenset({2, 3})}
+    assert found() == {frozenset({2, 3})}
+
+
+def test_the_cluster_filled_up_has_no_place_of_its_own():
+    """Of nine videos in fours, the third cluster has three that come twice: over epochs it is in every place."""
+    vectors = np.random.default_rng(0).standard_normal((9, 4))
+    places = set()
+    for epoch in range(40):
+        clusters = retrieval(9, 4, 8, cover=True).clusters(epoch, lambda **_: vectors)
+        repeated = (np.bincount(clusters.ravel(), minlength=9) > 1)[clusters].sum(axis=1)
+        if (repeated == 3).sum() == 1:  # unless another has the same three
+            places.add(int(np.argmax(repeated)))
+    assert places == {0, 1, 2}
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_vectors_are_gathered_unless_they_are_sharded(sharded):
+    asked = []
+
+    def embed(*, gather):
+        asked.append(gather)
+        return np.eye(8)
+
+    retrieval(8, 4, 8, sharded=sharded).clusters(1, embed)
+    assert asked == [not sharded]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: UniformConfig(videos_per_batch=0), "sampler.videos_per_batch must be at least 1, got 0"),
+        (lambda: RetrievalAugmentedConfig(recall=0.0), r"sampler.recall must be in \(0, 1\], got 0.0"),
+        (lambda: RetrievalAugmentedConfig(recall=1.1), r"sampler.recall must be in \(0, 1\], got 1.1"),
+        (
+            lambda: RetrievalAugmentedConfig(videos_per_batch=5, clusters_from=4),
+            "sampler.clusters_from 4 is smaller than sampler.videos_per_batch 5",
+        ),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=4, recall=1.0)  # the limits themselves are fine
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_coverage_counts_the_missed_and_the_repeated():
     """Of six videos, 0 is shown three times, 3 twice, 5 once."""
     counted = coverage(np.array([[0, 3, 5], [0, 3, 0]]), 6)
     assert counted == Coverage(6, missed=3, repeated=2, most=3)
     assert counted.share == 0.5
+    assert coverage(np.array([[0, 1]]), 4) == Coverage(4, missed=2, repeated=0, most=1)
 
 
 def test_a_sampler_reports_its_coverage(caplog):
