@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 import socket
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 USER_DIR = Path(__file__).parents[1]
 OURS = {"model": registry.models, "criterion": registry.criterions, "task": registry.tasks}
+USER_ERROR = r"(?:[\w.]*ValueError|[\w.]*VideoError|[\w.]*DataNotThere): (.*)"
 PARTS = {"dataset": registry.datasets, "sampler": registry.samplers}
 CPU: dict[str, dict[str, Any]] = {
     "common": {"cpu": True},
@@ -86,16 +88,16 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
         return True
     write_project(project)
     processes = config.distributed_training.distributed_world_size
-    if processes > 1 and not was_launched():
+    if processes > 1 and not was_launched(cpu=config.common.cpu):
         return train_ranks(project, processes)
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
         return not stop.agreed
 
 
-def was_launched() -> bool:
-    """By torchrun or srun, which start the processes themselves."""
-    return any(name in os.environ for name in ("RANK", "SLURM_PROCID"))
+def was_launched(*, cpu: bool) -> bool:
+    """By torchrun or, with GPUs, srun, which start the processes themselves."""
+    return "RANK" in os.environ or (not cpu and "SLURM_PROCID" in os.environ)
 
 
 def train_ranks(project: dict[str, Any], processes: int) -> bool:
@@ -121,9 +123,9 @@ def train_ranks(project: dict[str, Any], processes: int) -> bool:
 
 
 def user_error(error: Exception) -> ValueError | None:
-    """What a rank's ValueError said, in place of its traceback."""
-    last = str(error).strip().splitlines()[-1]
-    return ValueError(last.removeprefix("ValueError: ")) if last.startswith("ValueError: ") else None
+    """What a rank's ValueError, of whichever kind, said in place of its traceback."""
+    last = re.fullmatch(USER_ERROR, str(error).strip().splitlines()[-1])
+    return ValueError(last[1]) if last else None
 
 
 def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("fairseq")
 
 from mmpt_plugin.checkpoint import read_torch_file
 from mmpt_plugin.fairseq_bridge.run_folder import check_restart
+from mmpt_plugin.fairseq_bridge.train import user_error
 from tests.conftest import ROOT, TINY_MODEL, run
 
 
@@ -84,6 +85,16 @@ def test_the_rate_falls_to_zero_where_training_ends(trained):
     rates = {int(record["num_updates"]): float(record["lr"]) for record in log(trained)}
     assert rates[8] == pytest.approx(0, abs=1e-9)
     assert rates[7] == pytest.approx(2e-3 / 7, rel=1e-3)
+
+
+def test_what_a_rank_says_of_wrong_data_is_one_line(kitchen, tmp_path):
+    two = "distributed_training.distributed_world_size=2"
+    done = run("mmpt", *words(kitchen, tmp_path, two, "model.feature_dim=7"), check=False)
+    assert done.returncode == 2
+    assert "mmpt train: split 'train' holds features of width 512, the model takes features of width 7" in done.stderr
+    last = "mmpt_plugin.datasets.corpus.DataNotThere: no features at x"
+    assert str(user_error(RuntimeError(f"-- Process 1 terminated\nTraceback\n{last}"))) == "no features at x"
+    assert user_error(RuntimeError("Traceback\nKeyError: 'x'")) is None
 
 
 def started(*command, **options):
