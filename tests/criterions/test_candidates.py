@@ -111,6 +111,14 @@ def test_sigmoid_equals_a_plain_loop(texts_at_once):
     assert metrics["v2t_recall@1"] == pytest.approx(float((scores.argmax(1) == torch.arange(6)).float().mean()))
 
 
+@pytest.mark.parametrize("texts_at_once", [2, 1024])
+def test_sigmoids_recall_leaves_out_the_own_pair(texts_at_once):
+    """Videos 0, 2 and 3 are like their texts, video 1 is like text 0."""
+    video = torch.eye(4)[[0, 0, 2, 3]]
+    _, metrics = Sigmoid(SigmoidConfig(texts_at_once=texts_at_once)).with_metrics(video, torch.eye(4))
+    assert metrics == {"v2t_recall@1": 0.75}
+
+
 def test_sigmoid_starts_where_the_paper_does():
     """t' = log 10, b = -10; both are learned."""
     criterion = Sigmoid(SigmoidConfig())

@@ -70,7 +70,10 @@ def test_a_higher_floor_probes_more_lists():
     assert recall(many.search(vectors[::7], 10)[1], exact) >= 0.98
 
 
-def test_probing_all_lists_is_exact():
+@pytest.mark.parametrize("block", [7, 1024])
+def test_probing_all_lists_is_exact(block, monkeypatch):
+    """In blocks of queries too."""
+    monkeypatch.setattr("mmpt_plugin.index.lists.BLOCK", block)
     vectors = grouped(50, 20)
     lists = InvertedLists(vectors, k=10, metric="l2")
     lists.num_probes = len(lists.cells)

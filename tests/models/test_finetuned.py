@@ -55,6 +55,14 @@ def test_seconds_without_a_label_do_not_count():
     assert metrics == {"frame_accuracy": 0.0}
 
 
+def test_frame_accuracy_is_a_share_of_the_labelled_seconds():
+    """Right, wrong, without a label, right: 2 of 3."""
+    logits = torch.eye(4)[[1, 3, 0, 2]][None]
+    labels = torch.tensor([[1, 2, NO_LABEL, 2]])
+    _, metrics = FrameCrossEntropy(FrameCrossEntropyConfig()).with_metrics(logits, labels)
+    assert metrics == {"frame_accuracy": pytest.approx(2 / 3)}
+
+
 def test_a_segmenter_starts_from_a_videoclip_and_comes_back_as_one(tmp_path):
     VideoCLIP.from_pretrained(
         GOLDEN / "videoclip_released_layout.pt", num_attention_heads=2, max_video_len=8
