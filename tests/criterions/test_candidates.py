@@ -165,6 +165,7 @@ CRITERIONS = {
     "mil": (MILNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
     "sigmoid": (Sigmoid, SigmoidConfig(texts_at_once=2)),
 }
+ALL = CRITERIONS | {"nce": (NCE, NCEConfig())}
 
 
 def graded(name, video, text, ids, weights):
@@ -184,13 +185,13 @@ def validating_rank(rank: int, world_size: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     video, text = pairs()
     losses = {}
-    for name, (cls, config) in CRITERIONS.items():
-        named = {"video_ids": IDS} if name != "sigmoid" else {}
+    for name, (cls, config) in ALL.items():
+        named = {"video_ids": IDS} if name in ("best_fit", "mil") else {}
         losses[name] = cls(config).eval()(video, text, **named)
     refused = {}
-    for name, (cls, config) in CRITERIONS.items():
+    for name, (cls, config) in ALL.items():
         rows = slice(0, 3 + rank)
-        named = {"video_ids": IDS[rows]} if name != "sigmoid" else {}
+        named = {"video_ids": IDS[rows]} if name in ("best_fit", "mil") else {}
         try:
             cls(config)(video[rows], text[rows], **named)
         except ValueError as error:
@@ -220,8 +221,8 @@ def test_a_validation_loss_is_each_ranks_own_and_unequal_ranks_are_named(tmp_pat
     video, text = pairs()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name, (cls, config) in CRITERIONS.items():
-            named = {"video_ids": IDS} if name != "sigmoid" else {}
+        for name, (cls, config) in ALL.items():
+            named = {"video_ids": IDS} if name in ("best_fit", "mil") else {}
             torch.testing.assert_close(found["losses"][name], cls(config).eval()(video, text, **named))
             assert found["refused"][name] == "the ranks hold [3, 4] pairs: every rank's batch must have equally many"
         assert found["refused"]["rank 0"] == "damaged"
