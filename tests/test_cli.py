@@ -1,11 +1,13 @@
 """The command line: what it teaches, and what it says of bad input, each in one line with exit status 2."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmpt_plugin.cli import main
+from mmpt_plugin.cli import main, parse
 from mmpt_plugin.features.files import write_features
 from mmpt_plugin.features.shards import ShardWriter
 from tests.conftest import TINY_MODEL, run
@@ -67,6 +69,10 @@ def test_doctor_says_what_runs_here(capsys):
         ("model.hidden_size=wide", "videoclip.hidden_size: Value 'wide'"),
         ("task=toy_kichen", "no task YAML 'toy_kichen'. Did you mean 'toy_kitchen'?"),
         ("nonsense", "override 'nonsense' is no key=value"),
+        ("lr=1e-3", "'lr' is a section, as in lr.key=value, and can't be 0.001"),
+        ("optimization.lr=fast", "optimization.lr is a number or a list of them, such as [1e-4], got 'fast'"),
+        ("sampler=uniform", "'sampler' is a section"),
+        ("criterion.l2_normalize=true", "nce.l2_normalize is gone: model.normalize decides"),
     ],
 )
 @pytest.mark.fairseq
@@ -198,3 +204,24 @@ def test_without_fairseq_all_but_training_works(tmp_path, kitchen):
     extract = ["extract", kitchen.root / "videos" / "toy_0000.mp4", "--encoder", "{_name: s3d, size: 32, fps: 4}"]
     run("mmpt", *extract, "--out", tmp_path / "features", **environment)
     assert (tmp_path / "features" / "toy_0000.npy").is_file()
+
+
+def test_jobs_without_submitit_name_the_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    for name in [name for name in sys.modules if name.startswith("mmpt_plugin.launch")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("mmpt_plugin.launch", raising=False)
+    assert "jobs need submitit: pip install 'mmpt_plugin[slurm]'" in refused(capsys, "jobs")
+
+
+def test_a_report_without_metrics_says_what_writes_them(capsys, tmp_path):
+    message = refused(capsys, "report", tmp_path, "--videos", tmp_path)
+    assert f"no {tmp_path}/metrics.json: write it with mmpt evaluate" in message
+    (tmp_path / "metrics.json").write_text("{")
+    assert "metrics.json is not JSON" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
+
+
+def test_videos_may_follow_the_options():
+    """argparse alone gives all that follows an option to the next command."""
+    arguments = parse(["embed", "model", "--out", "v.safetensors", "a.mp4", "b.mp4"])
+    assert arguments.videos == [Path("a.mp4"), Path("b.mp4")]

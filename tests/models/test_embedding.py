@@ -1,5 +1,8 @@
 """Raw videos and sentences in, vectors out: batches of any size, long videos, labels by prompts."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from mmpt_plugin import VideoCLIP
 from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.models import VideoCLIPConfig
+from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.embedding import best_candidates, sliding_windows
 from mmpt_plugin.registry import encoders
 from tests.conftest import TINY_ENCODER, TINY_MODEL
@@ -157,3 +160,22 @@ def test_a_saved_model_keeps_its_tokenizer(model, tmp_path):
     model.save_pretrained(tmp_path / "model")
     again = VideoCLIP.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again.embed_text(["chop the tomato"]), model.embed_text(["chop the tomato"]))
+
+
+@pytest.mark.parametrize(
+    ("holds", "message"),
+    [
+        ({"feature_dim": 7}, "split 'train' holds features of width 7, the model takes features of width 512"),
+        ({"vocab_size": 30522}, "split 'train' has 30522 word pieces, the model knows 317"),
+        ({"max_text_len": 62}, "split 'train' has max_text_len 62, but model.max_text_len is 61: lower task.dataset"),
+        ({"num_labels": 9}, "split 'train' has num_labels 9, but model.num_labels is 8: raise the model's"),
+    ],
+)
+def test_training_data_that_does_not_fit_is_refused_before_training(holds, message):
+    """Too narrow a classifier, too small a vocabulary; a wider one of either is all right."""
+    model = VideoCLIPSegmenter(VideoCLIPSegmenterConfig(**TINY_MODEL, num_labels=8))
+    fits = {"feature_dim": 512, "vocab_size": 317, "max_text_len": 61, "num_labels": 8}
+    model.check_dataset(SimpleNamespace(**fits), where="split 'train'")
+    model.check_dataset(SimpleNamespace(feature_dim=512, num_labels=3), where="split 'train'")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.check_dataset(SimpleNamespace(**fits | holds), where="split 'train'")
