@@ -84,6 +84,7 @@ def check(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs fairseq, see README ({error})") from error
     fairseq_config(project)
+    check_idle(Path(project["checkpoint"]["save_dir"]))
     if not resume:
         check_settings(project)
     check_restart(project, requeued=True)
@@ -127,10 +128,7 @@ def is_done(before: Launched | None, plan: Plan) -> bool:
 def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> list[Launched]:
     """Hands the jobs over, several as one array, and notes in each folder which job is at work there."""
     for plan in plans:
-        if (before := Launched.read(plan.folder)) and not is_over(state(before)):
-            raise ValueError(
-                f"{plan.folder}: job {before.job_id} is {state(before)} there; wait for it or cancel it (scancel)"
-            )
+        check_idle(plan.folder)
     machine = executor(profile, name=name, logs=logs)
     array = machine.batch() if len(plans) > 1 else contextlib.nullcontext()
     with output_to(logs / "submit.log"), array:
@@ -143,6 +141,12 @@ def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) ->
         record.write()
         launched.append(record)
     return launched
+
+
+def check_idle(folder: Path) -> None:
+    """ValueError where a job is at work in a folder, or waits to be."""
+    if (before := Launched.read(folder)) and not is_over(state(before)):
+        raise ValueError(f"{folder}: job {before.job_id} is {state(before)} there; wait for it or cancel it (scancel)")
 
 
 @contextlib.contextmanager
