@@ -91,6 +91,17 @@ def test_nothing_whole_is_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.damaged"]
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_last_one(tmp_path):
+    """One flipped bit in its weights: its number of updates can still be read."""
+    path = tmp_path / "checkpoint_1_5.pt"
+    write(path, 5, age=1)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert mend_last_checkpoint(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1_5.damaged"]
+
+
 def test_other_peoples_files_are_left_alone(tmp_path):
     write(tmp_path / "checkpoint_best_of_june.pt", 7, age=0)
     assert mend_last_checkpoint(tmp_path) is None
