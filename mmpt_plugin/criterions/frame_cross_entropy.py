@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import NO_LABEL
+from mmpt_plugin.batch import NO_LABEL
 from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.registry import register_criterion
 

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from mmpt_plugin.clips.batch import Batch, Cluster, pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, special_ids, token_ids
-from mmpt_plugin.clips.sampling import ClipLengths
+from mmpt_plugin.batch import Batch, Cluster, pad_video
+from mmpt_plugin.datasets.clip_sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
+from mmpt_plugin.tokenizer import load_tokenizer, special_ids, token_ids
 
 
 @dataclass(kw_only=True)

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text, pad_video
-from mmpt_plugin.clips.sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
+from mmpt_plugin.batch import Batch, Cluster, length_mask, pad_text, pad_video
+from mmpt_plugin.datasets.clip_sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
 from mmpt_plugin.datasets.splits import of_split
-from mmpt_plugin.features.frame_cache import open_videos
-from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
-from mmpt_plugin.features.shards import Shards, VideoRecord
 from mmpt_plugin.registry import register_dataset
+from mmpt_plugin.shards.format import Shards, VideoRecord
+from mmpt_plugin.video.frame_cache import open_videos
+from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin import registry
-from mmpt_plugin.registry import unknown
+from mmpt_plugin.errors import unknown_name
 
 
 @dataclass(kw_only=True)
@@ -16,11 +16,11 @@ class FineTuningConfig:
 
 def build_split(config: FineTuningConfig, split: str) -> Any:
     """The corpus of a split."""
-    return registry.datasets.build(of_split(config.splits, split))
+    return registry.corpora.build(of_split(config.splits, split))
 
 
 def of_split(splits: Mapping[str, Any], split: str) -> Any:
     """What `dataset.splits` says of a split."""
     if split not in splits:
-        raise ValueError(unknown("split", f"{split} in dataset.splits", list(splits), guess=split))
+        raise ValueError(unknown_name("split", f"{split} in dataset.splits", list(splits), guess=split))
     return splits[split]

@@ -21,7 +21,7 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
-from mmpt_plugin.checkpoint import first_line
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.registry import register_encoder
 
 

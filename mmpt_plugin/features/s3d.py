@@ -72,7 +72,8 @@ class S3DEncoder:
         )
         self.model = load_s3d(config).eval().to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.fingerprint = json.dumps({"encoder": "s3d", **asdict(config), "weights": weights_digest(config.weights)})
+        about = {"encoder": "s3d", **asdict(config), "weights": weights_file_digest(config.weights)}
+        self.fingerprint = json.dumps(about)
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
@@ -95,7 +96,7 @@ def load_s3d(config: S3DEncoderConfig) -> "S3D":
     return model
 
 
-def weights_digest(path: str | None) -> str | None:
+def weights_file_digest(path: str | None) -> str | None:
     if path is None:
         return None
     with Path(path).open("rb") as file:

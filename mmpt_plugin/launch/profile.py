@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmpt_plugin import config
-from mmpt_plugin.registry import Entry, unknown
+from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.registry import parse_config
 
 # sbatch's own variables, for what a profile leaves open.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
@@ -106,7 +107,7 @@ def profile(values: Any, *, where: str) -> Profile:
         raise ValueError(f"profile {where}: keys and values are wanted. Possible: {[f.name for f in fields(Profile)]}")
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
     try:
-        made: Profile = Entry("slurm", Profile, Profile).parse(from_environment | values)
+        made: Profile = parse_config(Profile, from_environment | values, "slurm")
     except ValueError as error:
         raise ValueError(f"profile {where}: {error}") from error
     return made
@@ -119,4 +120,4 @@ def find(name: str) -> Path:
     short = name.removesuffix(".yaml").removeprefix("slurm/")
     if short in config.available("slurm"):
         return config.root() / "slurm" / f"{short}.yaml"
-    raise ValueError(unknown("profile", name, config.available("slurm"), guess=short))
+    raise ValueError(unknown_name("profile", name, config.available("slurm"), guess=short))

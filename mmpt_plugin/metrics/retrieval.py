@@ -56,7 +56,7 @@ def summary(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
     }
 
 
-def chance(num_candidates: int, *, prefixes: Iterable[str] = ("t2v", "v2t")) -> dict[str, float]:
+def retrieval_chance(num_candidates: int, *, prefixes: Iterable[str] = ("t2v", "v2t")) -> dict[str, float]:
     """What a random order of the candidates scores on average, one of them being right."""
     middle = (num_candidates + 1) / 2
     values = {f"recall@{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}

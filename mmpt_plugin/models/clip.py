@@ -17,11 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from mmpt_plugin import moved
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
-from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
-from mmpt_plugin.features.encoder import Encoder
-from mmpt_plugin.features.frames import frame_times
 from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
 from mmpt_plugin.models.embedding import path_list, read_ahead
 from mmpt_plugin.models.padding import chunked, cut_text, full_mask
@@ -31,13 +30,15 @@ from mmpt_plugin.models.pretrained import (
     read_checkpoint,
     start_from_pretrained,
 )
+from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.video.sparse_frames import frame_times
 
 # What weights that a pre-trained backbone brought are marked with, for rates of their own.
 BACKBONE = "backbone"
 
 
 @dataclass(kw_only=True)
-class ClipModelConfig:
+class CLIPModelConfig:
     """What all models on CLIP have; defaults are CLIP ViT-B/32 and the sizes of CLIP4Clip's experiments."""
 
     clip: str | None = None
@@ -99,15 +100,15 @@ class ClipModelConfig:
         return size
 
 
-class ClipModel(PretrainedEmbedder):
+class CLIPModel(PretrainedEmbedder):
     """A model on CLIP's towers: frames, or their frozen features, and texts into one space of unit vectors."""
 
-    config_type: type = ClipModelConfig
+    config_type: type = CLIPModelConfig
     takes_frames = True
     unit_vectors = True
     heads: tuple[str, ...] = ()
 
-    def __init__(self, config: ClipModelConfig) -> None:
+    def __init__(self, config: CLIPModelConfig) -> None:
         super().__init__()
         model, pixels = None, None
         weights: dict[str, Tensor] = {}
@@ -205,7 +206,7 @@ class ClipModel(PretrainedEmbedder):
 
     def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
         """What `embed_videos` reads of a video file."""
-        from mmpt_plugin.features.video import duration_of, read_squares  # PyAV is an extra
+        from mmpt_plugin.video.decode import duration_of, read_squares  # PyAV is an extra
 
         times = frame_times(0.0, duration_of(path), num_frames=self.config.max_video_len, sampling="uniform")
         frames = read_squares(path, times, size=self.config.image_size)
@@ -249,7 +250,7 @@ def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """The sizes of a checkpoint's backbone, by what it says of its configuration."""
     if "backbone" not in config:
         raise ValueError(f"model.pretrained: {where} is no model on CLIP")
-    sizes: dict[str, Any] = plain_values(ClipModelConfig, config)["backbone"]
+    sizes: dict[str, Any] = plain_values(CLIPModelConfig, config)["backbone"]
     return sizes
 
 
@@ -258,3 +259,6 @@ def start_backbone(backbone: Backbone, weights: Mapping[str, Tensor], *, where: 
     prefix = "backbone."
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     load_strictly(backbone, own, where=where)
+
+
+__getattr__ = moved.attributes(__name__)

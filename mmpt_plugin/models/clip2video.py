@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmpt_plugin import moved
 from mmpt_plugin.models.backbone import Backbone
-from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
 from mmpt_plugin.registry import register_model
 
 CENTER_DEVIATION = 0.125
@@ -21,7 +22,7 @@ DIFFERENCE, FRAME = 0, 1
 
 
 @dataclass(kw_only=True)
-class Clip2VideoConfig(ClipModelConfig):
+class CLIP2VideoConfig(CLIPModelConfig):
     """Defaults are the paper's on MSR-VTT and MSVD."""
 
     num_temporal_layers: int = 4
@@ -39,8 +40,8 @@ class Clip2VideoConfig(ClipModelConfig):
         return 2 * self.feature_dim
 
 
-@register_model("clip2video", dataclass=Clip2VideoConfig)
-class Clip2Video(ClipModel):
+@register_model("clip2video", dataclass=CLIP2VideoConfig)
+class CLIP2Video(CLIPModel):
     """Half of the similarity is of global vectors, half of aligned ones.
 
     Both are unit vectors, kept side by side over the root of 2: one dot product is the mean of the two cosines. The
@@ -48,7 +49,7 @@ class Clip2Video(ClipModel):
     """
 
     model_type = "clip2video"
-    config_type = Clip2VideoConfig
+    config_type = CLIP2VideoConfig
     heads = ("difference.", "skipping.", "alignment.")
 
     def add_heads(self) -> None:
@@ -138,3 +139,6 @@ class Alignment(nn.Module):
         sums = torch.einsum("bnk,bnd->bkd", weights, tokens)
         residuals = sums - weights.sum(dim=1)[..., None] * self.centers
         return F.normalize(F.normalize(residuals, dim=-1).mean(dim=1), dim=-1)
+
+
+__getattr__ = moved.attributes(__name__)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
-from mmpt_plugin.clips.batch import pad_video
-from mmpt_plugin.clips.captions import token_ids
-from mmpt_plugin.features.encoder import Encoder
+from mmpt_plugin.batch import pad_video
+from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.tokenizer import token_ids
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmpt_plugin.clips.batch import LabelledBatch
+from mmpt_plugin.batch import LabelledBatch
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.registry import register_model
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import StepBatch
+from mmpt_plugin.batch import StepBatch
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.registry import register_model
 

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from mmpt_plugin.checkpoint import find_checkpoint, first_line, load_strictly
-from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.batch import Batch
+from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.padding import chunked, cut_text, full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
 from mmpt_plugin.registry import register_model
 
 
 @dataclass(kw_only=True)
-class VideoCLIPViTConfig(ClipModelConfig):
+class VideoCLIPViTConfig(CLIPModelConfig):
     """16 frames, as described; the number of layers and the width are our choice."""
 
     max_video_len: int = 16
@@ -35,7 +35,7 @@ class VideoCLIPViTConfig(ClipModelConfig):
 
 
 @register_model("videoclip_vit", dataclass=VideoCLIPViTConfig)
-class VideoCLIPViT(ClipModel):
+class VideoCLIPViT(CLIPModel):
     """Frames one by one, then across; the mean of unit vectors; a projection head a tower.
 
     What comes across frames is added to them, and heads of CLIP's own width start as identities: on CLIP's weights

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
+from mmpt_plugin.protocols import Embed
 from mmpt_plugin.registry import register_sampler
 from mmpt_plugin.samplers.coverage import coverage
-from mmpt_plugin.samplers.uniform import Embed, UniformConfig, require_videos
+from mmpt_plugin.samplers.uniform import UniformConfig, require_videos
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,12 @@
 """Every video once an epoch, in random company."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from mmpt_plugin.protocols import Embed
 from mmpt_plugin.registry import register_sampler
-
-Embed = Callable[..., Float[np.ndarray, "V D"]]
-"""A vector a video; with `gather=False` only those of this rank's share, which follow the lower ranks'."""
 
 
 @dataclass(kw_only=True)

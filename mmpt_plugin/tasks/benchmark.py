@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin import registry
-from mmpt_plugin.clips.batch import pad_video
-from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.batch import pad_video
+from mmpt_plugin.corpora.corpus import Corpus
 from mmpt_plugin.distributed import world_size
 from mmpt_plugin.models.embedding import Embedder, read_ahead
+from mmpt_plugin.tokenizer import load_tokenizer
 
 T = TypeVar("T")
+AnyCorpus = TypeVar("AnyCorpus", bound=Corpus)
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
@@ -44,12 +46,12 @@ class BenchmarkConfig:
             raise ValueError(f"task.clips_at_once must be at least 1, got {self.clips_at_once}")
 
 
-class Benchmark:
+class Benchmark(Generic[AnyCorpus]):
     """A kind of task that measures; a subclass says how in `evaluate(model)`."""
 
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
-        self.dataset = registry.datasets.build(config.dataset)
+        self.dataset = cast(AnyCorpus, registry.corpora.build(config.dataset))
 
     def check(self, model: Embedder) -> None:
         """ValueError where the model can't be measured on this data, before anything is encoded."""

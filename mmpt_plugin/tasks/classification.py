@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mmpt_plugin.metrics.classification import chance, classification
+from mmpt_plugin.corpora.labelled_videos import LabelledVideos
+from mmpt_plugin.metrics.classification import classification, classification_chance
 from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
@@ -28,7 +29,7 @@ class ZeroShotClassificationConfig(BenchmarkConfig):
 
 
 @register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
-class ZeroShotClassification(Benchmark):
+class ZeroShotClassification(Benchmark[LabelledVideos]):
     """The label whose prompts are nearest by dot product."""
 
     config: ZeroShotClassificationConfig
@@ -36,7 +37,9 @@ class ZeroShotClassification(Benchmark):
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
-        return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance(num_labels))
+        return self.result(
+            {"num_videos": len(labels), "num_labels": num_labels}, metrics, classification_chance(num_labels)
+        )
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.datasets.corpus import DataNotThere
+from mmpt_plugin.corpora.corpus import DataNotThere
 from mmpt_plugin.models import Embedder, load_model
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """
     task = build_task(project)
     models = load_models(Path(project["checkpoint"]))
-    check(task, models)
+    check_model(task, models)
     return measure(task, project, models)
 
 
@@ -58,7 +58,7 @@ def evaluate_all(
     for name, project in projects.items():
         try:
             tasks[name] = build_task(project)
-            check(tasks[name], models)
+            check_model(tasks[name], models)
         except DataNotThere as error:
             not_there[name] = {"missing": str(error), "source": project["task"].get("source", "")}
         except ValueError as error:
@@ -81,7 +81,7 @@ def evaluate_all(
     return outcome
 
 
-def check(task: Any, models: Models) -> None:
+def check_model(task: Any, models: Models) -> None:
     """What can be known before measuring; a task of somebody else's need not have such a check."""
     if hasattr(task, "check"):
         task.check(models.trained)

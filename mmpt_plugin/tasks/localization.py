@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mmpt_plugin.datasets.segments import steps_shown
+from mmpt_plugin.corpora.crosstask import CrossTask
+from mmpt_plugin.corpora.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
@@ -23,7 +24,7 @@ class StepLocalizationConfig(WindowsConfig):
 
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
-class StepLocalization(WindowedBenchmark):
+class StepLocalization(WindowedBenchmark[CrossTask]):
     """The seconds, in the steps' order, whose states are together most like the steps' texts."""
 
     config: StepLocalizationConfig

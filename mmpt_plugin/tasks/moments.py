@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, chance, moments
+from mmpt_plugin.corpora.didemo import DiDeMoMoments
+from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, moments, moments_chance
 from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
@@ -28,7 +29,7 @@ class MomentLocalizationConfig(BenchmarkConfig):
 
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
-class MomentLocalization(Benchmark):
+class MomentLocalization(Benchmark[DiDeMoMoments]):
     """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
 
     def check(self, model: Embedder) -> None:
@@ -43,7 +44,7 @@ class MomentLocalization(Benchmark):
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
-        guess = self._mean(lambda _, times, reached: chance(times, reached, rng=rng), scores, possible)
+        guess = self._mean(lambda _, times, reached: moments_chance(times, reached, rng=rng), scores, possible)
         return self.result({"num_queries": len(scores)}, metrics, guess)
 
     def scores(self, model: Embedder) -> tuple[Float[np.ndarray, "Q 21"], Bool[np.ndarray, "Q 21"]]:

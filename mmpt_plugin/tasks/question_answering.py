@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mmpt_plugin.metrics.question_answering import chance, multiple_choice
+from mmpt_plugin.corpora.msrvtt import MSRVTTMultipleChoice
+from mmpt_plugin.metrics.question_answering import multiple_choice, multiple_choice_chance
 from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
@@ -19,13 +20,15 @@ class MultipleChoiceQAConfig(BenchmarkConfig):
 
 
 @register_task("multiple_choice_qa", dataclass=MultipleChoiceQAConfig)
-class MultipleChoiceQA(Benchmark):
+class MultipleChoiceQA(Benchmark[MSRVTTMultipleChoice]):
     """The option with the highest score is the answer."""
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         questions = self.dataset.questions
         metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
-        return self.result({"num_questions": len(questions)}, metrics, chance(len(questions[0].options)))
+        return self.result(
+            {"num_questions": len(questions)}, metrics, multiple_choice_chance(len(questions[0].options))
+        )
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "Q O"]:
         questions = self.dataset.questions

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmpt_plugin.datasets.corpus import AnnotatedClip
-from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus
+from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
@@ -32,7 +32,7 @@ class Embeddings:
 
 
 @register_task("text_video_retrieval", dataclass=TextVideoRetrievalConfig)
-class TextVideoRetrieval(Benchmark):
+class TextVideoRetrieval(Benchmark[ClipCorpus]):
     """Each caption must find its clip among all clips, and each clip its caption.
 
     Where clips have several captions each of them is a query, and a clip looking for its text is compared with the
@@ -57,7 +57,7 @@ class TextVideoRetrieval(Benchmark):
         v2t = best_member_ranks(embeddings.video, embeddings.text, embeddings.right)
         metrics = summary(t2v, prefix="t2v") | summary(v2t, prefix="v2t")
         counts = {"num_queries": len(self.dataset.clips), "num_clips": len(self.candidates)}
-        result = self.result(counts, metrics, chance(len(self.candidates)))
+        result = self.result(counts, metrics, retrieval_chance(len(self.candidates)))
         return result | {"examples": self._examples(embeddings, t2v)}
 
     def embed(self, model: Embedder) -> Embeddings:

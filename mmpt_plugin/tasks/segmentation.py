@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.datasets.segments import painted, runs
+from mmpt_plugin.corpora.coin import COIN
+from mmpt_plugin.corpora.segments import frame_labels, labels_to_segments
 from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import Embedder, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
@@ -23,7 +24,7 @@ class ActionSegmentationConfig(WindowsConfig):
 
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)
-class ActionSegmentation(WindowedBenchmark):
+class ActionSegmentation(WindowedBenchmark[COIN]):
     """Every second's state against every label's text; no label where none is as close as labels are to each other.
 
     (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
@@ -36,7 +37,8 @@ class ActionSegmentation(WindowedBenchmark):
         num_classes = len(self.dataset.labels) + 1
         predicted, limit = self.predict(model)
         true = [
-            painted(video.segments, len(answer)) for video, answer in zip(self.dataset.videos, predicted, strict=True)
+            frame_labels(video.segments, len(answer))
+            for video, answer in zip(self.dataset.videos, predicted, strict=True)
         ]
         rng = np.random.default_rng(0)
         guessed = [rng.integers(0, num_classes, len(labels)) for labels in true]
@@ -50,7 +52,7 @@ class ActionSegmentation(WindowedBenchmark):
     def _example(self, number: int, predicted: Int[np.ndarray, " T"], true: Int[np.ndarray, " T"]) -> dict[str, Any]:
         """A video's labels as segments, (start, end, label) in seconds."""
         segments = {
-            name: [(start, end, self._name(label)) for start, end, label in runs(labels)]
+            name: [(start, end, self._name(label)) for start, end, label in labels_to_segments(labels)]
             for name, labels in (("predicted", predicted), ("true", true))
         }
         return {"video_id": self.dataset.videos[number].video_id, "seconds": len(true), "segments": segments}
