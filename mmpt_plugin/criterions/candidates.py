@@ -17,9 +17,10 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class CandidateNCEConfig(SimilarityConfig):
-    """Cosines with a temperature, unlike VideoCLIP's."""
+    """The losses over candidate clips compare cosines, so their temperature is lower than VideoCLIP's 1.0."""
 
     temperature: float = 0.07
+    """Similarities are divided by it. 0.07 is where CLIP's starts (Radford et al., 2021, section 2.5)."""
 
 
 class CandidateNCE(SimilarityCriterion):

@@ -13,7 +13,7 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class FrameCrossEntropyConfig:
-    """Nothing to choose."""
+    """This criterion has no settings."""
 
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)

@@ -19,12 +19,14 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class SigmoidConfig:
-    """Defaults are the paper's, section 3.2; both numbers are where training starts from."""
+    """SigLIP's loss; temperature and bias are learned, and the defaults are the paper's start values (section 3.2)."""
 
     temperature: float = 0.1
+    """Start value of the learned temperature, which divides the cosines."""
     bias: float = -10.0
+    """Start value of the learned bias, which is added to the scaled cosines. -10, as most pairs are negative."""
     texts_at_once: int = 1024
-    """Texts that this rank's videos are scored against together."""
+    """Texts scored at a time against this rank's videos. Lower it to save memory; the loss does not change."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -13,7 +13,7 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class StepCrossEntropyConfig:
-    """Nothing to choose."""
+    """This criterion has no settings."""
 
 
 @register_criterion("step_cross_entropy", dataclass=StepCrossEntropyConfig)

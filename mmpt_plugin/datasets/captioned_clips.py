@@ -14,10 +14,12 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class CaptionedClipsConfig(FineTuningConfig):
+    """Fine-tuning on the captioned clips of a corpus."""
+
     max_video_len: int = ClipLengths.max_video_len
-    """Seconds of a clip that are read, its first ones."""
+    """Seconds read of a clip, from its start; at most `model.max_video_len`."""
     repeat: int = 1
-    """How often an epoch shows each clip."""
+    """Times that an epoch shows each clip, each time with a caption drawn at random."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_text_len": "model.max_text_len"}
 

@@ -13,12 +13,13 @@ NAMING_SUBSET = "testing"
 
 @dataclass(kw_only=True)
 class COINConfig(CorpusConfig):
-    """`annotations` is COIN.json."""
+    """`annotations` is COIN.json, as published."""
 
     subset: str = NAMING_SUBSET
-    """training or testing."""
+    """Videos to read: training or testing."""
     allow_overlap: bool = False
-    """Where segments overlap the later one counts, and their number is reported, instead of refusing to run."""
+    """Accept overlapping segments: the later one counts, and the result reports how many there are. Otherwise they are
+    an error."""
 
 
 @register_dataset("coin", dataclass=COINConfig)

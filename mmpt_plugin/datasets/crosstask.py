@@ -13,12 +13,12 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class CrossTaskConfig(CorpusConfig):
-    """`annotations` is the folder crosstask_release."""
+    """`annotations` is the folder crosstask_release, as published."""
 
     num_train: int = 30
-    """Videos of each primary task that its authors' split trains on; the others are the test set."""
+    """Training videos drawn from each primary task; the others are the test set. 30 is the authors' split."""
     subset: str = "test"
-    """train or test, as drawn, or valid, the videos of videos_val.csv, which are not drawn."""
+    """Videos to read: train or test, as drawn, or valid, which is the fixed list of videos_val.csv."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,10 +22,10 @@ class Moment:
 
 @dataclass(kw_only=True)
 class DiDeMoConfig(CorpusConfig):
-    """`annotations` is test_data.json, whose names of videos have a suffix, or only its dot."""
+    """`annotations` is test_data.json, as published; a video's id is its name without the suffix."""
 
     video_ids: str | None = None
-    """A file of the split's videos, a name a line, with or without its suffix; None takes all."""
+    """File with the names of the videos to read, one per line, with or without suffix. Null reads all."""
 
 
 class DiDeMoVideos(Corpus):

@@ -13,7 +13,7 @@ KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, flo
 
 @dataclass(kw_only=True)
 class JSONLConfig(CorpusConfig):
-    """`annotations` is a file of lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, in seconds."""
+    """`annotations` has lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, times in seconds."""
 
 
 @register_dataset("jsonl", dataclass=JSONLConfig)

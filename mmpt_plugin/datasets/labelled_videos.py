@@ -60,9 +60,10 @@ class LabelledCSV(LabelledVideos):
 
 @dataclass(kw_only=True)
 class HMDB51Config(CorpusConfig):
-    """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`."""
+    """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`, as published."""
 
     fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,9 +92,10 @@ class HMDB51(LabelledVideos):
 
 @dataclass(kw_only=True)
 class UCF101Config(CorpusConfig):
-    """`annotations` is the folder ucfTrainTestlist, of classInd.txt and testlist0{1,2,3}.txt."""
+    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and testlist0{1,2,3}.txt, as published."""
 
     fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

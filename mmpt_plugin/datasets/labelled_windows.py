@@ -14,9 +14,12 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class LabelledWindowsConfig(FineTuningConfig):
+    """How long videos are cut into the windows that are trained on."""
+
     window: int = 32
-    """Seconds that the model sees together."""
+    """Seconds of a window; at most `model.max_video_len`."""
     stride: int = 8
+    """Seconds from the start of one window to the next."""
 
 
 @register_dataset("labelled_windows", dataclass=LabelledWindowsConfig)

@@ -121,10 +121,12 @@ def weights_digest(model: nn.Module) -> str:
 
 @dataclass(kw_only=True)
 class CLIPEncoderConfig:
+    """The image encoder of a CLIP or SigLIP, for `mmpt extract`."""
+
     weights: str
-    """A folder of transformers' CLIP or SigLIP, or its hub name, openai/clip-vit-base-patch32."""
+    """CLIP or SigLIP of transformers: a folder or a hub name, such as openai/clip-vit-base-patch32."""
     fps: int = 1
-    """Frames a second; a row is the mean over its second's frames."""
+    """Frames read per second; a feature row is the mean over the frames of its second."""
 
     def __post_init__(self) -> None:
         if self.fps < 1:

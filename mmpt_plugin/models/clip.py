@@ -38,23 +38,25 @@ BACKBONE = "backbone"
 
 @dataclass(kw_only=True)
 class ClipModelConfig:
-    """What all models on CLIP have; defaults are CLIP ViT-B/32 and the sizes of CLIP4Clip's experiments."""
+    """What all models on a CLIP backbone share; the defaults are CLIP ViT-B/32 and the lengths of CLIP4Clip."""
 
     clip: str | None = None
-    """A CLIP or SigLIP to start from, by hub name or folder; None starts from random weights."""
+    """CLIP or SigLIP whose weights the towers start from: hub name or folder. Null starts from random weights."""
     pretrained: str | None = None
-    """A model of this family to start from: a folder, its name on the hub, or a fairseq checkpoint."""
+    """Model of this family to start training from: a folder, a hub name or a fairseq checkpoint."""
     backbone: dict[str, Any] = field(default_factory=dict)
-    """Sizes of random weights, as transformers' CLIPConfig or, with model_type: siglip, SiglipConfig names them."""
+    """Sizes of randomly initialised towers, under the names of transformers' CLIPConfig, or of SiglipConfig with
+    `model_type: siglip`. Ignored with `clip` or `pretrained`, which bring their own sizes."""
     freeze_vision: bool = False
-    """Leave the vision tower as it is; it learns nothing from frozen features anyway."""
+    """Do not train the vision tower. Set it when training on frozen features, which never pass through that tower."""
     max_video_len: int = 12
-    """Frames, or rows of frozen features, of a clip."""
+    """Frames, or rows of frozen features, per clip. CLIP4Clip uses 12."""
     max_text_len: int = 30
-    """Word pieces of a text that are read, the first and the last token not counted."""
+    """Word pieces read of a text, not counting the start and the end token. A longer text is cut and keeps its end
+    token."""
     chunk_size: int = 0
-    """Clips, and texts, that are encoded at a time in training; 0 for all. Memory then holds the activations of one
-    chunk, and gradients stay exact, for a second forward pass."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
+    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
 
     def __post_init__(self) -> None:
         if self.chunk_size < 0:

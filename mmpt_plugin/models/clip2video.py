@@ -22,11 +22,12 @@ DIFFERENCE, FRAME = 0, 1
 
 @dataclass(kw_only=True)
 class Clip2VideoConfig(ClipModelConfig):
-    """Defaults are the paper's on MSR-VTT and MSVD."""
+    """A CLIP backbone with temporal layers and shared centres; the defaults are the paper's on MSR-VTT and MSVD."""
 
     num_temporal_layers: int = 4
+    """Transformer layers over frames and their differences; each starts from a layer of CLIP's text tower."""
     num_centers: int = 5
-    """The paper has 7 on VATEX."""
+    """Centres that video and text tokens are aligned to (section 3.3); the paper has 7 on VATEX."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,10 +15,12 @@ from mmpt_plugin.registry import register_model
 
 @dataclass(kw_only=True)
 class VideoCLIPSegmenterConfig(VideoCLIPConfig):
+    """VideoCLIP's configuration and the size of the classifier; the defaults are COIN's."""
+
     num_labels: int = 779
-    """COIN's 778 steps, and 0 for none."""
+    """Classes of the classifier, background (label 0) included; 779 is COIN's 778 steps and background."""
     attend_to_cls: bool | None = False
-    """As in VideoCLIPConfig; the original fine-tunes and measures COIN with [CLS] hidden."""
+    """Whether seconds attend to [CLS]. The original fine-tunes and measures COIN with [CLS] hidden."""
 
 
 @register_model("videoclip_segmenter", dataclass=VideoCLIPSegmenterConfig)

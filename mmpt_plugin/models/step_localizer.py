@@ -15,8 +15,10 @@ from mmpt_plugin.registry import register_model
 
 @dataclass(kw_only=True)
 class VideoCLIPStepLocalizerConfig(VideoCLIPConfig):
+    """VideoCLIP's configuration, with the default that CrossTask is fine-tuned with."""
+
     attend_to_cls: bool | None = False
-    """As in VideoCLIPConfig; the original fine-tunes and measures CrossTask with [CLS] hidden."""
+    """Whether seconds attend to [CLS]. The original fine-tunes and measures CrossTask with [CLS] hidden."""
 
 
 @register_model("videoclip_step_localizer", dataclass=VideoCLIPStepLocalizerConfig)

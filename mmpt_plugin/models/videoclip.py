@@ -27,36 +27,45 @@ BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
 
 @dataclass(kw_only=True)
 class VideoCLIPConfig:
-    """Defaults are the paper's, on BERT-base."""
+    """Sizes and starting weights of VideoCLIP; the defaults are the paper's, on BERT-base (section 5.2)."""
 
     bert: str | None = None
-    """A BERT to start both encoders from, by hub name or folder; None starts from random weights."""
+    """BERT whose weights both encoders start from: hub name or folder. Null starts from random weights."""
     pretrained: str | None = None
-    """A VideoCLIP to start from: a folder, its name on the hub, or a fairseq checkpoint, as for from_pretrained."""
+    """VideoCLIP to start training from: a folder, a hub name or a fairseq checkpoint, as for `from_pretrained`."""
     feature_dim: int = 512
+    """Width of the input features: one row per second. S3D's rows, which the paper uses, have 512."""
     hidden_size: int = 768
+    """Width of both encoders and of the embeddings; 768 is BERT-base. Must be a multiple of `num_attention_heads`."""
     num_attention_heads: int = 12
+    """Attention heads of each layer; 12 is BERT-base. Weights do not record it, so it must match `pretrained`."""
     intermediate_size: int = 3072
+    """Width of the feed-forward blocks; 3072 is BERT-base."""
     num_video_layers: int = 6
+    """Transformer layers of the video encoder; the paper takes the first 6 of BERT-base (section 5.2)."""
     num_text_layers: int = 12
+    """Transformer layers of the text encoder; the paper takes all 12 of BERT-base (section 5.2)."""
     vocab_size: int = BERT_VOCAB_SIZE
+    """Number of token ids the text encoder knows; 30522 is bert-base-uncased. A larger tokenizer is refused."""
     max_video_len: int = 32
-    """Seconds; the [SEP] after a clip stands at position max_video_len + 1."""
+    """Longest clip, in seconds (one feature row per second). The [SEP] after a clip has position max_video_len + 1."""
     max_text_len: int = 61
-    """Word pieces of a text that are read, [CLS] and [SEP] not counted. A longer text is cut, and keeps its [SEP]."""
+    """Word pieces read of a text, not counting [CLS] and [SEP]. A longer text is cut and keeps its [SEP]."""
     max_position_embeddings: int = 512
+    """Positions of each encoder: at least `max_video_len` + 2. 512 is BERT-base."""
     dropout: float = 0.1
+    """Dropout of hidden states and of attention weights, in training only; 0.1 is BERT's."""
     normalize: bool = False
-    """Scale all vectors to unit length, so that dot products are cosines. VideoCLIP compares plain dot products."""
+    """Scale all vectors to unit length, which makes dot products cosines. VideoCLIP compares plain dot products."""
     attend_to_cls: bool | None = None
-    """Whether seconds attend to [CLS] in `encode_video_steps`; `encode_video` always lets them. None, for weights that
-    were not trained on states of seconds: they do, unless the caller hides [CLS], as the original does to measure its
-    pre-trained weights on COIN and CrossTask."""
+    """Whether seconds attend to [CLS] in `encode_video_steps`; in `encode_video` they always do. Null leaves the choice
+    to the caller and is for weights that were not trained on per-second states: tasks on COIN and CrossTask then hide
+    [CLS] (`task.hide_cls`), as the original does when it measures its pre-trained weights."""
     chunk_size: int = 0
-    """Clips, and texts, that are encoded at a time in training; 0 for all. Memory then holds the activations of one
-    chunk, and gradients stay exact, for a second forward pass."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
+    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
     cls_token_id: int = -1
-    """[CLS]; [SEP] is the one after. -1: 101, as BERT has it, or 2 for a vocabulary of another size."""
+    """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:

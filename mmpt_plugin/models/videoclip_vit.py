@@ -16,12 +16,14 @@ from mmpt_plugin.registry import register_model
 
 @dataclass(kw_only=True)
 class VideoCLIPViTConfig(ClipModelConfig):
-    """16 frames, as described; the number of layers and the width are our choice."""
+    """A ViT with a small temporal transformer; the number of layers and the width are this project's choice."""
 
     max_video_len: int = 16
+    """Frames, or rows of frozen features, per clip."""
     num_temporal_layers: int = 2
+    """Transformer layers across frames; each starts from a layer of CLIP's text tower."""
     embedding_dim: int = 512
-    """The width of both projection heads."""
+    """Width of the embeddings: the output of both projection heads."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,11 @@ Embed = Callable[..., Float[np.ndarray, "V D"]]
 
 @dataclass(kw_only=True)
 class UniformConfig:
+    """How many videos share a batch."""
+
     videos_per_batch: int = 32
+    """Videos per cluster; a batch holds `dataset.batch_size` clusters per GPU. The paper pre-trains with 32
+    (VideoCLIP, section 5.2)."""
 
     def __post_init__(self) -> None:
         if self.videos_per_batch < 1:

@@ -15,10 +15,10 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
 @dataclass(kw_only=True)
 class ZeroShotClassificationConfig(BenchmarkConfig):
-    """`dataset` is one with a label a video, {_name: labelled_csv, ...}."""
+    """`dataset` is a corpus with one label per video, such as `{_name: labelled_csv, ...}`."""
 
     prompts: list[str] = field(default_factory=lambda: ["{label}"])
-    """Texts with `{label}` in them; of several, the mean of their vectors stands for the label."""
+    """Texts that contain `{label}`. A label is represented by the mean of the vectors of its prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

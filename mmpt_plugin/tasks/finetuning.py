@@ -11,9 +11,11 @@ from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrai
 
 @dataclass(kw_only=True)
 class FineTuningTaskConfig(VideoTextPretrainingConfig):
+    """What fine-tuning trains on, and the benchmark that validates it."""
+
     benchmark: dict[str, Any] = field(default_factory=dict)
-    """What is measured at each validation, {_name: text_video_retrieval, dataset: ...}, of data that is not trained
-    on; its metrics may be fairseq's --best-checkpoint-metric."""
+    """Task measured at each validation, on data that is not trained on: `{_name: text_video_retrieval, dataset: ...}`.
+    Its metrics can be used as `checkpoint.best_checkpoint_metric`."""
 
 
 @register_task("finetuning", dataclass=FineTuningTaskConfig)

@@ -19,7 +19,7 @@ CHANCE_DRAWS = 20
 
 @dataclass(kw_only=True)
 class StepLocalizationConfig(WindowsConfig):
-    """`dataset` is one with steps for each task, {_name: crosstask, ...}."""
+    """`dataset` is a corpus with the ordered steps of each task, such as `{_name: crosstask, ...}`."""
 
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)

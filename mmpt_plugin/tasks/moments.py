@@ -24,7 +24,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
 @dataclass(kw_only=True)
 class MomentLocalizationConfig(BenchmarkConfig):
-    """`dataset` is one with described moments, {_name: didemo_moments, ...}."""
+    """`dataset` is a corpus of described moments, such as `{_name: didemo_moments, ...}`."""
 
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)

@@ -15,7 +15,7 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
 @dataclass(kw_only=True)
 class MultipleChoiceQAConfig(BenchmarkConfig):
-    """`dataset` is one with questions, {_name: msrvtt_multiple_choice, ...}."""
+    """`dataset` is a corpus of questions, such as `{_name: msrvtt_multiple_choice, ...}`."""
 
 
 @register_task("multiple_choice_qa", dataclass=MultipleChoiceQAConfig)

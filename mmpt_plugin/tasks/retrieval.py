@@ -16,10 +16,10 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
 
 @dataclass(kw_only=True)
 class TextVideoRetrievalConfig(BenchmarkConfig):
-    """`dataset` is one with captioned clips, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
+    """`dataset` is a corpus of captioned clips, such as `{_name: jsonl, annotations: ..., features: ..., ...}`."""
 
     examples: int = 10
-    """How many queries the result shows in full, spread evenly over the data."""
+    """Queries that the result lists with the clips found for them, spread evenly over the data."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 @dataclass(kw_only=True)
 class ActionSegmentationConfig(WindowsConfig):
-    """`dataset` is one with labels and segments of them, {_name: coin, ...}."""
+    """`dataset` is a corpus of labels and labelled segments, such as `{_name: coin, ...}`."""
 
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)

@@ -19,14 +19,18 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, on_
 
 @dataclass(kw_only=True)
 class WindowsConfig(BenchmarkConfig):
+    """How long videos are cut into overlapping windows."""
+
     window: int = 32
-    """Seconds that the model sees together; clips_at_once counts windows."""
+    """Seconds that the model sees at a time; at most `model.max_video_len`."""
     stride: int = 16
+    """Seconds from the start of one window to the next, 1 to `window`. States of seconds that several windows hold are
+    averaged."""
     examples: int = 10
-    """How many videos the result shows in full, spread evenly over the data."""
+    """Videos that the result lists with predicted and true segments, spread evenly over the data."""
     hide_cls: bool = True
-    """Hide [CLS] from the seconds of weights that were not trained on states of seconds (model.attend_to_cls is null),
-    as the original does on COIN and CrossTask; others attend as they were trained."""
+    """Hide [CLS] from the seconds if the weights were not trained on per-second states (`model.attend_to_cls` is null),
+    as the original does on COIN and CrossTask. Other weights attend as they were trained."""
 
     RENAMED: ClassVar[dict[str, str]] = {"see_cls": "task.hide_cls"}
 
