@@ -61,6 +61,7 @@ class BestFitNCE(CandidateNCE):
     """
 
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The score of each text's most similar candidate."""
         best = scores.masked_fill(~candidates, -torch.inf).argmax(dim=1)
         return scores.gather(1, best[:, None]).squeeze(1)
 
@@ -74,4 +75,5 @@ class MILNCE(CandidateNCE):
     """
 
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The logarithm of the sum over each text's candidates of exp(score)."""
         return scores.masked_fill(~candidates, -torch.inf).logsumexp(dim=1)

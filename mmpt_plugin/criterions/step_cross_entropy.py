@@ -28,5 +28,6 @@ class StepCrossEntropy(Criterion):
     def compute(
         self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss in nats; `shown` is 1 where a second shows a step."""
         total = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="sum")
         return self.mean(total, torch.tensor(shown.numel(), device=shown.device)), {}

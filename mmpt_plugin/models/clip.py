@@ -92,11 +92,13 @@ class ClipModelConfig:
 
     @property
     def vocab_size(self) -> int:
+        """Token ids that the text tower knows."""
         size: int = self.sizes.text_config.vocab_size
         return size
 
     @property
     def max_position_embeddings(self) -> int:
+        """Positions of the text tower, start and end token included."""
         size: int = self.sizes.text_config.max_position_embeddings
         return size
 
@@ -159,6 +161,7 @@ class ClipModel(PretrainedEmbedder):
         return chunked(self.text_vectors, ids, mask, size=self.config.chunk_size)
 
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """One unit vector per clip: `encode_video` of one chunk."""
         return self.pool_frames(self.backbone.frames(video, mask), mask)
 
     @abstractmethod
@@ -202,6 +205,7 @@ class ClipModel(PretrainedEmbedder):
 
     @staticmethod
     def check_whole_videos(*, truncate: bool) -> None:
+        """ValueError for `truncate`, which only models of features support."""
         if truncate:
             raise ValueError("frames are spread over whole videos: truncate is for models of features, a row a second")
 

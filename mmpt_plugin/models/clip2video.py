@@ -53,6 +53,7 @@ class Clip2Video(ClipModel):
     heads = ("difference.", "skipping.", "alignment.")
 
     def add_heads(self) -> None:
+        """See `ClipModel.add_heads`."""
         self.difference = TemporalDifference(
             self.backbone, max_video_len=self.config.max_video_len, num_layers=self.config.num_temporal_layers
         )
@@ -60,6 +61,7 @@ class Clip2Video(ClipModel):
         self.alignment = Alignment(self.backbone.width, num_centers=self.config.num_centers)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """The global and the aligned vector of each clip, side by side; E is 2 D."""
         self.check_length(frames)
         whole = normalized_mean(self.difference(frames, mask), mask)
         skipped, skipped_mask = frames[:, ::2], mask[:, ::2]
@@ -74,6 +76,7 @@ class Clip2Video(ClipModel):
 
 
 def side_by_side(whole: Float[Tensor, "B D"], aligned: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
+    """Two unit vectors as one unit vector, whose dot product is the mean of the two cosines."""
     return torch.cat([whole, aligned], dim=1) / math.sqrt(2)
 
 
@@ -89,6 +92,7 @@ class TemporalDifference(nn.Module):
         self.temporal = backbone.text_encoder(num_layers)
 
     def forward(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Frames with what the temporal transformer adds to them; frames where the mask is False are undefined."""
         return self.residual(self.temporal, frames, mask)
 
     def residual(

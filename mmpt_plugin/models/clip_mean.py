@@ -14,4 +14,5 @@ class ClipMean(ClipModel):
     model_type = "clip_mean"
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """The unit vector of the mean of each clip's unit frame vectors."""
         return normalized_mean(frames, mask)

@@ -48,6 +48,7 @@ class PretrainedEmbedder(Embedder):
 
     @classmethod
     def starts(cls) -> dict[str, Any]:
+        """Those of the config's keys that name starting weights, all None: a saved model does not need them."""
         known = {field.name for field in fields(cls.config_type)}
         return {key: value for key, value in STARTS.items() if key in known}
 

@@ -34,6 +34,7 @@ class VideoCLIPSegmenter(VideoCLIP):
     config: VideoCLIPSegmenterConfig
 
     def add_heads(self) -> None:
+        """The linear classifier; the text encoder is frozen, because training does not read it."""
         classifier = nn.Linear(self.config.hidden_size, self.config.num_labels)
         nn.init.normal_(classifier.weight, std=0.02)
         nn.init.zeros_(classifier.bias)
@@ -48,8 +49,10 @@ class VideoCLIPSegmenter(VideoCLIP):
     def label_logits(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
+        """Logits of every second's label; `mask` is False where a row is padding."""
         return self.classify_states(self.encode_video_steps(features, mask))
 
     def classify_states(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
+        """Logits of states that `encode_video_steps` returned."""
         logits: Tensor = self.video_encoder.get_submodule("classifier")(states)
         return logits

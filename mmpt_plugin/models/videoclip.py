@@ -161,10 +161,12 @@ class VideoCLIP(PretrainedEmbedder):
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
+        """See `PretrainedEmbedder.config_of`."""
         return shapes(weights, where=where)
 
 
 def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
+    """transformers' configuration of one encoder, with PyTorch's fused attention."""
     made = BertConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

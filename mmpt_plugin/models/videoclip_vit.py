@@ -33,6 +33,7 @@ class VideoCLIPViTConfig(ClipModelConfig):
 
     @property
     def hidden_size(self) -> int:
+        """Width of the embeddings."""
         return self.embedding_dim
 
 
@@ -49,22 +50,26 @@ class VideoCLIPViT(ClipModel):
     heads = ("position.", "temporal.", "video_head.", "text_head.")
 
     def add_heads(self) -> None:
+        """See `ClipModel.add_heads`."""
         self.position = self.backbone.text_positions(self.config.max_video_len)
         self.temporal = self.backbone.text_encoder(self.config.num_temporal_layers)
         self.video_head = projection(self.backbone.width, self.config.embedding_dim)
         self.text_head = projection(self.backbone.width, self.config.embedding_dim)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """The projected mean of the frames after the temporal transformer; ValueError for too many frames."""
         self.check_length(frames)
         places = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
         states = frames + attend(self.temporal, frames + places, mask)
         return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+        """CLIP's own text vectors, projected to unit vectors of width E."""
         return F.normalize(self.text_head(self.backbone.text(ids, mask)[0]), dim=-1)
 
 
 def projection(width: int, out: int) -> nn.Linear:
+    """A linear layer without bias: the identity if the widths are equal, otherwise random."""
     head = nn.Linear(width, out, bias=False)
     if width == out:
         nn.init.eye_(head.weight)

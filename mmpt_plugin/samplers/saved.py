@@ -44,4 +44,5 @@ def read_clusters(path: Path, run: Mapping[str, object]) -> Int[np.ndarray, "C K
 
 
 def digest(clusters: Int[np.ndarray, "C K"]) -> str:
+    """sha256 of the video indices."""
     return hashlib.sha256(np.ascontiguousarray(clusters).tobytes()).hexdigest()

@@ -52,5 +52,6 @@ class Uniform:
 
 
 def require_videos(num_videos: int, needed: int, key: str) -> None:
+    """ValueError if a split has fewer videos than `sampler.{key}` needs."""
     if num_videos < needed:
         raise ValueError(f"sampler.{key} is {needed}, but the split has only {num_videos} videos")

@@ -140,6 +140,7 @@ def spread(size: int, number: int) -> list[int]:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter. Items are read as lists are asked for."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -155,4 +156,5 @@ def pad(
 
 
 def device_of(model: Embedder) -> torch.device:
+    """The device of the model's first parameter."""
     return next(model.parameters()).device

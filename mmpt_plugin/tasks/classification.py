@@ -34,11 +34,13 @@ class ZeroShotClassification(Benchmark):
     config: ZeroShotClassificationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Top-1, top-5 and mean accuracy per class, as shares; chance is a random order of the labels."""
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
         return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance(num_labels))
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
+        """The dot product of every video with every label."""
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
         return exact_scores(videos[:, None], self.encode_labels(model)[None])
 

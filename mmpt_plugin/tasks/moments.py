@@ -32,6 +32,7 @@ class MomentLocalization(Benchmark):
     """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
 
     def check(self, model: Embedder) -> None:
+        """See `Benchmark.check`; the model must also encode every second of a 30 s video."""
         super().check(model)
         require_steps(model)
         if model.config.max_video_len < LENGTH:
@@ -40,6 +41,7 @@ class MomentLocalization(Benchmark):
             )
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """rank@1, rank@5 and mean IoU, as shares; chance is a random order of the moments."""
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
@@ -85,4 +87,5 @@ class MomentLocalization(Benchmark):
 
 
 def mean(states: Float[Tensor, "T D"], first: int, last: int) -> Float[Tensor, " D"]:
+    """The mean state of the chunks `first` to `last`, both included."""
     return states[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS].mean(dim=0)

@@ -23,11 +23,13 @@ class MultipleChoiceQA(Benchmark):
     """The option with the highest score is the answer."""
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Accuracy, as a share of the questions; chance is a random guess."""
         questions = self.dataset.questions
         metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
         return self.result({"num_questions": len(questions)}, metrics, chance(len(questions[0].options)))
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "Q O"]:
+        """The dot product of every question's video with its options; questions must have equally many."""
         questions = self.dataset.questions
         videos = self.encode_whole_videos(model, [question.video_id for question in questions])
         texts = self.encode_texts(model, [option for question in questions for option in question.options])

@@ -61,6 +61,7 @@ class TextVideoRetrieval(Benchmark):
         return result | {"examples": self._examples(embeddings, t2v)}
 
     def embed(self, model: Embedder) -> Embeddings:
+        """The vectors of all clips and captions; a clip is read up to the model's max_video_len."""
         length = model.config.max_video_len
         rows = read_ahead(partial(self.dataset.features, max_video_len=length), self.candidates)
         text = self.encode_texts(model, [clip.caption for clip in self.dataset.clips])

@@ -33,6 +33,7 @@ class ActionSegmentation(WindowedBenchmark):
     config: ActionSegmentationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Metrics of `metrics.segmentation`; chance is a random label per second."""
         num_classes = len(self.dataset.labels) + 1
         predicted, limit = self.predict(model)
         true = [
@@ -74,6 +75,7 @@ class ActionSegmentation(WindowedBenchmark):
         return [labels_of(scores, limit) for scores in self.scores(model, labels)], limit
 
     def encode_labels(self, model: Embedder) -> Float[np.ndarray, "K D"]:
+        """One vector per label, of its name."""
         return self.encode_texts(model, self.dataset.labels)
 
     def scores(self, model: Embedder, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:

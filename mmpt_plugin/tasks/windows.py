@@ -55,9 +55,11 @@ class Video:
             yield self, start
 
     def features(self, start: int) -> Float[Tensor, "_ F"]:
+        """The feature rows of the window that starts at a second."""
         return self.rows[start : start + self.window]
 
     def add(self, start: int, states: Float[Tensor, "_ D"]) -> None:
+        """Add the states of the window that starts at a second; rows of padding at its end are ignored."""
         length = len(self.features(start))
         if self.sums is None:
             self.sums = states.new_zeros(len(self.rows), states.shape[1])
@@ -65,9 +67,11 @@ class Video:
         self.counts[start : start + length] += 1
 
     def is_last(self, start: int) -> bool:
+        """Whether this is the video's last window."""
         return start == self.starts[-1]
 
     def mean(self) -> Float[Tensor, "T D"]:
+        """The mean state of every second, once all windows were added."""
         assert self.sums is not None
         return self.sums / self.counts
 
@@ -80,7 +84,8 @@ class EncodesSteps(Protocol):
 
     def encode_video_steps(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
-    ) -> Float[Tensor, "B T D"]: ...
+    ) -> Float[Tensor, "B T D"]:
+        """One state per second; `mask` is False where a row is padding."""
 
 
 class WindowedBenchmark(Benchmark):
@@ -89,6 +94,7 @@ class WindowedBenchmark(Benchmark):
     config: WindowsConfig
 
     def check(self, model: Embedder) -> None:
+        """See `Benchmark.check`; the model must also encode every second of a window."""
         super().check(model)
         require_steps(model)
         if self.config.window > model.config.max_video_len:
