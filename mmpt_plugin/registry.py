@@ -67,10 +67,10 @@ class Registry:
         self._subscribers: list[Callable[[Entry], None]] = []
 
     def register(self, name: str, *, dataclass: type) -> Callable[[T], T]:
-        """Class decorator, `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
+        """Class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
 
-        The class is built as `cls(config)`. A second class of one name is a ValueError; the same class
-        again (a module imported twice under a user directory) is not.
+        The class is built as `cls(config)`. Another class under the same name is a ValueError; the same class again
+        (a module that is imported twice from a user directory) is not.
         """
 
         def decorate(cls: T) -> T:

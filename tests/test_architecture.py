@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mmpt_plugin"
 
 LEVELS = [
     {"cli"},
-    {"launch", "search", "report", "fairseq_bridge", "doctor"},
+    {"launch", "search", "report", "fairseq_bridge", "doctor", "reference"},
     {"tasks"},
     {"samplers", "datasets", "models", "criterions", "metrics"},
     {"index", "clips", "features"},

@@ -18,7 +18,7 @@ class FrameCrossEntropyConfig:
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)
 class FrameCrossEntropy(Criterion):
-    """Cross entropy, a mean over all seconds that have a label."""
+    """Cross entropy of the label of each second, averaged over all seconds that have one."""
 
     gathers = False
 

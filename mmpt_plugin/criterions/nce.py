@@ -35,10 +35,10 @@ class NCEConfig(SimilarityConfig):
 
 @register_criterion("nce", dataclass=NCEConfig)
 class NCE(SimilarityCriterion):
-    """Pick the right text for each video, and the right video for each text (VideoCLIP, section 3.2).
+    """Cross entropy of the right text for each video and of the right video for each text (VideoCLIP, section 3.2).
 
-    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean of the
-    ranks' losses, which is what data-parallel training descends, is the loss of one process holding all N.
+    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean over ranks,
+    which data-parallel training minimises, equals the loss of one process that holds all N pairs.
     """
 
     config: NCEConfig

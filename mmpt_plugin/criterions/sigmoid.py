@@ -37,11 +37,11 @@ class SigmoidConfig:
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
 class Sigmoid(Criterion):
-    """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs; vectors have unit length.
+    """Binary cross entropy of scaled cosines, summed over all pairings and divided by the number of pairs (SigLIP).
 
-    The texts go around the ranks (SigLIP, section 3.3): a rank holds one rank's texts beside its own videos, and
-    scores some of them at a time, in the backward pass too. The mean of the ranks' losses is the loss of one
-    process holding all pairs.
+    The model must give unit vectors. Text embeddings are exchanged in a ring (SigLIP, section 3.3): a rank holds the
+    texts of one rank at a time and scores `texts_at_once` of them at a time, also in the backward pass. The mean over
+    ranks equals the loss of one process that holds all pairs.
     """
 
     expects_unit_vectors = True

@@ -18,7 +18,7 @@ class StepCrossEntropyConfig:
 
 @register_criterion("step_cross_entropy", dataclass=StepCrossEntropyConfig)
 class StepCrossEntropy(Criterion):
-    """Binary cross entropy, a mean over all seconds and steps: a second may show several, or none."""
+    """Binary cross entropy, averaged over all seconds and steps; a second may show several steps, or none."""
 
     gathers = False
 

@@ -26,7 +26,7 @@ class CaptionedClipsConfig(FineTuningConfig):
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
 class CaptionedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch of its clips, each with one of its captions, any with equal chance."""
+    """The clips of a corpus; `dataset[cluster]` is a Batch of clips, each with one of its captions at random."""
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
         self.config = config

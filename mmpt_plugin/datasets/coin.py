@@ -24,9 +24,9 @@ class COINConfig(CorpusConfig):
 
 @register_dataset("coin", dataclass=COINConfig)
 class COIN(Corpus):
-    """The videos of one subset; a segment's label is its id, from 1, and 0 is what has none.
+    """COIN's videos with labelled segments: labels are step ids from 1, and 0 is background (Tang et al., CVPR 2019).
 
-    The labels' names are those of the testing subset, videos without features included, whatever subset is read.
+    Label names are always those of the testing subset, including its videos without features.
     """
 
     config: COINConfig

@@ -30,11 +30,11 @@ class CrossTaskConfig(CorpusConfig):
 
 @register_dataset("crosstask", dataclass=CrossTaskConfig)
 class CrossTask(Corpus):
-    """The videos of one subset of the primary tasks; a segment's label is its step, from 0, in `steps[video.group]`.
+    """CrossTask's primary tasks; a segment's label is the number of its step, from 0, in `steps[video.group]`.
 
-    The split is drawn as its authors draw it, with NumPy's seed 0, task by task in the order in which videos.csv first
-    names them, from a task's videos outside videos_val.csv. Only videos that are there are drawn from, so where some
-    are missing the split is not the published one. A video without its annotations counts as missing.
+    The split is drawn as its authors draw it: with NumPy's seed 0, task by task in the order of videos.csv, from the
+    videos that videos_val.csv does not list. Only videos on this machine are drawn, so with missing videos the split
+    differs from the published one. A video without annotations counts as missing.
     """
 
     config: CrossTaskConfig

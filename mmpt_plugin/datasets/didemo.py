@@ -71,7 +71,7 @@ class DiDeMoVideos(Corpus):
 
 @register_dataset("didemo_moments", dataclass=DiDeMoConfig)
 class DiDeMoMoments(DiDeMoVideos):
-    """Every description with its video."""
+    """DiDeMo's descriptions of moments, each with the chunks that the annotators chose."""
 
     def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
         super().__init__(config, split)
@@ -80,7 +80,7 @@ class DiDeMoMoments(DiDeMoVideos):
 
 @register_dataset("didemo", dataclass=DiDeMoConfig)
 class DiDeMo(DiDeMoVideos, ClipCorpus):
-    """Every video with one paragraph: its descriptions in the file's order, under whichever name."""
+    """DiDeMo for retrieval: every video with one paragraph, its descriptions in the order of the file."""
 
     def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
         super().__init__(config, split)

@@ -18,7 +18,7 @@ class JSONLConfig(CorpusConfig):
 
 @register_dataset("jsonl", dataclass=JSONLConfig)
 class JSONLClips(ClipCorpus):
-    """The clips of an annotation file, in its order, and their features."""
+    """Captioned clips of a JSON-lines file, in its order; the format for data of one's own."""
 
     def __init__(self, config: JSONLConfig, split: str = "test") -> None:
         super().__init__(config, split)

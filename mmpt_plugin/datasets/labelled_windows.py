@@ -24,7 +24,7 @@ class LabelledWindowsConfig(FineTuningConfig):
 
 @register_dataset("labelled_windows", dataclass=LabelledWindowsConfig)
 class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
-    """`dataset[cluster]` is a LabelledBatch of all windows of its videos."""
+    """Windows with a label per second; `dataset[cluster]` is a LabelledBatch of all windows of its videos."""
 
     pad_id = 0
 

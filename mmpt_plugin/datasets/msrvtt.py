@@ -46,7 +46,7 @@ class MSRVTTConfig(CorpusConfig):
 
 @register_dataset("msrvtt", dataclass=MSRVTTConfig)
 class MSRVTT(ClipCorpus):
-    """Whole videos, each with one sentence (csv) or with all of its own, twenty as a rule (JSON)."""
+    """MSR-VTT's videos, with one sentence each (csv) or all of them, usually 20 (JSON) (Xu et al., CVPR 2016)."""
 
     config: MSRVTTConfig
 
@@ -109,6 +109,8 @@ class MSRVTTMultipleChoiceConfig(CorpusConfig):
 
 @register_dataset("msrvtt_multiple_choice", dataclass=MSRVTTMultipleChoiceConfig)
 class MSRVTTMultipleChoice(Corpus):
+    """MSR-VTT's multiple-choice questions: a video and five sentences, of which one is its own."""
+
     def __init__(self, config: MSRVTTMultipleChoiceConfig, split: str = "test") -> None:
         super().__init__(config, split)
         self.questions = self.with_features(self._read())

@@ -19,7 +19,7 @@ class MSVDConfig(CorpusConfig):
 
 @register_dataset("msvd", dataclass=MSVDConfig)
 class MSVD(ClipCorpus):
-    """Whole clips, each with all its English sentences."""
+    """MSVD's clips, each with all its English sentences."""
 
     config: MSVDConfig
 

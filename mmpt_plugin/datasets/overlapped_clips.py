@@ -52,7 +52,7 @@ class OverlappedClipsConfig(ClipLengths):
 
 @register_dataset("overlapped_clips", dataclass=OverlappedClipsConfig)
 class OverlappedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch: pairs_per_video pairs of each of its videos (VideoCLIP, section 3.3)."""
+    """Overlapped pairs drawn from shards; `dataset[cluster]` is a Batch of `pairs_per_video` pairs of each video."""
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config

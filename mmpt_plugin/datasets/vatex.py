@@ -19,7 +19,7 @@ class VATEXConfig(CorpusConfig):
 
 @register_dataset("vatex", dataclass=VATEXConfig)
 class VATEX(ClipCorpus):
-    """Whole clips, each with all its English sentences."""
+    """VATEX's clips, each with all its English sentences."""
 
     config: VATEXConfig
 

@@ -32,6 +32,8 @@ class YouCook2Config(CorpusConfig):
 
 @register_dataset("youcook2", dataclass=YouCook2Config)
 class YouCook2(ClipCorpus):
+    """YouCook2's clips, one sentence each (Zhou et al., AAAI 2018)."""
+
     config: YouCook2Config
 
     def __init__(self, config: YouCook2Config, split: str = "test") -> None:

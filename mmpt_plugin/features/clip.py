@@ -135,7 +135,7 @@ class CLIPEncoderConfig:
 
 @register_encoder("clip", dataclass=CLIPEncoderConfig)
 class CLIPEncoder:
-    """The image encoder (Radford et al., ICML 2021), frozen: a second of frames -> the mean of their vectors, not
+    """CLIP's frozen image encoder (Radford et al., ICML 2021): the mean of the vectors of a second's frames, not
     normalised."""
 
     def __init__(self, config: CLIPEncoderConfig) -> None:

@@ -42,7 +42,7 @@ class EfficientNetLite0Config:
 
 @register_encoder("efficientnet_lite0", dataclass=EfficientNetLite0Config)
 class EfficientNetLite0:
-    """A second of frames -> the mean of their pooled 1280-d features, L2-normalised."""
+    """EfficientNet-Lite0: the mean of the pooled features of a second's frames, width 1280, scaled to unit length."""
 
     feature_dim = 1280
 

@@ -65,7 +65,7 @@ class S3DEncoderConfig:
 
 @register_encoder("s3d", dataclass=S3DEncoderConfig)
 class S3DEncoder:
-    """A second of frames -> the 512-d video embedding of S3D."""
+    """S3D of MIL-NCE (Miech et al., CVPR 2020): one video embedding of width 512 per second."""
 
     feature_dim = 512
 

@@ -134,7 +134,7 @@ class ClipModel(PretrainedEmbedder):
             self.backbone.vision_weights().requires_grad_(False)
 
     def add_heads(self) -> None:
-        """For those who build on this model; the backbone has its first weights already."""
+        """Create the weights that a subclass adds; the backbone already has its starting weights."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
         """The video and the text of every pair."""

@@ -42,10 +42,11 @@ class Clip2VideoConfig(ClipModelConfig):
 
 @register_model("clip2video", dataclass=Clip2VideoConfig)
 class Clip2Video(ClipModel):
-    """Half of the similarity is of global vectors, half of aligned ones.
+    """CLIP with temporal difference and temporal alignment blocks (CLIP2Video, Fang et al., arXiv 2106.11097).
 
-    Both are unit vectors, kept side by side over the root of 2: one dot product is the mean of the two cosines. The
-    paper trains each half with a cross entropy of its own, which is criterion `nce` with `parts: 2`.
+    An embedding is a global and an aligned unit vector side by side, divided by the square root of 2, so a dot product
+    is the mean of their two cosines. The paper trains each half with its own cross entropy: criterion `nce` with
+    `parts: 2`.
     """
 
     model_type = "clip2video"

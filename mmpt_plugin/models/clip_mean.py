@@ -9,7 +9,7 @@ from mmpt_plugin.registry import register_model
 
 @register_model("clip_mean", dataclass=ClipModelConfig)
 class ClipMean(ClipModel):
-    """CLIP's unit vectors of frames, averaged; CLIP's text (CLIP4Clip, Luo et al., 2021, mean pooling)."""
+    """The mean of CLIP's unit frame vectors, and CLIP's text vector (CLIP4Clip, Luo et al., 2021, mean pooling)."""
 
     model_type = "clip_mean"
 

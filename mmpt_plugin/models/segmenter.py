@@ -25,7 +25,7 @@ class VideoCLIPSegmenterConfig(VideoCLIPConfig):
 
 @register_model("videoclip_segmenter", dataclass=VideoCLIPSegmenterConfig)
 class VideoCLIPSegmenter(VideoCLIP):
-    """A linear classifier over every second's last hidden state (VideoCLIP, section 4.3)."""
+    """VideoCLIP with a linear classifier on the last hidden state of every second (VideoCLIP, section 4.3)."""
 
     model_type = "videoclip_segmenter"
     config_type = VideoCLIPSegmenterConfig

@@ -23,7 +23,10 @@ class VideoCLIPStepLocalizerConfig(VideoCLIPConfig):
 
 @register_model("videoclip_step_localizer", dataclass=VideoCLIPStepLocalizerConfig)
 class VideoCLIPStepLocalizer(VideoCLIP):
-    """Every second's last hidden state against every step's text: VideoCLIP's own weights (VideoCLIP, section 4.3)."""
+    """VideoCLIP that scores the last hidden state of every second against the text of every step (section 4.3).
+
+    It has no weights of its own, so any VideoCLIP checkpoint can be loaded into it.
+    """
 
     model_type = "videoclip_step_localizer"
     config_type = VideoCLIPStepLocalizerConfig

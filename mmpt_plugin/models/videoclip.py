@@ -86,7 +86,7 @@ class VideoCLIPConfig:
 
 @register_model("videoclip", dataclass=VideoCLIPConfig)
 class VideoCLIP(PretrainedEmbedder):
-    """Frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
+    """Encodes frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
     model_type = "videoclip"
     config_type = VideoCLIPConfig
@@ -112,7 +112,7 @@ class VideoCLIP(PretrainedEmbedder):
             start_from_bert(self, config.bert)
 
     def add_heads(self) -> None:
-        """For those who build on this model."""
+        """Create the weights that a subclass adds; called before starting weights are loaded."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """The pooled video and text of every pair."""
@@ -121,7 +121,7 @@ class VideoCLIP(PretrainedEmbedder):
     def encode_video(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+        """One vector per clip of at most max_video_len seconds; `mask` is False where a row is padding."""
         mask = full_mask(features, mask)
         return self.scaled(chunked(self.video_encoder.encode, features, mask, size=self.config.chunk_size))
 
@@ -132,9 +132,10 @@ class VideoCLIP(PretrainedEmbedder):
         *,
         attend_to_cls: bool | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The last hidden state of every second, [CLS] and [SEP] left out.
+        """The last hidden state of every second, without [CLS] and [SEP].
 
-        `attend_to_cls` is for weights whose config leaves it open; contradicting the config is a ValueError.
+        `attend_to_cls` decides whether seconds attend to [CLS] if `model.attend_to_cls` is null; a value that
+        contradicts the config is a ValueError.
         """
         own = self.config.attend_to_cls
         if own is not None and attend_to_cls not in (None, own):
@@ -146,9 +147,9 @@ class VideoCLIP(PretrainedEmbedder):
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
+        """One vector per text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
 
-        Strings need a tokenizer: a model loaded from a folder that holds one, or `model.tokenizer = ...`.
+        Strings need a tokenizer: load the model from a folder that has one, or set `model.tokenizer`.
         """
         if not isinstance(text, Tensor):
             return self.encode_text(*self.tokenize(text))

@@ -39,10 +39,10 @@ class VideoCLIPViTConfig(ClipModelConfig):
 
 @register_model("videoclip_vit", dataclass=VideoCLIPViTConfig)
 class VideoCLIPViT(ClipModel):
-    """Frames one by one, then across; the mean of unit vectors; a projection head a tower.
+    """A ViT on each frame, a small transformer across frames, their mean, and a projection head for each modality.
 
-    What comes across frames is added to them, and heads of CLIP's own width start as identities: on CLIP's weights
-    training starts near `clip_mean`. Train it with `best_fit_nce` on several clips of each video.
+    The temporal transformer adds to the frame vectors, and projection heads of CLIP's own width start as the identity,
+    so training from CLIP's weights starts near `clip_mean`. Train it with `best_fit_nce` on several clips per video.
     """
 
     model_type = "videoclip_vit"

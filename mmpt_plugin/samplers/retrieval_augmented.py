@@ -47,10 +47,10 @@ class RetrievalAugmentedConfig(UniformConfig):
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
 class RetrievalAugmented:
-    """C random centre videos; of each one's 2k nearest, k at random make a cluster (VideoCLIP, section 3.3).
+    """Clusters of k videos drawn at random from the 2k nearest of a random centre (VideoCLIP, section 3.3).
 
-    C is the number of clusters that hold every video once. Videos may be missed in an epoch or come several
-    times, unless `cover` is set: how many are, is logged.
+    An epoch has as many clusters as are needed to hold every video once. Unless `cover` is set, an epoch misses some
+    videos and repeats others; their numbers are logged.
     """
 
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:

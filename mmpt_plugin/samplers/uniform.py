@@ -27,10 +27,10 @@ class UniformConfig:
 
 @register_sampler("uniform", dataclass=UniformConfig)
 class Uniform:
-    """Random clusters of videos_per_batch videos.
+    """Every video once per epoch, in random clusters.
 
-    All clusters are full: where the number of videos is no multiple of videos_per_batch, the last cluster is
-    filled up with videos of the first.
+    All clusters are full: if the number of videos is not a multiple of the size, videos of the first cluster fill the
+    last one.
     """
 
     def __init__(self, config: UniformConfig, *, num_videos: int, seed: int) -> None:

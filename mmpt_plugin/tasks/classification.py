@@ -29,7 +29,7 @@ class ZeroShotClassificationConfig(BenchmarkConfig):
 
 @register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
 class ZeroShotClassification(Benchmark):
-    """The label whose prompts are nearest by dot product."""
+    """Zero-shot classification: the answer is the label whose prompts have the highest dot product with the video."""
 
     config: ZeroShotClassificationConfig
 

@@ -20,7 +20,7 @@ class FineTuningTaskConfig(VideoTextPretrainingConfig):
 
 @register_task("finetuning", dataclass=FineTuningTaskConfig)
 class FineTuning(VideoTextPretraining):
-    """Learn from `captioned_clips` or `labelled_windows`."""
+    """Training on the data of a benchmark, which is also measured at each validation."""
 
     config: FineTuningTaskConfig
 

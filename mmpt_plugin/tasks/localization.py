@@ -24,7 +24,7 @@ class StepLocalizationConfig(WindowsConfig):
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
 class StepLocalization(WindowedBenchmark):
-    """The seconds, in the steps' order, whose states are together most like the steps' texts."""
+    """Finds one second for each step of a known task, in the order of the steps, with the highest total similarity."""
 
     config: StepLocalizationConfig
 

@@ -29,7 +29,7 @@ class MomentLocalizationConfig(BenchmarkConfig):
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
 class MomentLocalization(Benchmark):
-    """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
+    """Ranks the 21 possible runs of five-second chunks by the dot product of their mean state with the description."""
 
     def check(self, model: Embedder) -> None:
         """See `Benchmark.check`; the model must also encode every second of a 30 s video."""

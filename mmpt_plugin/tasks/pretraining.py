@@ -43,7 +43,7 @@ class VideoTextPretrainingConfig:
 
 @register_task("video_text_pretraining", dataclass=VideoTextPretrainingConfig)
 class VideoTextPretraining:
-    """Learn from pairs of clips which video belongs to which text."""
+    """Contrastive training on pairs of video and text clips (VideoCLIP, section 3)."""
 
     def __init__(self, config: VideoTextPretrainingConfig) -> None:
         self.config = config

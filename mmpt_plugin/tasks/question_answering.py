@@ -20,7 +20,7 @@ class MultipleChoiceQAConfig(BenchmarkConfig):
 
 @register_task("multiple_choice_qa", dataclass=MultipleChoiceQAConfig)
 class MultipleChoiceQA(Benchmark):
-    """The option with the highest score is the answer."""
+    """Multiple choice: the answer is the option with the highest dot product with the video."""
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Accuracy, as a share of the questions; chance is a random guess."""

@@ -33,10 +33,10 @@ class Embeddings:
 
 @register_task("text_video_retrieval", dataclass=TextVideoRetrievalConfig)
 class TextVideoRetrieval(Benchmark):
-    """Each caption must find its clip among all clips, and each clip its caption.
+    """Text-to-video and video-to-text retrieval among all clips of the data set, by dot product.
 
-    Where clips have several captions each of them is a query, and a clip looking for its text is compared with the
-    best caption of every clip, as the papers on MSVD and VATEX do.
+    If clips have several captions, each caption is a query. In the other direction a clip is compared with the best
+    caption of every clip, as in the papers on MSVD and VATEX.
     """
 
     config: TextVideoRetrievalConfig

@@ -24,10 +24,10 @@ class ActionSegmentationConfig(WindowsConfig):
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)
 class ActionSegmentation(WindowedBenchmark):
-    """Every second's state against every label's text; no label where none is as close as labels are to each other.
+    """Labels each second with the most similar label, or with none below a threshold (VideoCLIP, section 5.3).
 
-    (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
-    that constant answer are given next to the model's.
+    The threshold is the highest similarity of two labels. Most seconds are background, so the result has the metrics
+    of answering background everywhere next to those of the model.
     """
 
     config: ActionSegmentationConfig
