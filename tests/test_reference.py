@@ -245,10 +245,7 @@ def test_a_cell_keeps_its_table_whole():
 def test_the_site_has_the_reference_pages():
     files = pytest.importorskip("mkdocs.structure.files")
     config = pytest.importorskip("mkdocs.config.defaults").MkDocsConfig()
-    config.load_dict({"site_name": "site", "plugins": []})
-    config.validate()
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    found = hooks.on_files(files.Files([]), config)
+    config.load_dict({"site_name": "site", "plugins": [], "hooks": [str(ROOT / "docs" / "hooks.py")]})
+    assert config.validate() == ([], [])
+    found = config.plugins.on_files(files.Files([]), config=config)
     assert {file.src_uri for file in found} == {f"reference/{name}.md" for name in ("cli", "configuration", "python")}
