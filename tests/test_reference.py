@@ -144,11 +144,19 @@ def test_an_old_name_leads_to_the_new_one():
     assert text == f"criterion.l2_normalize is now model.normalize\n\n{reference.describe('model.normalize')}"
 
 
+def test_a_key_that_is_a_section_lists_its_components_too():
+    text = reference.describe("task.dataset")
+    assert text.startswith("task.dataset (mapping, default {})")
+    assert "\n\ntask.dataset._name is one of\n" in text
+
+
 def test_a_misspelt_key_is_answered_with_the_closest():
     with pytest.raises(ValueError, match=r"^no key 'model.hiden_size'. Did you mean 'model.hidden_size'\?"):
         reference.describe("model.hiden_size")
     with pytest.raises(ValueError, match=r"^no key 'temprature'. Did you mean 'temperature'\?"):
         reference.describe("temprature")
+    with pytest.raises(ValueError, match=r"^no key 'COIN'. Did you mean 'coin'\?"):
+        reference.describe("COIN")
 
 
 @pytest.mark.fairseq

@@ -33,7 +33,7 @@ def describe(query: str) -> str:
     """
     known, query = [*keys(), *fairseq_keys()], spelled(query)
     if exact := [key for key in known if key.path == query]:
-        return text_of(exact)
+        return "\n\n".join(filter(None, [text_of(exact), text_of_section(query, known)]))
     if new := renamed().get(query):
         return f"{query} is now {new}\n\n{describe(new)}"
     parts = [text_of_component(kind, entry, known) for kind, entry in components() if entry.name == query]
@@ -148,6 +148,6 @@ def refuse(query: str, known: Sequence[Key]) -> str:
     """ValueError with the closest key."""
     sections = {*SECTIONS.values(), *FAIRSEQ_SECTIONS, "slurm"}
     possible = {word for key in known for word in (key.path, key.name, key.component) if word} | sections
-    close = difflib.get_close_matches(query, sorted(possible), n=1)
+    close = difflib.get_close_matches(query.lower(), sorted(possible), n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     raise ValueError(f"no key '{query}'.{hint} Sections: {sorted(sections)}")
