@@ -36,13 +36,15 @@ class Batch(Tensors):
     """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
 
     video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"]
-    """A feature row a second, or T frames of RGB; zeros where the mask is False."""
+    """One feature row per second, or T frames of RGB; zeros where the mask is False."""
     video_mask: Bool[Tensor, "B T"]
+    """False where a row or frame is padding."""
     text: Int[Tensor, "B L"]
-    """[CLS] w1..wn [SEP] [PAD].."""
+    """Token ids, `[CLS] w1..wn [SEP] [PAD]..`"""
     text_mask: Bool[Tensor, "B L"]
+    """False where a token is padding."""
     video_ids: Int[Tensor, " B"]
-    """Which video of the data set each pair came from."""
+    """Index in the data set of the video that each pair is from."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +110,23 @@ def pad_video(
 
 
 class Cluster(NamedTuple):
-    """Videos whose clips stand against each other in one batch, and all that their drawing depends on.
+    """Videos whose clips are compared in one batch, and everything that the random choice of their clips depends on.
 
-    A cluster carries its own seed and epoch, so that what a loader's worker makes of it depends on neither the
-    worker's age, nor its number, nor the number of processes.
+    A cluster carries its own seed and epoch, so the clips drawn for it do not depend on which loader worker draws them,
+    or on the number of processes.
     """
 
     seed: int
+    """Seed of the run."""
     epoch: int
+    """Epoch that the cluster belongs to."""
     number: int
+    """Position in the epoch."""
     videos: tuple[int, ...]
+    """Indices in the data set."""
 
     def rng(self) -> np.random.Generator:
+        """A generator that depends on seed, epoch and number only."""
         return np.random.default_rng([self.seed, self.epoch, self.number])
 
 

@@ -145,10 +145,10 @@ class Registry(Generic[P]):
         self._subscribers: list[Callable[[Entry[P]], None]] = []
 
     def register(self, name: str, *, dataclass: type) -> Callable[[C], C]:
-        """Class decorator, `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
+        """Class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
 
-        The class is built as `cls(config)`. A second class of one name is a ValueError; the same class
-        again (a module imported twice under a user directory) is not.
+        The class is built as `cls(config)`. Another class under the same name is a ValueError; the same class again
+        (a module that is imported twice from a user directory) is not.
         """
 
         def decorate(cls: C) -> C:

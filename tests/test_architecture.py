@@ -13,7 +13,8 @@ from mmpt_plugin import moved, registry
 PACKAGE = Path(__file__).parents[1] / "mmpt_plugin"
 
 LEVELS = [
-    {"cli", "reference"},
+    {"cli"},
+    {"reference"},
     {"launch", "search", "report", "fairseq_bridge"},
     {"tasks"},
     {"samplers", "datasets", "models", "criterions", "metrics", "toy_kitchen"},
@@ -26,7 +27,7 @@ LEVELS = [
 ]
 
 HOMES = {
-    "fairseq": ("fairseq_bridge/", "reference.py"),
+    "fairseq": ("fairseq_bridge/",),
     "fairseq_cli": ("fairseq_bridge/",),
     "faiss": ("index/",),
     "transformers": ("models/", "tokenizer.py", "features/clip.py"),

@@ -13,6 +13,17 @@ from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, special_id
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato", "##es", "a"]
 
+LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+CLIP_WORDS = [
+    *LETTERS,
+    *(f"{letter}</w>" for letter in LETTERS),
+    "ch",
+    "cho",
+    "chop</w>",
+    "<|startoftext|>",
+    "<|endoftext|>",
+]
+
 
 @pytest.fixture
 def vocabulary(tmp_path):

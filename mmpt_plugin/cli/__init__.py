@@ -18,6 +18,7 @@ from mmpt_plugin.cli import (
     evaluate,
     extract,
     generate,
+    help,
     jobs,
     launch,
     list_components,
@@ -27,7 +28,7 @@ from mmpt_plugin.cli import (
 )
 
 COMMANDS = (
-    list_components, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed, launch,
+    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed, launch,
     jobs,
 )  # fmt: skip
 

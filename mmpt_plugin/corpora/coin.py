@@ -13,19 +13,20 @@ NAMING_SUBSET = "testing"
 
 @dataclass(kw_only=True)
 class COINConfig(CorpusConfig):
-    """`annotations` is COIN.json."""
+    """`annotations` is COIN.json, as published."""
 
     subset: str = NAMING_SUBSET
-    """training or testing."""
+    """Videos to read: training or testing."""
     allow_overlap: bool = False
-    """Where segments overlap the later one counts, and their number is reported, instead of refusing to run."""
+    """Accept overlapping segments: the later one counts, and the result reports how many there are. Otherwise they are
+    an error."""
 
 
 @register_corpus("coin", dataclass=COINConfig)
 class COIN(Corpus):
-    """The videos of one subset; a segment's label is its id, from 1, and 0 is what has none.
+    """COIN's videos with labelled segments: labels are step ids from 1, and 0 is background (Tang et al., CVPR 2019).
 
-    The labels' names are those of the testing subset, videos without features included, whatever subset is read.
+    Label names are always those of the testing subset, including its videos without features.
     """
 
     config: COINConfig

@@ -51,18 +51,20 @@ class AnnotatedClip:
 
 @dataclass(kw_only=True)
 class CorpusConfig:
+    """Where the files of an annotated corpus are: annotations, and features or videos."""
+
     annotations: str
-    """The annotation file, or folder, as its authors publish it."""
+    """Annotation file or folder, in the format its authors publish."""
     features: str | None = None
-    """A folder of `{video_id}.npy`, one row a second."""
+    """Folder of `{video_id}.npy`, one feature row per second, as `mmpt extract` writes them."""
     videos: str | None = None
-    """A folder of video files, or of frames that `mmpt cache-frames` kept."""
+    """Folder of video files, or of frames that `mmpt cache-frames` wrote. Needed with `frames`."""
     frames: FramesConfig | None = None
-    """Read frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}; None reads `features`."""
+    """Read frames of `videos` instead of `features`, such as `{num_frames: 12, size: 224, sampling: uniform}`."""
     tokenizer: str
-    """A tokenizer of BERT, CLIP or SigLIP, by hub name or folder, for training and for models that came without one."""
+    """Tokenizer of BERT, CLIP or SigLIP: hub name or folder. Used in training, and for models saved without one."""
     allow_missing: bool = False
-    """Leave out what has no features, or no video, and count it, instead of refusing to run."""
+    """Leave out videos without features or files, and report how many. Otherwise they are an error."""
 
     def __post_init__(self) -> None:
         if self.frames is None and self.features is None:

@@ -13,12 +13,12 @@ from mmpt_plugin.registry import register_corpus
 
 @dataclass(kw_only=True)
 class CrossTaskConfig(CorpusConfig):
-    """`annotations` is the folder crosstask_release."""
+    """`annotations` is the folder crosstask_release, as published."""
 
     num_train: int = 30
-    """Videos of each primary task that its authors' split trains on; the others are the test set."""
+    """Training videos drawn from each primary task; the others are the test set. 30 is the authors' split."""
     subset: str = "test"
-    """train or test, as drawn, or valid, the videos of videos_val.csv, which are not drawn."""
+    """Videos to read: train or test, as drawn, or valid, which is the fixed list of videos_val.csv."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,11 +30,11 @@ class CrossTaskConfig(CorpusConfig):
 
 @register_corpus("crosstask", dataclass=CrossTaskConfig)
 class CrossTask(Corpus):
-    """The videos of one subset of the primary tasks; a segment's label is its step, from 0, in `steps[video.group]`.
+    """CrossTask's primary tasks; a segment's label is the number of its step, from 0, in `steps[video.group]`.
 
-    The split is drawn as its authors draw it, with NumPy's seed 0, task by task in the order in which videos.csv first
-    names them, from a task's videos outside videos_val.csv. Only videos that are there are drawn from, so where some
-    are missing the split is not the published one. A video without its annotations counts as missing.
+    The split is drawn as its authors draw it: with NumPy's seed 0, task by task in the order of videos.csv, from the
+    videos that videos_val.csv does not list. Only videos on this machine are drawn, so with missing videos the split
+    differs from the published one. A video without annotations counts as missing.
     """
 
     config: CrossTaskConfig

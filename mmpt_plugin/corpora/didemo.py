@@ -22,10 +22,10 @@ class Moment:
 
 @dataclass(kw_only=True)
 class DiDeMoConfig(CorpusConfig):
-    """`annotations` is test_data.json, whose names of videos have a suffix, or only its dot."""
+    """`annotations` is test_data.json, as published; a video's id is its name without the suffix."""
 
     video_ids: str | None = None
-    """A file of the split's videos, a name a line, with or without its suffix; None takes all."""
+    """File with the names of the videos to read, one per line, with or without suffix. Null reads all."""
 
 
 class DiDeMoVideos(Corpus):
@@ -71,7 +71,7 @@ class DiDeMoVideos(Corpus):
 
 @register_corpus("didemo_moments", dataclass=DiDeMoConfig)
 class DiDeMoMoments(DiDeMoVideos):
-    """Every description with its video."""
+    """DiDeMo's descriptions of moments, each with the chunks that the annotators chose."""
 
     def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
         super().__init__(config, split)
@@ -80,7 +80,7 @@ class DiDeMoMoments(DiDeMoVideos):
 
 @register_corpus("didemo", dataclass=DiDeMoConfig)
 class DiDeMo(DiDeMoVideos, ClipCorpus):
-    """Every video with one paragraph: its descriptions in the file's order, under whichever name."""
+    """DiDeMo for retrieval: every video with one paragraph, its descriptions in the order of the file."""
 
     def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
         super().__init__(config, split)

@@ -13,12 +13,12 @@ KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, flo
 
 @dataclass(kw_only=True)
 class JSONLConfig(CorpusConfig):
-    """`annotations` is a file of lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, in seconds."""
+    """`annotations` has lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, times in seconds."""
 
 
 @register_corpus("jsonl", dataclass=JSONLConfig)
 class JSONLClips(ClipCorpus):
-    """The clips of an annotation file, in its order, and their features."""
+    """Captioned clips of a JSON-lines file, in its order; the format for data of one's own."""
 
     def __init__(self, config: JSONLConfig, split: str = "test") -> None:
         super().__init__(config, split)

@@ -51,7 +51,7 @@ def check_fold(fold: int) -> None:
 
 @register_corpus("labelled_csv", dataclass=CorpusConfig)
 class LabelledCSV(LabelledVideos):
-    """`annotations` is a csv with the columns video_id and label."""
+    """Videos with one label each; `annotations` is a csv with the columns video_id and label."""
 
     def read(self) -> Iterator[tuple[str, str, str]]:
         for where, row in self.read_csv(self.config.annotations, ["video_id", "label"]):
@@ -60,9 +60,10 @@ class LabelledCSV(LabelledVideos):
 
 @dataclass(kw_only=True)
 class HMDB51Config(CorpusConfig):
-    """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`."""
+    """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`, as published."""
 
     fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +72,7 @@ class HMDB51Config(CorpusConfig):
 
 @register_corpus("hmdb51", dataclass=HMDB51Config)
 class HMDB51(LabelledVideos):
-    """Lines of a video and 1 (training), 2 (testing) or 0 (neither) (Kuehne et al., ICCV 2011)."""
+    """HMDB51's test videos, which its split files mark with 2 (Kuehne et al., ICCV 2011)."""
 
     config: HMDB51Config
 
@@ -91,9 +92,10 @@ class HMDB51(LabelledVideos):
 
 @dataclass(kw_only=True)
 class UCF101Config(CorpusConfig):
-    """`annotations` is the folder ucfTrainTestlist, of classInd.txt and testlist0{1,2,3}.txt."""
+    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and testlist0{1,2,3}.txt, as published."""
 
     fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +104,7 @@ class UCF101Config(CorpusConfig):
 
 @register_corpus("ucf101", dataclass=UCF101Config)
 class UCF101(LabelledVideos):
-    """Lines of `label/video` (Soomro et al., 2012)."""
+    """UCF101's test videos, listed as `label/video` (Soomro et al., 2012)."""
 
     config: UCF101Config
 
@@ -117,8 +119,10 @@ class UCF101(LabelledVideos):
 
 @register_corpus("kinetics", dataclass=CorpusConfig)
 class Kinetics(LabelledVideos):
-    """A csv of label, youtube_id, time_start and time_end; features are named `{youtube_id}_{start}_{end}`, times in
-    six digits, as the usual downloads are (Kay et al., 2017)."""
+    """Kinetics; `annotations` is a csv with the columns label, youtube_id, time_start and time_end (Kay et al., 2017).
+
+    Features are named `{youtube_id}_{start}_{end}`, times with six digits, as most downloads name the videos.
+    """
 
     def read(self) -> Iterator[tuple[str, str, str]]:
         columns = ["label", "youtube_id", "time_start", "time_end"]

@@ -21,16 +21,16 @@ from mmpt_plugin.registry import register_corpus
 
 @dataclass(kw_only=True)
 class MSRVTTConfig(CorpusConfig):
-    """`annotations` is a csv with the columns video_id and sentence, one sentence a video (MSRVTT_JSFUSION_test.csv),
-    or the corpus's own JSON with all sentences (MSRVTT_data.json, test_videodatainfo.json)."""
+    """`annotations` is a csv with the columns video_id and sentence, one sentence per video (MSRVTT_JSFUSION_test.csv),
+    or the published JSON with all sentences (MSRVTT_data.json, test_videodatainfo.json)."""
 
     video_ids: Any = None
-    """For the JSON: a csv, or a list of csvs, whose column video_id lists videos: those of any file count. None takes
-    the videos of `split`."""
+    """With the JSON: a csv file, or a list of them, whose column video_id names the videos to read. Null reads the
+    videos of `split`."""
     exclude: list[str] = field(default_factory=list)
-    """For the JSON: csvs whose column video_id lists videos to leave out."""
+    """With the JSON: csv files whose column video_id names videos to leave out."""
     split: str = "test"
-    """train, validate or test, as the JSON names them."""
+    """With the JSON: videos to read, train, validate or test. Ignored if `video_ids` is set."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class MSRVTTConfig(CorpusConfig):
 
 @register_corpus("msrvtt", dataclass=MSRVTTConfig)
 class MSRVTT(ClipCorpus):
-    """Whole videos, each with one sentence (csv) or with all of its own, twenty as a rule (JSON)."""
+    """MSR-VTT's videos, with one sentence each (csv) or all of them, usually 20 (JSON) (Xu et al., CVPR 2016)."""
 
     config: MSRVTTConfig
 
@@ -104,11 +104,13 @@ class Question:
 
 @dataclass(kw_only=True)
 class MSRVTTMultipleChoiceConfig(CorpusConfig):
-    """`annotations` is MSR_MC_test.csv: tabs between vid_key (msr7010 for video7010), a1 to a5, answer (0 to 4)."""
+    """`annotations` is MSR_MC_test.csv, tab-separated: vid_key (msr7010 for video7010), a1 to a5, answer (0 to 4)."""
 
 
 @register_corpus("msrvtt_multiple_choice", dataclass=MSRVTTMultipleChoiceConfig)
 class MSRVTTMultipleChoice(Corpus):
+    """MSR-VTT's multiple-choice questions: a video and five sentences, of which one is its own."""
+
     def __init__(self, config: MSRVTTMultipleChoiceConfig, split: str = "test") -> None:
         super().__init__(config, split)
         self.questions = self.with_features(self._read())

@@ -11,15 +11,15 @@ COLUMNS = ["VideoID", "Start", "End", "Language", "Description"]
 
 @dataclass(kw_only=True)
 class MSVDConfig(CorpusConfig):
-    """`annotations` is the corpus's csv with the columns VideoID, Start, End, Language and Description."""
+    """`annotations` is the published csv with the columns VideoID, Start, End, Language and Description."""
 
     video_ids: str
-    """A file of the split's videos, `VideoID_Start_End` a line; features have that name too."""
+    """File with the clips of the split, one `VideoID_Start_End` per line; their features have the same name."""
 
 
 @register_corpus("msvd", dataclass=MSVDConfig)
 class MSVD(ClipCorpus):
-    """Whole clips, each with all its English sentences."""
+    """MSVD's clips, each with all its English sentences."""
 
     config: MSVDConfig
 

@@ -10,16 +10,16 @@ from mmpt_plugin.registry import register_corpus
 
 @dataclass(kw_only=True)
 class VATEXConfig(CorpusConfig):
-    """`annotations` is a list of `{"videoID": "YOUTUBE_start_end", "enCap": [...]}` (vatex_validation_v1.0.json)."""
+    """`annotations` is vatex_validation_v1.0.json: a list of `{"videoID": "YOUTUBE_start_end", "enCap": [...]}`."""
 
     video_ids: str | None = None
-    """A file of the split's videos, an id a line; None takes all. The retrieval papers test on 1,500 of the
+    """File with the ids of the videos to read, one per line; null reads all. The retrieval papers test on 1,500 of the
     validation videos (Chen et al., CVPR 2020)."""
 
 
 @register_corpus("vatex", dataclass=VATEXConfig)
 class VATEX(ClipCorpus):
-    """Whole clips, each with all its English sentences."""
+    """VATEX's clips, each with all its English sentences."""
 
     config: VATEXConfig
 

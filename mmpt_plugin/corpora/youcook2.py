@@ -21,16 +21,19 @@ from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 @dataclass(kw_only=True)
 class YouCook2Config(CorpusConfig):
-    """`annotations` is youcookii_annotations_trainval.json."""
+    """`annotations` is youcookii_annotations_trainval.json, as published."""
 
     subset: str = "validation"
-    """Which videos, by the JSON's own key; the test set's sentences are not published."""
+    """Videos to read: training or validation. The sentences of the test set are not published."""
     clips: str | None = None
-    """Instead of the subset, a list of `{"id": "VIDEO_NUMBER", ...}` (the original's youcook_val.pkl, or as JSON)."""
+    """File that lists the clips to read as `{"id": "VIDEO_NUMBER", ...}`, instead of `subset`: the original's
+    youcook_val.pkl, or JSON."""
 
 
 @register_corpus("youcook2", dataclass=YouCook2Config)
 class YouCook2(ClipCorpus):
+    """YouCook2's clips, one sentence each (Zhou et al., AAAI 2018)."""
+
     config: YouCook2Config
 
     def __init__(self, config: YouCook2Config, split: str = "test") -> None:

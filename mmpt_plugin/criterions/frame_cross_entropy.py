@@ -13,12 +13,12 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class FrameCrossEntropyConfig:
-    """Nothing to choose."""
+    """This criterion has no settings."""
 
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)
 class FrameCrossEntropy(Criterion):
-    """Cross entropy, a mean over all seconds that have a label."""
+    """Cross entropy of the label of each second, averaged over all seconds that have one."""
 
     gathers = False
 

@@ -14,17 +14,19 @@ from mmpt_plugin.tokenizer import load_tokenizer, special_ids, token_ids
 
 @dataclass(kw_only=True)
 class CaptionedClipsConfig(FineTuningConfig):
+    """Fine-tuning on the captioned clips of a corpus."""
+
     max_video_len: int = ClipLengths.max_video_len
-    """Seconds of a clip that are read, its first ones."""
+    """Seconds read of a clip, from its start; at most `model.max_video_len`."""
     repeat: int = 1
-    """How often an epoch shows each clip."""
+    """Times that an epoch shows each clip, each time with a caption drawn at random."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_text_len": "model.max_text_len"}
 
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
 class CaptionedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch of its clips, each with one of its captions, any with equal chance."""
+    """The clips of a corpus; `dataset[cluster]` is a Batch of clips, each with one of its captions at random."""
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
         self.config = config

@@ -17,16 +17,19 @@ BLOCK = 10  # growth steps worked out at a time; a text clip of 61 tokens takes 
 
 @dataclass(kw_only=True)
 class ClipLengths:
-    """How long clips may be: VideoCLIP, section 5.2."""
+    """The lengths of clips that are drawn; the defaults are the paper's (VideoCLIP, section 5.2)."""
 
     min_text_len: int = 8
+    """Fewest tokens that a text clip is drawn for; it holds fewer if the video has fewer."""
     max_text_len: int = 61
-    """Word pieces of a text clip, [CLS] and [SEP] not counted; at most the model's own max_text_len."""
+    """Most word pieces of a text clip, not counting [CLS] and [SEP]; at most `model.max_text_len`."""
     max_text_budget: int | None = None
-    """A text clip grows until it has min_text_len to this many tokens; None: to max_text_len, as in the paper. The
-    original's code has 64 here, so that some clips grow past what is read of them."""
+    """Upper end of the number of tokens drawn for a text clip, of which `max_text_len` are read. Null means
+    `max_text_len`, as in the paper; the original's code has 64."""
     min_video_len: int = 3
-    max_video_len: int = 32  # seconds
+    """Shortest video clip, in seconds; shorter only if the video is."""
+    max_video_len: int = 32
+    """Longest video clip, in seconds; at most `model.max_video_len`."""
 
     def __post_init__(self) -> None:
         for kind, low, high in (

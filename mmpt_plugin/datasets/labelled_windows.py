@@ -14,14 +14,17 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class LabelledWindowsConfig(FineTuningConfig):
+    """How long videos are cut into the windows that are trained on."""
+
     window: int = 32
-    """Seconds that the model sees together."""
+    """Seconds of a window; at most `model.max_video_len`."""
     stride: int = 8
+    """Seconds from the start of one window to the next."""
 
 
 @register_dataset("labelled_windows", dataclass=LabelledWindowsConfig)
 class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
-    """`dataset[cluster]` is a LabelledBatch of all windows of its videos."""
+    """Windows with a label per second; `dataset[cluster]` is a LabelledBatch of all windows of its videos."""
 
     pad_id = 0
 

@@ -10,8 +10,10 @@ from mmpt_plugin.errors import unknown_name
 
 @dataclass(kw_only=True)
 class FineTuningConfig:
+    """Data sets whose splits are corpora."""
+
     splits: dict[str, Any] = field(default_factory=dict)
-    """Split -> data set, {train: {_name: msrvtt, ...}, valid: {...}}."""
+    """Corpus of each split: `{train: {_name: msrvtt, ...}, valid: {...}}`."""
 
 
 def build_split(config: FineTuningConfig, split: str) -> Any:

@@ -13,7 +13,7 @@ from mmpt_plugin.tokenizer import load_tokenizer, token_ids
 
 @register_dataset("step_windows", dataclass=LabelledWindowsConfig)
 class StepWindows(torch.utils.data.Dataset[StepBatch]):
-    """`dataset[cluster]` is a StepBatch of all windows of its one video."""
+    """Windows with the steps that each second shows; `dataset[cluster]` is a StepBatch of one video's windows."""
 
     pad_id = 0
 

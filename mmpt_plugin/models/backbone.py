@@ -55,6 +55,7 @@ class Backbone(nn.Module):
 
     @property
     def is_siglip(self) -> bool:
+        """Whether the towers are SigLIP's; otherwise they are CLIP's."""
         return not is_clip(self.clip)
 
     def vision_weights(self) -> nn.ModuleList:
@@ -80,6 +81,7 @@ class Backbone(nn.Module):
         return made.to(vectors.dtype).index_put((mask,), vectors)
 
     def images(self, pixels: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D"]:
+        """One vector per RGB frame of the vision tower's own size, not normalised."""
         dtype = self.clip.logit_scale.dtype
         return image_vectors(self.clip, normalize_pixels(pixels, self.pixel_mean, self.pixel_std).to(dtype))
 
@@ -104,6 +106,7 @@ class Backbone(nn.Module):
 
     @property
     def width(self) -> int:
+        """Width D of the vectors of frames and texts."""
         return vector_width(self.clip.config)
 
     def text_encoder(self, num_layers: int) -> nn.Module:
@@ -149,6 +152,7 @@ def backbone_config(values: Mapping[str, Any]) -> Any:
 
 
 def check_backbone_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """ValueError for a key that is not in `known`; `where` is the section that the message names."""
     for key in values:
         if key not in known:
             raise ValueError(unknown_name("key", f"{where}.{key}", sorted(known), guess=key))

@@ -22,7 +22,7 @@ STARTS = {"bert": None, "clip": None, "pretrained": None}
 
 
 class PretrainedEmbedder(Embedder):
-    """An embedder that is written to files and read from them, with its tokenizer."""
+    """An embedder that can be saved to a folder and loaded again, with its tokenizer."""
 
     model_type: str
     config_type: type
@@ -36,9 +36,9 @@ class PretrainedEmbedder(Embedder):
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """model.safetensors, config.json and, where there is a tokenizer, its files.
+        """Write model.safetensors, config.json and, if there is a tokenizer, its files.
 
-        The encoder's files are not copied: their absolute paths are recorded, so that the folder may be moved.
+        Files of the feature encoder are not copied. Their absolute paths are recorded, so the folder can be moved.
         """
         config = {"model_type": self.model_type, **asdict(self.config), **self.starts()}
         config["encoder"] = None if self.encoder is None else with_absolute_paths(self.encoder)
@@ -48,6 +48,7 @@ class PretrainedEmbedder(Embedder):
 
     @classmethod
     def starts(cls) -> dict[str, Any]:
+        """Those of the config's keys that name starting weights, all None: a saved model does not need them."""
         known = {field.name for field in fields(cls.config_type)}
         return {key: value for key, value in STARTS.items() if key in known}
 
@@ -60,12 +61,13 @@ class PretrainedEmbedder(Embedder):
         encoder: str | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Model:
-        """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
+        """Load a model, in eval mode, from a folder that `save_pretrained` wrote, a hub name or a fairseq checkpoint.
 
-        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
-        dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
-        `tokenizer` is one by hub name or folder, for checkpoints, which hold none; the released VideoCLIP was trained
-        with bert-base-uncased's. `encoder` is what `embed_videos` then makes features with.
+        Most of the configuration follows from the shapes of the weights; `settings` (num_attention_heads,
+        max_video_len, max_text_len, dropout, cls_token_id) override what the file says about the rest. Missing,
+        unexpected or misshapen weights are a ValueError. `tokenizer` is a hub name or folder, for fairseq checkpoints,
+        which have none; the released VideoCLIP needs bert-base-uncased. `encoder` is the feature encoder that
+        `embed_videos` uses.
         """
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path)
@@ -99,7 +101,7 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
-    """Whichever model the file says it is, VideoCLIP where it does not say; else as `from_pretrained`."""
+    """Load the model that a file names, or VideoCLIP if it names none; `options` are those of `from_pretrained`."""
     return PretrainedEmbedder.from_pretrained(path, **options)
 
 

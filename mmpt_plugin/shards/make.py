@@ -67,15 +67,17 @@ class ShardReport:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionLimits:
-    """What of a caption becomes word pieces; the released VideoCLIP saw 96 characters and 32 tokens."""
+    """How much of a caption becomes word pieces; the released VideoCLIP was trained on 96 characters and 32 tokens."""
 
     max_tokens: int = 32
+    """Word pieces kept of a caption."""
     max_characters: int | None = None
+    """Characters kept of a caption, before it becomes word pieces; null keeps all."""
     unit: Unit | None = "word"
-    """How the repetitions in HowTo100M's captions are found, see `deduplicate`; None leaves them in, and those of
-    rolling captions (`unroll`) too."""
+    """Unit in which repetitions in HowTo100M's captions are found and removed: word, or character as in the original.
+    Null keeps repetitions, also those of rolling captions."""
     seed: int = 0
-    """For the coin that decides which caption keeps a repetition; each video has its own."""
+    """Seed of the random choice of the caption that keeps a repetition; every video has its own random numbers."""
 
 
 def make_shards(

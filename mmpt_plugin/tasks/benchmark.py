@@ -30,16 +30,18 @@ LEFT_OUT = ("missing_clips", "missing_segments")  # what a corpus counts of it, 
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
+    """What every benchmark has: its data, how much is encoded at a time, and published numbers."""
+
     dataset: dict[str, Any] = field(default_factory=dict)
-    """Which annotations and features, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
+    """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
     clips_at_once: int = 64
-    """How many clips, or texts, are encoded together."""
+    """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
     paper: dict[str, Any] = field(default_factory=dict)
-    """Published numbers to stand beside ours, {zero_shot: {metric: value}, finetuned: {...}}."""
+    """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
     source: str = ""
-    """Where to get the data."""
+    """Where to get the data; shown when its files are missing."""
     finetune: dict[str, Any] = field(default_factory=dict)
-    """What projects/videoclip/finetune.yaml trains on, and how."""
+    """Training data and settings that a fine-tuning project takes from this task."""
 
     def __post_init__(self) -> None:
         if self.clips_at_once < 1:
@@ -140,6 +142,7 @@ def spread(size: int, number: int) -> list[int]:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter. Items are read as lists are asked for."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -155,4 +158,5 @@ def pad(
 
 
 def device_of(model: Embedder) -> torch.device:
+    """The device of the model's first parameter."""
     return next(model.parameters()).device

@@ -16,10 +16,10 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
 @dataclass(kw_only=True)
 class ZeroShotClassificationConfig(BenchmarkConfig):
-    """`dataset` is one with a label a video, {_name: labelled_csv, ...}."""
+    """`dataset` is a corpus with one label per video, such as `{_name: labelled_csv, ...}`."""
 
     prompts: list[str] = field(default_factory=lambda: ["{label}"])
-    """Texts with `{label}` in them; of several, the mean of their vectors stands for the label."""
+    """Texts that contain `{label}`. A label is represented by the mean of the vectors of its prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,11 +30,12 @@ class ZeroShotClassificationConfig(BenchmarkConfig):
 
 @register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
 class ZeroShotClassification(Benchmark[LabelledVideos]):
-    """The label whose prompts are nearest by dot product."""
+    """Zero-shot classification: the answer is the label whose prompts have the highest dot product with the video."""
 
     config: ZeroShotClassificationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Top-1, top-5 and mean accuracy per class, as shares; chance is a random order of the labels."""
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
         return self.result(
@@ -42,6 +43,7 @@ class ZeroShotClassification(Benchmark[LabelledVideos]):
         )
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
+        """The dot product of every video with every label."""
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
         return exact_scores(videos[:, None], self.encode_labels(model)[None])
 

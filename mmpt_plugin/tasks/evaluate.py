@@ -88,11 +88,13 @@ def check_model(task: Any, models: Models) -> None:
 
 
 def check_sections(project: Mapping[str, Any]) -> None:
+    """ValueError for a section of a project that evaluation does not know."""
     if unknown := set(project) - SECTIONS:
         raise ValueError(f"an evaluation has no section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
 
 
 def build_task(project: Mapping[str, Any]) -> Any:
+    """The project's task; ValueError if it only trains."""
     check_sections(project)
     task = registry.tasks.build(project["task"])
     if not hasattr(task, "evaluate"):
@@ -101,6 +103,7 @@ def build_task(project: Mapping[str, Any]) -> Any:
 
 
 def load_models(checkpoint: Path) -> Models:
+    """The checkpoint's model, and its untrained control with weights from seed 0, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(checkpoint).to(device)
     with torch.random.fork_rng():
@@ -111,6 +114,7 @@ def load_models(checkpoint: Path) -> Models:
 
 
 def measure(task: Any, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
     result: dict[str, Any] = task.evaluate(models.trained)
     published = project["task"].get("paper", {}).get(project.get("setting"))
     return {

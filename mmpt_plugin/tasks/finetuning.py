@@ -11,14 +11,16 @@ from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrai
 
 @dataclass(kw_only=True)
 class FineTuningTaskConfig(VideoTextPretrainingConfig):
+    """What fine-tuning trains on, and the benchmark that validates it."""
+
     benchmark: dict[str, Any] = field(default_factory=dict)
-    """What is measured at each validation, {_name: text_video_retrieval, dataset: ...}, of data that is not trained
-    on; its metrics may be fairseq's --best-checkpoint-metric."""
+    """Task measured at each validation, on data that is not trained on: `{_name: text_video_retrieval, dataset: ...}`.
+    Its metrics can be used as `checkpoint.best_checkpoint_metric`."""
 
 
 @register_task("finetuning", dataclass=FineTuningTaskConfig)
 class FineTuning(VideoTextPretraining):
-    """Learn from `captioned_clips` or `labelled_windows`."""
+    """Training on the data of a benchmark, which is also measured at each validation."""
 
     config: FineTuningTaskConfig
 

@@ -20,12 +20,12 @@ CHANCE_DRAWS = 20
 
 @dataclass(kw_only=True)
 class StepLocalizationConfig(WindowsConfig):
-    """`dataset` is one with steps for each task, {_name: crosstask, ...}."""
+    """`dataset` is a corpus with the ordered steps of each task, such as `{_name: crosstask, ...}`."""
 
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
 class StepLocalization(WindowedBenchmark[CrossTask]):
-    """The seconds, in the steps' order, whose states are together most like the steps' texts."""
+    """Finds one second for each step of a known task, in the order of the steps, with the highest total similarity."""
 
     config: StepLocalizationConfig
 

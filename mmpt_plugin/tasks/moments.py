@@ -25,14 +25,15 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
 @dataclass(kw_only=True)
 class MomentLocalizationConfig(BenchmarkConfig):
-    """`dataset` is one with described moments, {_name: didemo_moments, ...}."""
+    """`dataset` is a corpus of described moments, such as `{_name: didemo_moments, ...}`."""
 
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
 class MomentLocalization(Benchmark[DiDeMoMoments]):
-    """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
+    """Ranks the 21 possible runs of five-second chunks by the dot product of their mean state with the description."""
 
     def check(self, model: Embedder) -> None:
+        """See `Benchmark.check`; the model must also encode every second of a 30 s video."""
         super().check(model)
         require_steps(model)
         if model.config.max_video_len < LENGTH:
@@ -41,6 +42,7 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
             )
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """rank@1, rank@5 and mean IoU, as shares; chance is a random order of the moments."""
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
@@ -86,4 +88,5 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
 
 
 def mean(states: Float[Tensor, "T D"], first: int, last: int) -> Float[Tensor, " D"]:
+    """The mean state of the chunks `first` to `last`, both included."""
     return states[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS].mean(dim=0)

@@ -10,16 +10,16 @@ from mmpt_plugin.registry import register_task
 
 @dataclass(kw_only=True)
 class VideoTextPretrainingConfig:
-    dataset: dict[str, Any] = field(default_factory=dict)
-    """Which data set, {_name: overlapped_clips, splits: {train: ..., valid: ...}}."""
-    sampler: dict[str, Any] = field(default_factory=lambda: {"_name": "uniform"})
-    """Which videos share a batch, {_name: retrieval_augmented, videos_per_batch: 32, clusters_from: 64}."""
-    reuse_training_embeddings: bool = False
-    """Index each epoch by the embeddings that training made in the one before, instead of a pass over all videos.
+    """What is trained on, and which videos share a batch."""
 
-    Only a run's first epoch, and the first after a resume, take that pass. `samplers.dataset_embeddings.RunningMeans`
-    says what is stale about these vectors.
-    """
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Data to train on, such as `{_name: overlapped_clips, splits: {train: FOLDER, valid: FOLDER}}`."""
+    sampler: dict[str, Any] = field(default_factory=lambda: {"_name": "uniform"})
+    """Sampler that decides which videos share a batch, such as `{_name: uniform}`; a project sets it as `sampler`."""
+    reuse_training_embeddings: bool = False
+    """Index each epoch by the embeddings that training computed in the epoch before, instead of embedding all videos
+    again. Only the first epoch of a run, and the first after it resumes, embed all videos. The reused embeddings are
+    stale by about half an epoch (`samplers.dataset_embeddings.RunningMeans`); use them with `sampler.cover`."""
 
     def __post_init__(self) -> None:
         if self.reuse_training_embeddings and self.sampler.get("sharded"):
@@ -31,7 +31,7 @@ class VideoTextPretrainingConfig:
 
 @register_task("video_text_pretraining", dataclass=VideoTextPretrainingConfig)
 class VideoTextPretraining:
-    """Learn from pairs of clips which video belongs to which text."""
+    """Contrastive training on pairs of video and text clips (VideoCLIP, section 3)."""
 
     def __init__(self, config: VideoTextPretrainingConfig) -> None:
         self.config = config

@@ -20,20 +20,21 @@ from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 @dataclass(kw_only=True)
 class ActionSegmentationConfig(WindowsConfig):
-    """`dataset` is one with labels and segments of them, {_name: coin, ...}."""
+    """`dataset` is a corpus of labels and labelled segments, such as `{_name: coin, ...}`."""
 
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)
 class ActionSegmentation(WindowedBenchmark[COIN]):
-    """Every second's state against every label's text; no label where none is as close as labels are to each other.
+    """Labels each second with the most similar label, or with none below a threshold (VideoCLIP, section 5.3).
 
-    (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
-    that constant answer are given next to the model's.
+    The threshold is the highest similarity of two labels. Most seconds are background, so the result has the metrics
+    of answering background everywhere next to those of the model.
     """
 
     config: ActionSegmentationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Metrics of `metrics.segmentation`; chance is a random label per second."""
         num_classes = len(self.dataset.labels) + 1
         predicted, limit = self.predict(model)
         true = [
@@ -76,6 +77,7 @@ class ActionSegmentation(WindowedBenchmark[COIN]):
         return [labels_of(scores, limit) for scores in self.scores(model, labels)], limit
 
     def encode_labels(self, model: Embedder) -> Float[np.ndarray, "K D"]:
+        """One vector per label, of its name."""
         return self.encode_texts(model, self.dataset.labels)
 
     def scores(self, model: Embedder, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:

@@ -37,11 +37,14 @@ LAYOUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSettings:
+    """How `mmpt cache-frames` stores frames."""
+
     size: int = 224
-    """Pixels: the shorter side is scaled to it, the centre cropped."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped."""
     fps: int = 1
+    """Frames stored per second."""
     quality: int = 90
-    """JPEG's, 1 to 95."""
+    """JPEG quality, 1 to 95."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.fps < 1 or not 1 <= self.quality <= 95:

@@ -17,12 +17,15 @@ SAMPLINGS = ("uniform", "head", "tail")
 
 @dataclass(kw_only=True)
 class FramesConfig:
+    """Which frames are read of a clip."""
+
     num_frames: int = 12
-    """Of a clip at most; one that is too short has fewer, none twice."""
+    """Most frames per clip; a short clip has fewer, because no frame is repeated."""
     size: int = 224
-    """Pixels: the shorter side is scaled to it, the centre cropped."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped."""
     sampling: str = "uniform"
-    """uniform, head or tail, see `frame_times`."""
+    """uniform: the middles of equal parts of the clip. head, tail: the first or the last frames at one per second
+    (CLIP4Clip, Luo et al., 2021, section 3.4)."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.size < 1:

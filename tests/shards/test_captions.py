@@ -129,15 +129,3 @@ def test_impossible_times_are_named(times, message):
 def test_possible_times_pass():
     check_captions([Caption(0.0, 5.0, ""), Caption(0.0, 2.0, ""), Caption(9.5, 11.0, "")], where="x", duration=10.0)
     check_captions([Caption(0.0, 5.0, ""), Caption(1e6, 1e6, "")], where="x", duration=None)
-
-
-LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-CLIP_WORDS = [
-    *LETTERS,
-    *(f"{letter}</w>" for letter in LETTERS),
-    "ch",
-    "cho",
-    "chop</w>",
-    "<|startoftext|>",
-    "<|endoftext|>",
-]
