@@ -28,8 +28,8 @@ from mmpt_plugin.cli import (
 )
 
 COMMANDS = (
-    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed, launch,
-    jobs,
+    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
+    launch, jobs,
 )  # fmt: skip
 
 EPILOG = """\

@@ -8,7 +8,7 @@ from mmpt_plugin.cli.arguments import Commands
 def add(commands: Commands) -> None:
     command = commands.add_parser("help", help="describe a configuration key, a component or a section")
     command.add_argument(
-        "key", nargs="?", metavar="KEY", help="criterion.temperature, temperature, nce, criterion, ..."
+        "key", nargs="?", metavar="KEY", help="such as criterion.temperature, temperature, nce or criterion"
     )
     command.set_defaults(run=run)
 
