@@ -89,6 +89,10 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf, open_dict
 
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if "setting" in config:
+        logger.warning("setting is now protocol; the old name works for one version")
+        with open_dict(config):
+            config.setdefault("protocol", config.pop("setting"))
     recipe = OmegaConf.select(config, "task.finetune") or {}
     with open_dict(config):
         for old, new in RECIPE_KEYS.items():
@@ -98,7 +102,9 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
                 if not any(key == new or key.startswith(f"{new}.") for key in given):
                     OmegaConf.update(config, new, value, merge=False)
         for section, kind in registry.SECTIONS.items():
-            values = config.get(section) or {}
+            values = config.get(section)
+            if not OmegaConf.is_dict(values):
+                continue
             renamed = getattr(kind[values["_name"]].config, "RENAMED", {}) if values.get("_name") in kind else {}
             for old, new in renamed.items():
                 if old in values and f"{section}.{new}" in given:

@@ -2,24 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig, check_choice, check_segment, take
+from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
+from mmpt_plugin.corpora.readers import check_choice, check_segment, own_word, take
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, check_labels, overlaps, past_the_end
 from mmpt_plugin.registry import register_corpus
 
-NAMING_SUBSET = "testing"
+SPLITS = {"train": "training", "test": "testing"}
+NAMING_SUBSET = SPLITS["test"]
 
 
 @dataclass(kw_only=True)
 class COINConfig(CorpusConfig):
     """`annotations` is COIN.json, as published."""
 
-    subset: str = NAMING_SUBSET
-    """Videos to read: training or testing."""
+    split: str = "test"
+    """train or test: the subsets that the JSON calls training and testing."""
     allow_overlap: bool = False
     """Accept overlapping segments: the later one counts, and the result reports how many there are. Otherwise they are
     an error."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"subset": "split"}
 
 
 @register_corpus("coin", dataclass=COINConfig)
@@ -31,8 +35,8 @@ class COIN(Corpus):
 
     config: COINConfig
 
-    def __init__(self, config: COINConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: COINConfig) -> None:
+        super().__init__(config)
         self._named: dict[str, list[tuple[str, int, str]]] = {}
         videos = list(self._read())
         self.labels = check_labels(self._named.get(NAMING_SUBSET, []), config.annotations)
@@ -44,7 +48,7 @@ class COIN(Corpus):
 
     def _read(self) -> Iterator[SegmentedVideo]:
         """The subset's videos; labels are collected of all subsets."""
-        path, wanted = self.config.annotations, self.config.subset
+        path, wanted = self.config.annotations, own_word(self.config.split, SPLITS)
         database = take(self.read_json(path), "database", dict, path)
         subsets = {key: take(video, "subset", str, f"{path}: '{key}'") for key, video in database.items()}
         check_choice("subset", wanted, subsets.values(), path)
@@ -58,7 +62,7 @@ class COIN(Corpus):
 
     def _check_names(self) -> None:
         """A label of the subset that is read is one of the testing subset, by the same name."""
-        for where, number, name in self._named.get(self.config.subset, []):
+        for where, number, name in self._named.get(own_word(self.config.split, SPLITS), []):
             if number > len(self.labels):
                 raise ValueError(
                     f"{where}: label {number}, '{name}', is not in the {NAMING_SUBSET} subset, whose names count: "

@@ -1,33 +1,25 @@
-"""What all annotated corpora share: files read with one clear error, features or frames of videos, what is missing."""
+"""What all annotated corpora share: the features or frames of their videos, and what is missing."""
 
-import csv
 import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mmpt_plugin.errors import unknown_name
-from mmpt_plugin.features.files import read_features
-from mmpt_plugin.files import without_suffix
+from mmpt_plugin.corpora.readers import AnnotationReader, DataNotThere
+from mmpt_plugin.features.files import FeatureFolder, read_features
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
 
 logger = logging.getLogger(__name__)
-
-
-class DataNotThere(ValueError):
-    """A corpus whose files are not on this machine, as opposed to one whose files are wrong."""
 
 
 @runtime_checkable
@@ -75,79 +67,22 @@ class CorpusConfig:
             raise ValueError("dataset.frames needs dataset.videos, a folder of video files or of cached frames")
 
 
-class Corpus:
+class Corpus(AnnotationReader):
     """Annotated videos, and their features or frames.
 
     A subclass reads its annotations with `read_text` and the like, so that they are fingerprinted, and passes its
     records through `with_features`.
     """
 
-    def __init__(self, config: CorpusConfig, split: str = "test") -> None:
+    def __init__(self, config: CorpusConfig) -> None:
+        super().__init__()
         self.config = config
         self.video_ids: list[str] = []
         """The videos in use, each once; a data set that trains shares none with those that it is validated on."""
         self.missing_videos: list[str] = []
         self.missing_clips = 0
         self.missing_segments = 0
-        self._annotations = hashlib.sha256()
         self._durations: dict[str, float] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a loader's workers: a running digest can't be sent to them, and they need none."""
-        return vars(self) | {"_annotations": None}
-
-    def read_bytes(self, path: str | Path) -> bytes:
-        if not Path(path).exists():
-            raise DataNotThere(f"no annotations at {path}")
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise ValueError(f"annotations {path} can't be read: {error.strerror}") from error
-        self._annotations.update(content)
-        return content
-
-    def read_text(self, path: str | Path) -> str:
-        try:
-            return self.read_bytes(path).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"annotations {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
-
-    def read_lines(self, path: str | Path) -> Iterator[tuple[str, str]]:
-        """The place of a line, `file:number`, and the line; empty ones are left out."""
-        for number, line in enumerate(self.read_text(path).split("\n"), 1):
-            if line.strip():
-                yield f"{path}:{number}", line.strip()
-
-    def read_json(self, path: str | Path) -> Any:
-        try:
-            return json.loads(self.read_text(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from error
-
-    def read_records(self, path: str | Path) -> list[tuple[str, Any]]:
-        """The place of each record of a JSON list, `file, entry number`, and the record."""
-        return entries(self.read_json(path), path)
-
-    def read_csv(
-        self, path: str | Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
-    ) -> Iterator[tuple[str, dict[str, str]]]:
-        """The place of a row, and its cells by column; `header` says whether the file itself names its columns."""
-        names = None if header else list(columns)
-        reader = csv.DictReader(StringIO(self.read_text(path), newline=""), names, delimiter=delimiter)
-        try:
-            if absent := [column for column in columns if column not in (reader.fieldnames or [])]:
-                raise ValueError(f"{path}: no column {absent}. Columns: {reader.fieldnames}")
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if any(row[column] is None for column in columns):
-                    raise ValueError(f"{where}: a row has {len(columns)} cells, {', '.join(columns)}")
-                if header and any(row.get(None, [])):
-                    raise ValueError(
-                        f"{where}: more cells than the file has columns; text that holds '{delimiter}' needs quotes"
-                    )
-                yield where, {column: row[column].strip() for column in columns}
-        except csv.Error as error:
-            raise ValueError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
     def with_features(self, records: Iterable[Record]) -> list[Record]:
         """The records whose video has features, or is there to be read; the others become `missing_videos`, or an
@@ -204,11 +139,8 @@ class Corpus:
         return any(name in self.source for name in self.file_names(video_id))
 
     def feature_file(self, video_id: str) -> Path:
-        """`{video_id}.npy`; of an id that ends in a file's suffix, as `x.mp4`, `x.npy` will do."""
-        possible = [f"{name}.npy" for name in self.file_names(video_id)]
-        possible += [f"{without_suffix(name)}.npy" for name in self.file_names(video_id) if "." in name]
-        paths = [self.data_folder / name for name in possible]
-        return next((path for path in paths if path.is_file()), paths[0])
+        """Of the video's names the first that there is a file of, see `FeatureFolder.find`."""
+        return FeatureFolder(self.data_folder).find(self.file_names(video_id))
 
     def _check_files(self) -> None:
         """Two videos can't have the same features: `clip.1` without a file of its own must not have those of `clip`."""
@@ -276,7 +208,7 @@ class Corpus:
             path, name = self.feature_file(video_id), self._source_name(video_id) if frames else ""
             digest.update(self.source.content(name) if frames else path.read_bytes())
         kind = "videos" if frames else "features"
-        return {"annotations_sha256": self._annotations.hexdigest(), f"{kind}_sha256": digest.hexdigest()}
+        return {"annotations_sha256": self.annotations_sha256, f"{kind}_sha256": digest.hexdigest()}
 
 
 class ClipCorpus(Corpus):
@@ -320,46 +252,3 @@ def whole_video(video_id: str, caption: str, where: str) -> tuple[str, Annotated
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return where, AnnotatedClip(video_id, 0.0, float("inf"), caption)
-
-
-def entries(content: Any, path: str | Path) -> list[tuple[str, Any]]:
-    """The place of each entry of a list that a file holds, and the entry."""
-    if not isinstance(content, list):
-        raise ValueError(f"{path}: a list of records is expected, got {type(content).__name__}")
-    return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]
-
-
-def check_choice(kind: str, given: str, possible: Iterable[str], path: str) -> None:
-    """ValueError for a subset that a file does not have."""
-    known = sorted(set(possible))
-    if given not in known:
-        raise ValueError(f"{path}: {unknown_name(kind, given, known)}")
-
-
-def take(record: Any, key: str, kind: Any, where: str) -> Any:
-    """A record's value, of the right kind."""
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: '{key}' is missing or of the wrong type")
-    return value
-
-
-def check_segment(times: Any, where: str) -> tuple[float, float]:
-    """Seconds, the start before the end."""
-    try:
-        start, end = (float(time) for time in times)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: a segment is start and end in seconds, got {times!r}") from None
-    if not 0 <= start < end < float("inf"):
-        raise ValueError(f"{where}: 0 <= start < end must hold, got {times[0]} and {times[1]}")
-    return start, end
-
-
-def unique(keys: Iterable[tuple[str, str]], what: str) -> list[str]:
-    """The keys, each given with its place; a repeated one is an error."""
-    seen: dict[str, str] = {}
-    for where, key in keys:
-        if key in seen:
-            raise ValueError(f"{where}: {what} '{key}' is repeated, it is at {seen[key]} too")
-        seen[key] = where
-    return list(seen)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig, check_segment, unique
+from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
+from mmpt_plugin.corpora.readers import check_segment, unique
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, past_the_end
 from mmpt_plugin.registry import register_corpus
 
@@ -17,13 +19,15 @@ class CrossTaskConfig(CorpusConfig):
 
     num_train: int = 30
     """Training videos drawn from each primary task; the others are the test set. 30 is the authors' split."""
-    subset: str = "test"
+    split: str = "test"
     """Videos to read: train or test, as drawn, or valid, which is the fixed list of videos_val.csv."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"subset": "split"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.subset not in ("train", "valid", "test"):
-            raise ValueError(f"dataset.subset must be train, valid or test, got {self.subset}")
+        if self.split not in ("train", "valid", "test"):
+            raise ValueError(f"dataset.split must be one of train, valid, test, got '{self.split}'")
         if self.num_train < 1:
             raise ValueError(f"dataset.num_train must be at least 1, got {self.num_train}")
 
@@ -39,8 +43,8 @@ class CrossTask(Corpus):
 
     config: CrossTaskConfig
 
-    def __init__(self, config: CrossTaskConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: CrossTaskConfig) -> None:
+        super().__init__(config)
         self.folder = Path(config.annotations)
         self.steps = self._steps()
         tasks, listed = self._listed()
@@ -49,7 +53,7 @@ class CrossTask(Corpus):
             raise ValueError(f"{self.folder}: {len(without)} videos have no annotations: {', '.join(without[:5])}")
         videos = self.with_features(video for video in listed if video.video_id not in without)
         self.missing_videos += without
-        chosen = videos if config.subset == "valid" else self._drawn(videos, tasks)
+        chosen = videos if config.split == "valid" else self._drawn(videos, tasks)
         self._late: list[str] = []
         self.videos = [self._annotated(video) for video in chosen]
         if not self.videos:
@@ -71,7 +75,7 @@ class CrossTask(Corpus):
     def _listed(self) -> tuple[list[str], list[SegmentedVideo]]:
         """The primary tasks in the order of videos.csv, and their videos that are to validate on or to draw from."""
         of_validation = self._videos_of("videos_val.csv")
-        if self.config.subset == "valid":
+        if self.config.split == "valid":
             return [], of_validation
         videos = self._videos_of("videos.csv")
         held_out = {(video.group, video.video_id) for video in of_validation}
@@ -92,7 +96,7 @@ class CrossTask(Corpus):
             train = {video.video_id for video in own}
             if len(own) > self.config.num_train:
                 train = {own[i].video_id for i in rng.choice(len(own), self.config.num_train, replace=False)}
-            yield from (video for video in own if (video.video_id in train) == (self.config.subset == "train"))
+            yield from (video for video in own if (video.video_id in train) == (self.config.split == "train"))
 
     def _annotation_file(self, video: SegmentedVideo) -> Path:
         return self.folder / "annotations" / f"{video.group}_{video.video_id}.csv"

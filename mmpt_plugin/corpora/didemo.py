@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, take, unique, whole_video
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
+from mmpt_plugin.corpora.readers import take, unique
 from mmpt_plugin.files import without_suffix
 from mmpt_plugin.registry import register_corpus
 
@@ -36,8 +37,8 @@ class DiDeMoVideos(Corpus):
 
     config: DiDeMoConfig
 
-    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: DiDeMoConfig) -> None:
+        super().__init__(config)
         self._names: dict[str, list[str]] = {}
 
     def file_names(self, video_id: str) -> list[str]:
@@ -73,8 +74,8 @@ class DiDeMoVideos(Corpus):
 class DiDeMoMoments(DiDeMoVideos):
     """DiDeMo's descriptions of moments, each with the chunks that the annotators chose."""
 
-    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: DiDeMoConfig) -> None:
+        super().__init__(config)
         self.moments = self.with_features(self.read_moments())
 
 
@@ -82,8 +83,8 @@ class DiDeMoMoments(DiDeMoVideos):
 class DiDeMo(DiDeMoVideos, ClipCorpus):
     """DiDeMo for retrieval: every video with one paragraph, its descriptions in the order of the file."""
 
-    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: DiDeMoConfig) -> None:
+        super().__init__(config)
         paragraphs: dict[str, list[str]] = {}
         for moment in self.read_moments():
             paragraphs.setdefault(moment.video_id, []).append(moment.description.strip())

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, check_segment, take
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
+from mmpt_plugin.corpora.readers import check_segment, take
 from mmpt_plugin.registry import register_corpus
 
 KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
@@ -20,8 +21,8 @@ class JSONLConfig(CorpusConfig):
 class JSONLClips(ClipCorpus):
     """Captioned clips of a JSON-lines file, in its order; the format for data of one's own."""
 
-    def __init__(self, config: JSONLConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: JSONLConfig) -> None:
+        super().__init__(config)
         self.clips = self.keep(self._read())
 
     def _read(self) -> Iterator[tuple[str, AnnotatedClip]]:

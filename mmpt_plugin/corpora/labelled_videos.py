@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig, DataNotThere, unique
+from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
+from mmpt_plugin.corpora.readers import DataNotThere, own_word, unique
 from mmpt_plugin.registry import register_corpus
 
 
@@ -18,8 +19,8 @@ class LabelledVideo:
 class LabelledVideos(Corpus):
     """`labels` are words, "apply eye makeup"; a subclass says what its files hold."""
 
-    def __init__(self, config: CorpusConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: CorpusConfig) -> None:
+        super().__init__(config)
         rows = list(self.read())
         unique(((where, video_id) for where, video_id, _ in rows), "video")
         names = self.names() or sorted({name for _, _, name in rows})
@@ -58,26 +59,33 @@ class LabelledCSV(LabelledVideos):
             yield where, row["video_id"], row["label"]
 
 
+HMDB51_SPLITS = {"train": "1", "test": "2"}
+UCF101_SPLITS = {"train": "train", "test": "test"}
+
+
 @dataclass(kw_only=True)
 class HMDB51Config(CorpusConfig):
     """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`, as published."""
 
     fold: int = 1
     """Which of the three published splits to read: 1, 2 or 3."""
+    split: str = "test"
+    """train or test."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fold(self.fold)
+        own_word(self.split, HMDB51_SPLITS)
 
 
 @register_corpus("hmdb51", dataclass=HMDB51Config)
 class HMDB51(LabelledVideos):
-    """HMDB51's test videos, which its split files mark with 2 (Kuehne et al., ICCV 2011)."""
+    """HMDB51 (Kuehne et al., ICCV 2011): its split files mark a video with 1 (train), 2 (test) or 0 (neither)."""
 
     config: HMDB51Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        suffix = f"_test_split{self.config.fold}.txt"
+        suffix, wanted = f"_test_split{self.config.fold}.txt", own_word(self.config.split, HMDB51_SPLITS)
         files = sorted(Path(self.config.annotations).glob(f"*{suffix}"))
         if not files:
             raise DataNotThere(f"no annotations *{suffix} in {self.config.annotations}")
@@ -86,31 +94,35 @@ class HMDB51(LabelledVideos):
                 video, _, part = line.rpartition(" ")
                 if part not in ("0", "1", "2"):
                     raise ValueError(f"{where}: a line is a video and 0, 1 or 2")
-                if part == "2":
+                if part == wanted:
                     yield where, video, path.name.removesuffix(suffix)
 
 
 @dataclass(kw_only=True)
 class UCF101Config(CorpusConfig):
-    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and testlist0{1,2,3}.txt, as published."""
+    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and {train,test}list0{1,2,3}.txt, as published."""
 
     fold: int = 1
     """Which of the three published splits to read: 1, 2 or 3."""
+    split: str = "test"
+    """train or test."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fold(self.fold)
+        own_word(self.split, UCF101_SPLITS)
 
 
 @register_corpus("ucf101", dataclass=UCF101Config)
 class UCF101(LabelledVideos):
-    """UCF101's test videos, listed as `label/video` (Soomro et al., 2012)."""
+    """UCF101 (Soomro et al., 2012): its lists have lines `label/video`, in train lists followed by a number."""
 
     config: UCF101Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        for where, line in self.read_lines(Path(self.config.annotations) / f"testlist{self.config.fold:02d}.txt"):
-            name, _, video = line.partition("/")
+        file = f"{self.config.split}list{self.config.fold:02d}.txt"
+        for where, line in self.read_lines(Path(self.config.annotations) / file):
+            name, _, video = line.split()[0].partition("/")  # in a train list the label's number follows
             yield where, video, name
 
     def names(self) -> list[str]:

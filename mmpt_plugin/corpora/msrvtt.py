@@ -5,18 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.corpora.corpus import (
-    AnnotatedClip,
-    ClipCorpus,
-    Corpus,
-    CorpusConfig,
-    check_choice,
-    entries,
-    take,
-    unique,
-    whole_video,
-)
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
+from mmpt_plugin.corpora.readers import check_choice, entries, own_word, take, unique
 from mmpt_plugin.registry import register_corpus
+
+SPLITS = {"train": "train", "valid": "validate", "test": "test"}
 
 
 @dataclass(kw_only=True)
@@ -30,7 +23,7 @@ class MSRVTTConfig(CorpusConfig):
     exclude: list[str] = field(default_factory=list)
     """With the JSON: csv files whose column video_id names videos to leave out."""
     split: str = "test"
-    """With the JSON: videos to read, train, validate or test. Ignored if `video_ids` is set."""
+    """For the JSON: train, valid or test. The JSON calls valid validate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +43,8 @@ class MSRVTT(ClipCorpus):
 
     config: MSRVTTConfig
 
-    def __init__(self, config: MSRVTTConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: MSRVTTConfig) -> None:
+        super().__init__(config)
         self.clips = self.keep(self._csv() if Path(config.annotations).suffix == ".csv" else self._json())
 
     def _csv(self) -> Iterator[tuple[str, AnnotatedClip]]:
@@ -84,8 +77,9 @@ class MSRVTT(ClipCorpus):
                 (take(video, "video_id", str, where), take(video, "split", str, where))
                 for where, video in entries(take(content, "videos", list, path), f"{path}, videos")
             ]
-            check_choice("split", self.config.split, [split for _, split in videos], path)
-            chosen = [video_id for video_id, split in videos if split == self.config.split]
+            wanted = own_word(self.config.split, SPLITS)
+            check_choice("split", wanted, [split for _, split in videos], path)
+            chosen = [video_id for video_id, split in videos if split == wanted]
         left_out = {video_id for listed in self.config.exclude for video_id in self._listed(listed)}
         return dict.fromkeys(video_id for video_id in chosen if video_id not in left_out)
 
@@ -111,8 +105,8 @@ class MSRVTTMultipleChoiceConfig(CorpusConfig):
 class MSRVTTMultipleChoice(Corpus):
     """MSR-VTT's multiple-choice questions: a video and five sentences, of which one is its own."""
 
-    def __init__(self, config: MSRVTTMultipleChoiceConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: MSRVTTMultipleChoiceConfig) -> None:
+        super().__init__(config)
         self.questions = self.with_features(self._read())
 
     def _read(self) -> Iterator[Question]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, unique, whole_video
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, whole_video
+from mmpt_plugin.corpora.readers import unique
 from mmpt_plugin.registry import register_corpus
 
 COLUMNS = ["VideoID", "Start", "End", "Language", "Description"]
@@ -23,8 +24,8 @@ class MSVD(ClipCorpus):
 
     config: MSVDConfig
 
-    def __init__(self, config: MSVDConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: MSVDConfig) -> None:
+        super().__init__(config)
         self.clips = self.keep(self._read())
 
     def _read(self) -> Iterator[tuple[str, AnnotatedClip]]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, take, unique, whole_video
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, whole_video
+from mmpt_plugin.corpora.readers import take, unique
 from mmpt_plugin.registry import register_corpus
 
 
@@ -23,8 +24,8 @@ class VATEX(ClipCorpus):
 
     config: VATEXConfig
 
-    def __init__(self, config: VATEXConfig, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: VATEXConfig) -> None:
+        super().__init__(config)
         path = config.annotations
         records = self.read_records(path)
         videos = unique(((where, take(record, "videoID", str, where)) for where, record in records), "videoID")

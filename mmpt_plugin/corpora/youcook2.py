@@ -3,31 +3,28 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from mmpt_plugin.corpora.corpus import (
-    AnnotatedClip,
-    ClipCorpus,
-    CorpusConfig,
-    check_choice,
-    check_segment,
-    entries,
-    take,
-    unique,
-)
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
+from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, own_word, take, unique
 from mmpt_plugin.registry import register_corpus
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
+
+SPLITS = {"train": "training", "valid": "validation"}
 
 
 @dataclass(kw_only=True)
 class YouCook2Config(CorpusConfig):
     """`annotations` is youcookii_annotations_trainval.json, as published."""
 
-    subset: str = "validation"
-    """Videos to read: training or validation. The sentences of the test set are not published."""
+    split: str = "valid"
+    """train or valid: the subsets that the JSON calls training and validation. The sentences of the test set are not
+    published."""
     clips: str | None = None
     """File that lists the clips to read as `{"id": "VIDEO_NUMBER", ...}`, instead of `subset`: the original's
     youcook_val.pkl, or JSON."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"subset": "split"}
 
 
 @register_corpus("youcook2", dataclass=YouCook2Config)
@@ -36,8 +33,8 @@ class YouCook2(ClipCorpus):
 
     config: YouCook2Config
 
-    def __init__(self, config: YouCook2Config, split: str = "test") -> None:
-        super().__init__(config, split)
+    def __init__(self, config: YouCook2Config) -> None:
+        super().__init__(config)
         path = config.annotations
         self._database: dict[str, Any] = take(self.read_json(path), "database", dict, path)
         self.clips = self.keep(self._subset() if config.clips is None else self._listed(config.clips))
@@ -45,10 +42,11 @@ class YouCook2(ClipCorpus):
     def _subset(self) -> Iterator[tuple[str, AnnotatedClip]]:
         path = self.config.annotations
         subsets = {key: take(video, "subset", str, f"{path}: '{key}'") for key, video in self._database.items()}
-        check_choice("subset", self.config.subset, subsets.values(), path)
+        wanted = own_word(self.config.split, SPLITS)
+        check_choice("subset", wanted, subsets.values(), path)
         for video_id, subset in subsets.items():
             where = f"{path}: '{video_id}'"
-            if subset == self.config.subset:
+            if subset == wanted:
                 for number in range(len(take(self._database[video_id], "annotations", list, where))):
                     yield self._clip(video_id, number, where)
 

@@ -17,7 +17,7 @@ PROJECT = "project.yaml"
 # Settings that change neither what is learned nor in which order.
 BOOKKEEPING = re.compile(
     r"common\.(log_|tensorboard|wandb|aim_|azureml|user_dir)|dataset\.num_workers|distributed_training\."
-    r"|checkpoint\.(save_|keep_|no_)|benchmarks|setting"
+    r"|checkpoint\.(save_|keep_|no_)|benchmarks|protocol|setting"
 )
 
 Settings = dict[str, Any]

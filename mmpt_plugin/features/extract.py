@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from mmpt_plugin import registry
-from mmpt_plugin.features.files import feature_file, read_features, write_features
+from mmpt_plugin.features.files import FeatureFolder, read_features, write_features
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.video.decode import read_seconds
@@ -36,7 +36,7 @@ def extract(
     allow_missing: bool = False,
     max_seconds: int | None = None,
 ) -> ExtractReport:
-    """`feature_file(out, video_id)`, (T, D) float16, for every video; `videos` are files and folders, see
+    """`{video_id}.npy` in `out`, (T, D) float16, for every video; `videos` are files and folders, see
     `list_videos`, which gives them their ids.
 
     A video that can't be decoded, or whose place is taken by another video's features, is named and counted; unless
@@ -79,7 +79,7 @@ class FeatureWork:
         features = encode(path, self.encoder, max_seconds=self.max_seconds)
         if not np.isfinite(features).all():
             raise ValueError(f"{path}: its features hold NaN or infinity")
-        target = feature_file(self.out, video_id)
+        target = FeatureFolder(self.out).path(video_id)
         about = target.with_suffix(".json")
         target.parent.mkdir(parents=True, exist_ok=True)
         # In this order a run that is killed leaves no features, or features with their record.
@@ -94,7 +94,7 @@ class FeatureWork:
 
     def is_finished(self, video_id: str, path: Path) -> bool:
         """Whether readable features of this very file by an equal encoder are there; ValueError where others are."""
-        target = feature_file(self.out, video_id)
+        target = FeatureFolder(self.out).path(video_id)
         about = target.with_suffix(".json")
         now, there = self.origin(path), read_origin(about)
         if not target.exists():

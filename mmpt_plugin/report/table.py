@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-CONTROLS = ("paper", "untrained", "constant_background", "chance")
+CONTROLS = ("published", "untrained", "constant_background", "chance")
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:

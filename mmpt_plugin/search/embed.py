@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmpt_plugin.features.extract import extract
-from mmpt_plugin.features.files import feature_file, read_features
+from mmpt_plugin.features.files import FeatureFolder
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.models import CLIPModel, Embedder
 from mmpt_plugin.models.embedding import build_encoder, read_ahead
@@ -44,7 +44,7 @@ def write_video_vectors(
     )
     done = {video_id: path for video_id, path in listed.items() if str(path) not in report.failed}
     if done:
-        rows = (read_features(feature_file(folder, video_id)) for video_id in done)
+        rows = map(FeatureFolder(folder).read, done)
         write_vectors(out, model.embed_features(rows, truncate=truncate), "videos", list(map(str, done.values())))
     return report
 

@@ -1,6 +1,5 @@
 """Features and captions -> shards."""
 
-import json
 import math
 import random
 import zlib
@@ -15,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
-from mmpt_plugin.features.files import feature_file, read_features
-from mmpt_plugin.files import files_below
+from mmpt_plugin.features.files import FeatureFolder
 from mmpt_plugin.shards.caption_sources import Narration, caption_source, within
 from mmpt_plugin.shards.captions import Caption, check_captions
 from mmpt_plugin.shards.deduplicate import Unit, deduplicate
@@ -105,7 +103,7 @@ def make_shards(
     if not video_ids:
         raise ValueError("the list of videos is empty")
     report = ShardReport()
-    report.missing |= {v: f"no {rows.where(v)}" for v in video_ids if not rows.has(v)}
+    report.missing |= {v: f"no {rows.path(v)}" for v in video_ids if v not in rows}
     report.missing |= source.lacking(v for v in video_ids if v not in report.missing)
     present = [video_id for video_id in video_ids if video_id not in report.missing]
     if not present or (report.missing and not allow_missing):
@@ -143,8 +141,8 @@ def some_of(missing: Mapping[str, str], captions: Path) -> str:
     return f", such as {some[:1000]}" if some else f": {captions} has captions of none of them"
 
 
-def check_alike(video: "TokenizedVideo", first: "TokenizedVideo", rows: "FeatureFiles | OnlyLengths") -> None:
-    here, there = rows.where(video.video_id), rows.where(first.video_id)
+def check_alike(video: "TokenizedVideo", first: "TokenizedVideo", rows: "FeatureFolder | OnlyLengths") -> None:
+    here, there = rows.path(video.video_id), rows.path(first.video_id)
     if video.encoder != first.encoder:
         raise ValueError(f"{here} is by another encoder than {there}")
     if video.features.shape[1] != first.features.shape[1]:
@@ -170,7 +168,7 @@ class TokenizedVideo(NamedTuple):
 
 def usable(
     narrations: Iterable[Narration],
-    rows: "FeatureFiles | OnlyLengths",
+    rows: "FeatureFolder | OnlyLengths",
     limits: CaptionLimits,
     report: ShardReport,
     allow_missing: bool,
@@ -180,7 +178,7 @@ def usable(
     for narration in narrations:
         unseen.discard(narration.video_id)
         try:
-            features, encoder = rows.read(narration.video_id), rows.encoder(narration.video_id)
+            features, encoder = read_rows(rows, narration.video_id), rows.encoder(narration.video_id)
             captions = narration.read()
             if narration.by_machine:
                 captions = put_in_order(captions, narration.video_id, float(len(features)), limits, report)
@@ -263,52 +261,25 @@ def convert_mmpt_shards(
     return report
 
 
-def open_rows(folder: Path) -> "FeatureFiles | OnlyLengths":
+def open_rows(folder: Path) -> "FeatureFolder | OnlyLengths":
     """Of a folder of features, or where it has none, of videos or cached frames."""
     if not folder.is_dir() or any(folder.glob("*.npy")):
-        return FeatureFiles(folder)
+        return FeatureFolder(folder)
     videos = open_videos(folder)
-    return OnlyLengths(folder, videos) if videos.ids() else FeatureFiles(folder)
+    return OnlyLengths(folder, videos) if videos.ids() else FeatureFolder(folder)
 
 
-class FeatureFiles:
-    """A folder of `{video_id}.npy`; an id may hold slashes, then its file is in a folder of the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def ids(self) -> list[str]:
-        files = (path.relative_to(self.folder) for path in files_below(self.folder) if path.suffix == ".npy")
-        return sorted(path.as_posix().removesuffix(".npy") for path in files)
-
-    def where(self, video_id: str) -> Path:
-        return feature_file(self.folder, video_id)
-
-    def has(self, video_id: str) -> bool:
-        return self.where(video_id).is_file()
-
-    def read(self, video_id: str) -> Float[np.ndarray, "T F"]:
-        """ValueError for features that a shard can't hold."""
-        path = self.where(video_id)
-        features = read_features(path)
-        if 0 in features.shape:
-            raise ValueError(f"features {path} are empty: {features.shape[0]} rows of {features.shape[1]}")
-        with np.errstate(over="ignore"):
-            if not np.isfinite(features.astype(np.float16)).all():
-                raise ValueError(f"{path}: features hold NaN or infinity (as float16)")
+def read_rows(rows: "FeatureFolder | OnlyLengths", video_id: str) -> Float[np.ndarray, "T F"]:
+    """The features of a video; ValueError for those that a shard can't hold."""
+    features, path = rows.read(video_id), rows.path(video_id)
+    if isinstance(rows, OnlyLengths):
         return features
-
-    def encoder(self, video_id: str) -> str:
-        """The fingerprint that extraction left next to the features; 'unknown' for features from elsewhere."""
-        about = self.where(video_id).with_suffix(".json")
-        if not about.is_file():
-            return "unknown"
-        try:
-            record = json.loads(about.read_text(encoding="utf-8"))
-            seconds = record.get("max_seconds")
-            return str(record["encoder"]) if seconds is None else f"{record['encoder']}, first {seconds} seconds"
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{about} is damaged: {error!r}") from error
+    if 0 in features.shape:
+        raise ValueError(f"features {path} are empty: {features.shape[0]} rows of {features.shape[1]}")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(features.astype(np.float16)).all():
+            raise ValueError(f"{path}: features hold NaN or infinity (as float16)")
+    return features
 
 
 class OnlyLengths:
@@ -320,10 +291,10 @@ class OnlyLengths:
     def ids(self) -> list[str]:
         return self.videos.ids()
 
-    def where(self, video_id: str) -> Path:
+    def path(self, video_id: str) -> Path:
         return self.folder / video_id
 
-    def has(self, video_id: str) -> bool:
+    def __contains__(self, video_id: str) -> bool:
         return video_id in self.videos
 
     def read(self, video_id: str) -> Float[np.ndarray, "T 0"]:

@@ -36,14 +36,14 @@ class BenchmarkConfig:
     """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
     chunk_size: int = 64
     """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
-    paper: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
     """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
     source: str = ""
     """Where to get the data; shown when its files are missing."""
     finetune: dict[str, Any] = field(default_factory=dict)
     """Training data and settings that a fine-tuning project takes from this task."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "chunk_size"}
+    RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "chunk_size", "paper": "published"}
 
     def __post_init__(self) -> None:
         if self.chunk_size < 1:

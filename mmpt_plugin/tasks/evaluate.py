@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.corpora.corpus import DataNotThere
+from mmpt_plugin.corpora.readers import DataNotThere
 from mmpt_plugin.models import Embedder, load_model
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = {"task", "checkpoint", "setting", "benchmarks"}
+SECTIONS = {"task", "checkpoint", "protocol", "benchmarks"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Models:
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """`{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`; no fairseq needed.
 
-    `paper` is added where the task's YAML has numbers for the project's `setting`. A CUDA device is used where there
+    `published` is added where the task's YAML has numbers for the project's `protocol`. A CUDA device is used where there
     is one.
     """
     task = build_task(project)
@@ -116,12 +116,12 @@ def load_models(checkpoint: Path) -> Models:
 def measure(task: Any, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
     result: dict[str, Any] = task.evaluate(models.trained)
-    published = project["task"].get("paper", {}).get(project.get("setting"))
+    published = getattr(task.config, "published", {}).get(project.get("protocol"))
     return {
         "task": project["task"]["_name"],
         "checkpoint": models.checkpoint,
         **result,
-        **({"paper": published} if published else {}),
+        **({"published": published} if published else {}),
         "untrained": task.evaluate(models.untrained)["metrics"],
     }
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mmpt_plugin import registry
-from mmpt_plugin.corpora.corpus import CorpusConfig, DataNotThere
+from mmpt_plugin.corpora.corpus import CorpusConfig
 from mmpt_plugin.corpora.labelled_videos import words
+from mmpt_plugin.corpora.readers import DataNotThere
 
 
 class Folder:
@@ -144,15 +145,20 @@ def test_msrvtt_options_of_the_json_are_refused_for_a_csv(folder):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("msrvtt", MSRVTT, {"split": "valid"}, r"a.json: no split 'valid'. Possible: \['test', 'train'\]"),
-        ("coin", {"database": {"v": COIN}}, {"subset": "test"}, "a.json: no subset 'test'. Did you mean 'testing'?"),
+        ("msrvtt", MSRVTT, {"split": "valid"}, r"a.json: no split 'validate'. Possible: \['test', 'train'\]"),
+        (
+            "coin",
+            {"database": {"v": COIN}},
+            {"split": "valid"},
+            "dataset.split must be one of train, test, got 'valid'",
+        ),
         (
             "youcook2",
             {"database": {"v": YOUCOOK2}},
-            {"subset": "valid"},
-            "no subset 'valid'. Did you mean 'validation'",
+            {"split": "train"},
+            "no subset 'training'. Possible: \\['validation'\\]",
         ),
-        ("crosstask", {}, {"subset": "testing"}, "dataset.subset must be train, valid or test, got testing"),
+        ("crosstask", {}, {"split": "testing"}, "dataset.split must be one of train, valid, test, got 'testing'"),
         ("hmdb51", {}, {"fold": 4}, "dataset.fold must be 1, 2 or 3, got 4"),
         ("ucf101", {}, {"fold": 0}, "dataset.fold must be 1, 2 or 3, got 0"),
     ],
@@ -220,6 +226,35 @@ def test_labelled_videos_by_their_official_files(folder, name, files, video, lab
     annotations = folder.root / "s" if "s/" in next(iter(files)) else paths[0]
     dataset = folder.open(name, annotations)
     assert [(found.video_id, dataset.labels[found.label]) for found in dataset.videos] == [(video, label)]
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("hmdb51", {"s/brush_hair_test_split2.txt": "v.avi 2\nw.avi 1\nu.avi 0\n"}),
+        (
+            "ucf101",
+            {"s/trainlist02.txt": "brush_hair/w.avi 1\n", "s/testlist02.txt": "brush_hair/v.avi\n"}
+            | {"s/classInd.txt": "1 brush_hair\n"},
+        ),
+    ],
+)
+def test_labelled_videos_have_a_train_and_a_test_split_in_each_fold(folder, name, files):
+    folder.features("v.avi", "w.avi")
+    for file, content in files.items():
+        folder.write(file, content)
+    found = {split: folder.open(name, folder.root / "s", fold=2, split=split).video_ids for split in ("train", "test")}
+    assert found == {"train": ["w.avi"], "test": ["v.avi"]}
+    with pytest.raises(ValueError, match="dataset.split must be one of train, test, got 'valid'"):
+        folder.open(name, folder.root / "s", split="valid")
+
+
+@pytest.mark.parametrize("options", [{"split": "train"}, {"split": "training"}, {"subset": "training"}])
+def test_a_split_has_one_name_and_the_annotations_own_words_work_too(folder, options):
+    """`subset` was the key in version 0.1."""
+    folder.features("v", "w")
+    path = folder.write("y.json", {"database": {"v": YOUCOOK2, "w": YOUCOOK2 | {"subset": "training"}}})
+    assert folder.open("youcook2", path, **options).video_ids == ["w"]
 
 
 def test_labels_become_words():
@@ -367,7 +402,7 @@ def test_crosstask_draws_its_tasks_in_the_order_of_all_their_videos(folder):
     path, drawn = two_tasks(folder)
     rng = np.random.RandomState(0)
     expected = [(task, drawn[task][i]) for task in ("7", "8") for i in sorted(rng.choice(5, 3, replace=False))]
-    trained, tested = (folder.open("crosstask", path, num_train=3, subset=subset) for subset in ("train", "test"))
+    trained, tested = (folder.open("crosstask", path, num_train=3, split=split) for split in ("train", "test"))
     assert [(video.group, video.video_id) for video in trained.videos] == expected
     assert len(tested.videos) == 4
     assert not set(trained.video_ids) & set(tested.video_ids)
@@ -375,7 +410,7 @@ def test_crosstask_draws_its_tasks_in_the_order_of_all_their_videos(folder):
 
 def test_crosstask_validates_on_videos_that_are_not_drawn(folder):
     path, _ = two_tasks(folder)
-    dataset = folder.open("crosstask", path, subset="valid")
+    dataset = folder.open("crosstask", path, split="valid")
     assert [(video.group, video.video_id, video.segments) for video in dataset.videos] == [
         ("7", "held", ((1.0, 3.0, 0),))
     ]
@@ -425,7 +460,7 @@ def test_coin_s_labels_are_those_of_the_testing_subset(folder):
     training = {"subset": "training", "annotation": [step("1", 1, 2), step("3", 2, 3, "boil")]}
     testing = {"subset": "testing", "annotation": [*COIN["annotation"], step("3", 7, 8, "boil")]}
     path = folder.write("a.json", {"database": {"v": training, "w": testing}})
-    dataset = folder.open("coin", path, subset="training")
+    dataset = folder.open("coin", path, split="train")
     assert dataset.labels == ["cut", "mix", "boil"]
     assert [segment.label for segment in dataset.videos[0].segments] == [1, 3]
     for wrong, message in (
@@ -434,7 +469,7 @@ def test_coin_s_labels_are_those_of_the_testing_subset(folder):
     ):
         path = folder.write("a.json", {"database": {"v": training | {"annotation": [wrong]}, "w": testing}})
         with pytest.raises(ValueError, match=message):
-            folder.open("coin", path, subset="training")
+            folder.open("coin", path, split="train")
 
 
 def test_features_that_are_no_numbers_are_named(folder):

@@ -78,7 +78,7 @@ def test_windows_hold_a_label_a_second(folder):
     database = {"b": {"subset": "training", "annotation": annotation}}
     database["a"] = {"subset": "testing", "annotation": [one | {"segment": [1, 2]} for one in annotation]}
     (folder / "COIN.json").write_text(json.dumps({"database": database}))
-    corpus = {"_name": "coin", "subset": "training", **common(folder, "COIN.json")}
+    corpus = {"_name": "coin", "split": "train", **common(folder, "COIN.json")}
     data = LabelledWindows(LabelledWindowsConfig(splits={"train": corpus}))
     batch = data[Cluster(1, 1, 0, (0,))]
     assert batch.video[:, 0, 0].tolist() == [100, 108, 116]

@@ -54,7 +54,7 @@ def test_benchmarks_that_are_there_are_measured_and_the_others_listed(checkpoint
     assert "youcook2.eecs.umich.edu" in result["not_there"]["youcook2"]["source"]
     assert result["not_there"]["didemo"]["missing"] == f"no features at {absent}"
     coin = result["benchmarks"]["coin"]
-    assert coin["paper"] == {"frame_accuracy": 0.589}
+    assert coin["published"] == {"frame_accuracy": 0.589}
     assert coin["missing_videos"] == 1
     assert coin["constant_background"].keys() == coin["metrics"].keys() == coin["untrained"].keys()
     assert {len(value) for value in coin["data"].values()} == {64}
@@ -110,7 +110,7 @@ def test_the_command_prints_ours_beside_the_papers_and_lists_what_is_not_there(c
     assert main(["evaluate", str(own), f"checkpoint={checkpoint}", *found, "task=msrvtt", "--json", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "10.4 %" in shown
-    assert json.loads(out.read_text())["paper"]["t2v_recall@1"] == 0.104
+    assert json.loads(out.read_text())["published"]["t2v_recall@1"] == 0.104
     assert main(["evaluate", str(own), f"checkpoint={checkpoint}", "--json", str(out)]) == 0
     assert list(json.loads(out.read_text())["not_there"]) == ["msrvtt", "crosstask"]
     assert "not on this machine" in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_every_task_yaml_is_complete():
         if issubclass(registry.tasks[task["_name"]].cls, Benchmark):
             assert name in benchmarks or task["dataset"] in measured  # or only trained on other data
             assert config.source
-            assert set().union(*config.paper.values()) <= keys | {"rank@1", "rank@5"}
+            assert set().union(*config.published.values()) <= keys | {"rank@1", "rank@5"}
 
 
 def test_a_benchmark_added_as_the_readme_says_runs(checkpoint, tmp_path):
@@ -151,7 +151,7 @@ def test_a_benchmark_added_as_the_readme_says_runs(checkpoint, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["num_videos"] == result["num_labels"] == 2
     assert result["chance"] == {"top1": 0.5, "top5": 1.0, "mean_per_class": 0.5}
-    assert result["paper"] == {"top1": 0.5}
+    assert result["published"] == {"top1": 0.5}
 
 
 def test_prompts_without_a_place_for_the_label_are_refused():

@@ -9,7 +9,7 @@ import torch
 
 from mmpt_plugin import registry
 from mmpt_plugin.cli import main
-from mmpt_plugin.features import cache_frames as module
+from mmpt_plugin.video import cache_frames as module
 from mmpt_plugin.video import frame_cache
 from mmpt_plugin.video.cache_frames import cache_frames
 from mmpt_plugin.video.frame_cache import SHARDS, FrameCache, FrameSettings, open_videos
