@@ -1,14 +1,16 @@
 """Metadata, extras, and where the YAML folders go: into the package, never beside it in site-packages."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+VERSION = re.search(r'__version__ = "(.*)"', Path("mmpt_plugin/__init__.py").read_text(encoding="utf-8"))[1]
 YAML = {f"mmpt_plugin.yaml.{folder}": folder for folder in ("tasks", "projects", "slurm")}
 
 setup(
     name="mmpt_plugin",
-    version="0.1.0",
+    version=VERSION,
     description="VideoCLIP and its family as a fairseq user directory and a plain PyTorch library",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -28,7 +30,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *YAML],
     package_dir=YAML,
-    package_data={package: ["**/*.yaml", "*.yaml"] for package in YAML},
+    package_data={"mmpt_plugin": ["py.typed", "**/*.pyi"]} | {package: ["**/*.yaml", "*.yaml"] for package in YAML},
     entry_points={"console_scripts": ["mmpt=mmpt_plugin.cli:main"]},
     install_requires=[
         "torch>=2.6,<2.14",
@@ -39,6 +41,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "jaxtyping>=0.3,<0.4",
         "rich>=13,<16",
+        "lazy_loader>=0.4,<1",
     ],
     extras_require={
         # What fairseq itself needs. fairseq is installed without its dependencies: requirements/fairseq.txt.

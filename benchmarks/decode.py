@@ -18,7 +18,8 @@ from statistics import median
 
 import numpy as np
 
-from mmpt_plugin.features.video import read_seconds, write_video
+from mmpt_plugin.video.decode import read_seconds
+from mmpt_plugin.video.write import write_video
 
 FPS, SIZE = 30, 224
 

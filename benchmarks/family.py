@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ablations import spread
-from mmpt_plugin.clips.prepare import make_shards
+from mmpt_plugin.shards.make import make_shards
 
 DATA = Path("data/toy_kitchen")
 WIDTH = 128

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step import device_name, made_batch
-from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.models.encoders import masked_mean
 

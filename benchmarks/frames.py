@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.decode import FPS, moving_pattern
-from mmpt_plugin.features.cache_frames import cache_frames
-from mmpt_plugin.features.frame_cache import FrameSettings, open_videos
-from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
-from mmpt_plugin.features.video import read_all, write_video
+from mmpt_plugin.video.cache_frames import cache_frames
+from mmpt_plugin.video.decode import read_all
+from mmpt_plugin.video.frame_cache import FrameSettings, open_videos
+from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
+from mmpt_plugin.video.write import write_video
 
 SECONDS, CLIP = 60, 10
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.clips.batch import Cluster
+from mmpt_plugin.batch import Cluster
 from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
-from mmpt_plugin.features.shards import ShardWriter
+from mmpt_plugin.shards.writer import ShardWriter
 
 VIDEOS, SECONDS, CAPTIONS, TOKENS, WIDTH = 1024, 267, 85, 7, 512
 VIDEOS_PER_BATCH, PAIRS_PER_VIDEO = 32, 16

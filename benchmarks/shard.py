@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.clips.prepare import make_shards
 from mmpt_plugin.features.files import write_features
+from mmpt_plugin.shards.make import make_shards
 
 WHOLE_VIDEOS, CAPTIONS, SECONDS, WIDTH = 1_100_000, 109, 267, 512
 VIDEOS_PER_SHARD = 512

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpt_plugin.clips.batch import Batch, length_mask
+from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 

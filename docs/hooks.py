@@ -1,15 +1,36 @@
-"""MkDocs hook: the reference pages. This is a stub, which a generator from the code replaces."""
+"""mkdocs hook: the reference pages, made from the code when the site is built and kept in memory.
 
+mkdocs.yml names it under `hooks`, and the pages in `nav`: reference/cli.md, reference/configuration.md,
+reference/python.md. The Python that builds the site needs the package's dependencies.
+"""
+
+import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-PAGES = {"cli": "Command line", "configuration": "Configuration", "python": "Python"}
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def on_files(files: Files, config: Any) -> Files:
-    for name, title in PAGES.items():
-        page = f"reference/{name}.md"
-        if files.get_file_from_path(page) is None:
-            files.append(File.generated(config, page, content=f"# {title}\n"))
+    """The site's files and the reference pages; a file of the same name is an error of mkdocs."""
+    for name, text in reference_pages().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def reference_pages() -> dict[str, str]:
+    """Name -> Markdown."""
+    from mmpt_plugin import reference
+    from mmpt_plugin.cli import parser
+
+    level, handlers = logging.root.level, [*logging.root.handlers]
+    pages = {
+        "cli": reference.command_page(parser()),
+        "configuration": reference.configuration_page(),
+        "python": reference.python_page(),
+    }
+    logging.root.level, logging.root.handlers = level, handlers  # which fairseq changes when it is imported
+    return pages

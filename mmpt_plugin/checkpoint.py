@@ -1,10 +1,9 @@
-"""Checkpoint files: reading them without unpickling code, loading them strictly, writing them whole."""
+"""Checkpoint files: reading them without unpickling code, strict loading, writing."""
 
 import argparse
 import json
-import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from mmpt_plugin.errors import first_line
+from mmpt_plugin.files import atomic_write
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -56,10 +58,6 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), repr(error))
-
-
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """config.json and model.safetensors, as `write_folder` leaves them."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -74,25 +72,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(dict(config), indent=2) + "\n"))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a temporary file, then rename it: a reader sees the old file or the new one, never half of it.
-
-    The file gets the permissions that the umask gives to new files, whatever `write` does: safetensors creates its
-    files for their owner alone.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.touch()
-        permissions = beside.stat().st_mode
-        write(beside)
-        beside.chmod(permissions)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(folder / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))
+    atomic_write(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(dict(config), indent=2) + "\n"))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:

@@ -1,19 +1,13 @@
 """Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides."""
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from mmpt_plugin.errors import unknown_name
 
-from mmpt_plugin import registry
-from mmpt_plugin.registry import unknown
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent
 
@@ -30,12 +24,19 @@ def available(group: str) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
-def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """A project's YAML with everything it names, overrides applied and interpolations resolved.
 
     `project` is a file's path (of a user's own project too) or a name such as `videoclip/pretrain`;
     `task=NAME` or `task=some/path.yaml` among the overrides picks another task.
     """
+    import yaml  # with Hydra 0.3 s, which listing what there is does not need
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     folder, name = locate(project)
     files = [override for override in overrides if is_task_file(override)]
     into_file = [override for override in overrides if files and override.startswith("task.")]
@@ -54,44 +55,6 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> DictConfig:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(one_line(project, error)) from error
     return config
-
-
-def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
-    """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split.
-
-    Each split, and the data set of `finetune.benchmark`, inherits from `task.dataset` what it does not say itself, so
-    `task.dataset.features=...` reaches all. A key that a split sets is its own: another value for it is
-    `task.finetune.dataset.splits.train.annotations=...`. A null unsets an inherited key.
-    """
-    task = dict(project.get("task") or {})
-    recipe = task.pop("finetune", None)
-    if not recipe:
-        return project
-    own = (recipe.get("dataset") or {}).get("splits")
-    if not own:
-        raise ValueError("task.finetune.dataset.splits is missing, {train: {...}, valid: {...}}")
-    tested = task.get("dataset") or {}
-    splits = {split: inherited(section or {}, tested) for split, section in own.items()}
-    measured = recipe.get("benchmark") or (task | {"dataset": splits["valid"]} if "valid" in splits else {})
-    if measured:
-        measured = measured | {"dataset": inherited(measured.get("dataset") or {}, tested)}
-    dataset = recipe["dataset"] | {"splits": splits}
-    return project | {"task": {"_name": "finetuning", "dataset": dataset, "benchmark": measured}}
-
-
-def inherited(section: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
-    """A data set with what it does not say itself: all of `tested`, or of another corpus the keys that both share."""
-    name, other = section.get("_name"), tested.get("_name")
-    if None in (name, other) or name == other:
-        return tested | section
-    shared = shared_keys(registry.datasets[str(name)].config, registry.datasets[str(other)].config)
-    return {key: value for key, value in tested.items() if key in shared} | section
-
-
-def shared_keys(one: type, other: type) -> set[str]:
-    """The fields of the dataclasses that both derive from; not `annotations`, which each corpus has of its own."""
-    bases = [base for base in one.__mro__ if is_dataclass(base) and issubclass(other, base)]
-    return {field.name for base in bases for field in fields(base)} - {"annotations"}
 
 
 def is_task_file(override: str) -> bool:
@@ -119,7 +82,7 @@ def locate(project: str) -> tuple[Path, str]:
     name = project.removesuffix(".yaml").removeprefix("projects/")
     if name in available("projects"):
         return root(), f"projects/{name}"
-    raise ValueError(unknown("project", project, available("projects"), guess=name))
+    raise ValueError(unknown_name("project", project, available("projects"), guess=name))
 
 
 def search_path(folder: Path) -> list[str]:
@@ -138,7 +101,7 @@ def override_grammar(override: str) -> str:
         raise ValueError(f"override '{override}' is no key=value")
     if key == "task":
         if value not in available("tasks"):
-            raise ValueError(unknown("task YAML", value, available("tasks")))
+            raise ValueError(unknown_name("task YAML", value, available("tasks")))
         return f"tasks@task={value}"
     return override if key[0] in "+~" or "@" in key else f"++{override}"
 
@@ -150,4 +113,6 @@ def one_line(project: str, error: Exception) -> str:
 
 def plain(config: Any) -> Any:
     """Dicts, lists and values instead of OmegaConf's containers."""
+    from omegaconf import OmegaConf
+
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

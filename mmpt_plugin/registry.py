@@ -1,32 +1,99 @@
-"""Components find their place by name: six registries with fairseq's decorator signature."""
+"""Components register by name: one registry per kind, with fairseq's decorator signature.
 
-import difflib
+Built-in components are imported when they are first looked up, so this module loads neither torch nor transformers.
+"""
+
+import importlib
 import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from mmpt_plugin.errors import unknown_name
+
+if TYPE_CHECKING:
+    from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Task
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=type)
+C = TypeVar("C", bound=type)
+P = TypeVar("P")
 
 ENTRY_POINT_GROUP = "mmpt_plugin.components"
 
+BUILT_IN: dict[str, dict[str, str]] = {
+    "model": {
+        "videoclip": "models.videoclip",
+        "videoclip_segmenter": "models.segmenter",
+        "videoclip_step_localizer": "models.step_localizer",
+        "clip_mean": "models.clip_mean",
+        "clip2video": "models.clip2video",
+        "videoclip_vit": "models.videoclip_vit",
+    },
+    "criterion": {
+        "nce": "criterions.nce",
+        "best_fit_nce": "criterions.candidates",
+        "mil_nce": "criterions.candidates",
+        "sigmoid": "criterions.sigmoid",
+        "frame_cross_entropy": "criterions.frame_cross_entropy",
+        "step_cross_entropy": "criterions.step_cross_entropy",
+    },
+    "task": {
+        "video_text_pretraining": "tasks.pretraining",
+        "finetuning": "tasks.finetuning",
+        "text_video_retrieval": "tasks.retrieval",
+        "multiple_choice_qa": "tasks.question_answering",
+        "zero_shot_classification": "tasks.classification",
+        "action_segmentation": "tasks.segmentation",
+        "step_localization": "tasks.localization",
+        "moment_localization": "tasks.moments",
+    },
+    "dataset": {
+        "overlapped_clips": "datasets.overlapped_clips",
+        "captioned_clips": "datasets.captioned_clips",
+        "labelled_windows": "datasets.labelled_windows",
+        "step_windows": "datasets.step_windows",
+    },
+    "corpus": {
+        "coin": "corpora.coin",
+        "crosstask": "corpora.crosstask",
+        "didemo": "corpora.didemo",
+        "didemo_moments": "corpora.didemo",
+        "hmdb51": "corpora.labelled_videos",
+        "jsonl": "corpora.jsonl",
+        "kinetics": "corpora.labelled_videos",
+        "labelled_csv": "corpora.labelled_videos",
+        "msrvtt": "corpora.msrvtt",
+        "msrvtt_multiple_choice": "corpora.msrvtt",
+        "msvd": "corpora.msvd",
+        "ucf101": "corpora.labelled_videos",
+        "vatex": "corpora.vatex",
+        "youcook2": "corpora.youcook2",
+    },
+    "sampler": {
+        "uniform": "samplers.uniform",
+        "retrieval_augmented": "samplers.retrieval_augmented",
+    },
+    "encoder": {
+        "s3d": "features.s3d",
+        "clip": "features.clip",
+        "efficientnet_lite0": "features.efficientnet",
+    },
+}
+"""Kind -> name -> the module, below mmpt_plugin, that registers it. A test compares it with the decorators."""
+
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[P]):
     """One registered class and the dataclass that configures it."""
 
     name: str
-    cls: type
+    cls: Callable[..., P]
     config: type
 
-    def build(self, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def build(self, config: Any = None, *args: Any, **kwargs: Any) -> P:
         """`cls(config, ...)`; `config` is an instance, a mapping of its fields, or None for the defaults."""
         if config is None:
             config = {}
@@ -35,49 +102,63 @@ class Entry:
         return self.cls(config, *args, **kwargs)
 
     def parse(self, values: Mapping[str, Any]) -> Any:
-        """The typed config of a mapping; ValueError for an unknown, missing or mistyped key.
-
-        `_name` is dropped, and so is a key that is null: a YAML that builds on another unsets it that way. A key that
-        the config's RENAMED maps to a new name is read as that, with a warning; one that it maps to another section's
-        key, such as model.normalize, is refused.
-        """
-        values = {str(key): value for key, value in values.items() if key != "_name" and value is not None}
-        for old, new in getattr(self.config, "RENAMED", {}).items():
-            if old in values and "." in new:
-                raise ValueError(f"{self.name}.{old} is gone: {new} decides")
-            if old in values:
-                logger.warning("%s.%s is now %s.%s; the old name works for one version", self.name, old, self.name, new)
-                values.setdefault(new, values.pop(old))
-        known = [field.name for field in fields(self.config)]
-        for key in values:
-            if key not in known:
-                raise ValueError(unknown("key", f"{self.name}.{key}", known, guess=key))
-        try:
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.config), values))
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{self.name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        """The typed config of a mapping, see `parse_config`; `_name` is dropped."""
+        return parse_config(self.config, {key: value for key, value in values.items() if key != "_name"}, self.name)
 
 
-class Registry:
-    """Name -> class, in the order of registration."""
+def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any:
+    """An instance of the dataclass `config_type`; ValueError, beginning with `name`, for a wrong key or value.
 
-    def __init__(self, kind: str) -> None:
+    A key that is null is dropped: that is how a YAML unsets a key of the YAML it builds on. A key that the config's
+    RENAMED maps to a new name is read as that, with a warning. One that it maps to another section's key, such as
+    model.normalize, is refused.
+    """
+    from omegaconf import OmegaConf  # 0.1 s, not needed to list what there is
+    from omegaconf.errors import OmegaConfBaseException
+
+    values = {str(key): value for key, value in values.items() if value is not None}
+    for old, new in getattr(config_type, "RENAMED", {}).items():
+        if old in values and "." in new:
+            raise ValueError(f"{name}.{old} is gone: {new} decides")
+        if old in values:
+            logger.warning("%s.%s is now %s.%s; the old name works for one version", name, old, name, new)
+            values.setdefault(new, values.pop(old))
+    known = [field.name for field in fields(config_type)]
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown_name("key", f"{name}.{key}", known, guess=key))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config_type), values))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+class Registry(Generic[P]):
+    """Name -> class of one kind; P is the Protocol that its instances follow, see `mmpt_plugin.protocols`."""
+
+    def __init__(self, kind: str, *, formerly: "Registry[Any] | None" = None) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
-        self._subscribers: list[Callable[[Entry], None]] = []
+        self.formerly = formerly
+        """Where components of this kind were registered before; looked up too, with a warning, for one version."""
+        self._built_in = BUILT_IN.get(kind, {})
+        self._entries: dict[str, Entry[P]] = {}
+        self._subscribers: list[Callable[[Entry[P]], None]] = []
 
-    def register(self, name: str, *, dataclass: type) -> Callable[[T], T]:
-        """Class decorator, `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
+    def register(self, name: str, *, dataclass: type) -> Callable[[C], C]:
+        """Class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
 
-        The class is built as `cls(config)`. A second class of one name is a ValueError; the same class
-        again (a module imported twice under a user directory) is not.
+        The class is built as `cls(config)`. Another class under the same name is a ValueError; the same class again
+        (a module that is imported twice from a user directory) is not.
         """
 
-        def decorate(cls: T) -> T:
+        def decorate(cls: C) -> C:
             present = self._entries.get(name)
+            module = self._built_in.get(name)
             if present is not None and present.cls.__qualname__ != cls.__qualname__:
                 raise ValueError(f"{self.kind} '{name}' is already registered, by {present.cls.__module__}")
-            entry = Entry(name, cls, dataclass)
+            if module is not None and not cls.__module__.endswith(module):
+                raise ValueError(f"{self.kind} '{name}' is already registered, by mmpt_plugin.{module}")
+            entry: Entry[P] = Entry(name, cls, dataclass)
             self._entries[name] = entry
             for callback in self._subscribers:
                 callback(entry)
@@ -85,34 +166,42 @@ class Registry:
 
         return decorate
 
-    def subscribe(self, callback: Callable[[Entry], None]) -> None:
-        """Call back with every entry there is, and with every one to come."""
+    def subscribe(self, callback: Callable[[Entry[P]], None]) -> None:
+        """Call back with every entry, built-in ones and those of installed packages included, now or when it comes."""
+        for name in self:
+            self[name]
         for entry in self._entries.values():
             callback(entry)
         self._subscribers.append(callback)
 
-    def __getitem__(self, name: str) -> Entry:
-        load_entry_points()
+    def __getitem__(self, name: str) -> Entry[P]:
+        if name not in self._entries and name in self._built_in:
+            importlib.import_module(f"mmpt_plugin.{self._built_in[name]}")
         if name not in self._entries:
-            raise ValueError(unknown(self.kind, name, list(self._entries)))
+            load_entry_points()
+        if name not in self._entries and self.formerly is not None and name in self.formerly._entries:
+            logger.warning(
+                "'%s' is a %s: register it with register_%s; register_%s works for one version",
+                *(name, self.kind, self.kind, self.formerly.kind),
+            )
+            return self.formerly[name]
+        if name not in self._entries:
+            raise ValueError(unknown_name(self.kind, name, list(self)))
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
+        """The names, of which nothing built-in is imported."""
         load_entry_points()
-        return iter(self._entries)
+        return iter(dict.fromkeys([*self._built_in, *self._entries]))
 
-    def build(self, config: Any, *args: Any, **kwargs: Any) -> Any:
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def build(self, config: Any, *args: Any, **kwargs: Any) -> P:
         """Build what a YAML section names: `{_name: nce, temperature: 0.07}`."""
         if "_name" not in config:
-            raise ValueError(f"the {self.kind} section has no _name. Registered: {sorted(self._entries)}")
+            raise ValueError(f"the {self.kind} section has no _name. Possible: {sorted(self)}")
         return self[config["_name"]].build(config, *args, **kwargs)
-
-
-def unknown(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
-    """`no model 'videoclp'. Did you mean 'videoclip'? Registered: [...]`."""
-    close = difflib.get_close_matches(guess or name, possible, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"no {kind} '{name}'.{hint} Possible: {sorted(possible)}"
 
 
 @cache
@@ -127,18 +216,20 @@ def load_entry_points() -> None:
             ) from error
 
 
-models = Registry("model")
-criterions = Registry("criterion")
-tasks = Registry("task")
-datasets = Registry("dataset")
-samplers = Registry("sampler")
-encoders = Registry("encoder")
+models: "Registry[Model]" = Registry("model")
+criterions: "Registry[Criterion]" = Registry("criterion")
+tasks: "Registry[Task]" = Registry("task")
+datasets: "Registry[Dataset]" = Registry("dataset")
+corpora: "Registry[Corpus]" = Registry("corpus", formerly=datasets)
+samplers: "Registry[Sampler]" = Registry("sampler")
+encoders: "Registry[Encoder]" = Registry("encoder")
 
-REGISTRIES = (models, criterions, tasks, datasets, samplers, encoders)
+REGISTRIES: tuple[Registry[Any], ...] = (models, criterions, tasks, datasets, corpora, samplers, encoders)
 
 register_model = models.register
 register_criterion = criterions.register
 register_task = tasks.register
 register_dataset = datasets.register
+register_corpus = corpora.register
 register_sampler = samplers.register
 register_encoder = encoders.register

@@ -30,9 +30,9 @@ class Kitchen:
 
 @pytest.fixture(scope="session")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
-    from mmpt_plugin.clips.prepare import make_shards
-    from mmpt_plugin.datasets.toy_kitchen import generate
     from mmpt_plugin.features.extract import extract
+    from mmpt_plugin.shards.make import make_shards
+    from mmpt_plugin.toy_kitchen import generate
 
     made = Kitchen(tmp_path_factory.mktemp("kitchen"))
     generate(made.root, num_train=12, num_test=6, num_workers=2)

@@ -6,7 +6,8 @@ import stat
 import pytest
 import torch
 
-from mmpt_plugin.checkpoint import write_folder, write_whole
+from mmpt_plugin.checkpoint import write_folder
+from mmpt_plugin.files import atomic_write
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
@@ -30,6 +31,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, fail)
+        atomic_write(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from mmpt_plugin import Batch, registry
-from mmpt_plugin.cli import as_command, parse
-from mmpt_plugin.config import fine_tuned, load_project, plain
+from mmpt_plugin.cli import parse
+from mmpt_plugin.cli.launch import as_command
+from mmpt_plugin.config import load_project, plain
+from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import ROOT, run
 
 PAGES = [

@@ -1,23 +1,5 @@
 """Losses: what a model makes of a batch -> a scalar."""
 
-from mmpt_plugin.criterions.candidates import MILNCE, BestFitNCE, CandidateNCEConfig
-from mmpt_plugin.criterions.criterion import Criterion
-from mmpt_plugin.criterions.frame_cross_entropy import FrameCrossEntropy, FrameCrossEntropyConfig
-from mmpt_plugin.criterions.nce import NCE, NCEConfig
-from mmpt_plugin.criterions.sigmoid import Sigmoid, SigmoidConfig
-from mmpt_plugin.criterions.step_cross_entropy import StepCrossEntropy, StepCrossEntropyConfig
+import lazy_loader
 
-__all__ = [
-    "MILNCE",
-    "NCE",
-    "BestFitNCE",
-    "CandidateNCEConfig",
-    "Criterion",
-    "FrameCrossEntropy",
-    "FrameCrossEntropyConfig",
-    "NCEConfig",
-    "Sigmoid",
-    "SigmoidConfig",
-    "StepCrossEntropy",
-    "StepCrossEntropyConfig",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

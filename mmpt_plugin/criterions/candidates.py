@@ -17,9 +17,10 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class CandidateNCEConfig(SimilarityConfig):
-    """Cosines with a temperature, unlike VideoCLIP's."""
+    """The losses over candidate clips compare cosines, so their temperature is lower than VideoCLIP's 1.0."""
 
     temperature: float = 0.07
+    """Similarities are divided by it. 0.07 is where CLIP's starts (Radford et al., 2021, section 2.5)."""
 
 
 class CandidateNCE(SimilarityCriterion):
@@ -54,23 +55,25 @@ class CandidateNCE(SimilarityCriterion):
 
 @register_criterion("best_fit_nce", dataclass=CandidateNCEConfig)
 class BestFitNCE(CandidateNCE):
-    """The most similar candidate is the positive; all other clips, its own video's too, are negatives.
+    """The positive of a text is the most similar clip of its own video; all other clips of the batch are negatives.
 
-    For weights that know something already: from random ones, whatever is nearest by chance confirms itself.
+    Start it from pre-trained weights: with random weights the choice is random, so early mistakes reinforce themselves.
     """
 
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The score of each text's most similar candidate."""
         best = scores.masked_fill(~candidates, -torch.inf).argmax(dim=1)
         return scores.gather(1, best[:, None]).squeeze(1)
 
 
 @register_criterion("mil_nce", dataclass=CandidateNCEConfig)
 class MILNCE(CandidateNCE):
-    """All candidates together are the positive (MIL-NCE, Miech et al., CVPR 2020, equation 1).
+    """All clips of a text's own video are its positives, summed (MIL-NCE, Miech et al., CVPR 2020, equation 1).
 
-    Only a text's clips are told apart here, as in best_fit_nce, whose control this is; the paper has the texts of
-    the other videos in the sum below too.
+    Unlike in the paper, the negatives are clips only, not texts of other videos too, to make it comparable with
+    `best_fit_nce`.
     """
 
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The logarithm of the sum over each text's candidates of exp(score)."""
         return scores.masked_fill(~candidates, -torch.inf).logsumexp(dim=1)

@@ -6,19 +6,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import NO_LABEL
+from mmpt_plugin.batch import NO_LABEL
 from mmpt_plugin.criterions.criterion import Criterion
 from mmpt_plugin.registry import register_criterion
 
 
 @dataclass(kw_only=True)
 class FrameCrossEntropyConfig:
-    """Nothing to choose."""
+    """This criterion has no settings."""
 
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)
 class FrameCrossEntropy(Criterion):
-    """Cross entropy, a mean over all seconds that have a label."""
+    """Cross entropy of the label of each second, averaged over all seconds that have one."""
 
     gathers = False
 

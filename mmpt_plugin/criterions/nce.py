@@ -14,13 +14,14 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class NCEConfig(SimilarityConfig):
-    """Defaults are the paper's."""
+    """The contrastive loss; the defaults are VideoCLIP's (section 3.2)."""
 
     directions: str = "both"
-    """both; or text_to_video alone, with which the original fine-tunes for retrieval, or video_to_text, for answers."""
+    """Cross entropies that are summed: both, text_to_video or video_to_text. The original fine-tunes for retrieval with
+    text_to_video alone, and for question answering with video_to_text alone."""
     parts: int = 1
-    """Vectors are this many side by side, each with cross entropies of its own; the mean is taken. clip2video has 2.
-    The similarity of two vectors is the mean of their parts', so a part's is its dot product times `parts`."""
+    """Parts of equal width that each vector consists of; every part has its own cross entropies and the loss is their
+    mean. clip2video needs 2. The similarity of a part is its dot product times `parts`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,10 +35,10 @@ class NCEConfig(SimilarityConfig):
 
 @register_criterion("nce", dataclass=NCEConfig)
 class NCE(SimilarityCriterion):
-    """Pick the right text for each video, and the right video for each text (VideoCLIP, section 3.2).
+    """Cross entropy of the right text for each video and of the right video for each text (VideoCLIP, section 3.2).
 
-    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean of the
-    ranks' losses, which is what data-parallel training descends, is the loss of one process holding all N.
+    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean over ranks,
+    which data-parallel training minimises, equals the loss of one process that holds all N pairs.
     """
 
     config: NCEConfig

@@ -19,12 +19,14 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class SigmoidConfig:
-    """Defaults are the paper's, section 3.2; both numbers are where training starts from."""
+    """SigLIP's loss; temperature and bias are learned, and the defaults are the paper's start values (section 3.2)."""
 
     temperature: float = 0.1
+    """Start value of the learned temperature, which divides the cosines."""
     bias: float = -10.0
+    """Start value of the learned bias, which is added to the scaled cosines. -10, as most pairs are negative."""
     texts_at_once: int = 1024
-    """Texts that this rank's videos are scored against together."""
+    """Texts scored at a time against this rank's videos. Lower it to save memory; the loss does not change."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -35,11 +37,11 @@ class SigmoidConfig:
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
 class Sigmoid(Criterion):
-    """Binary cross entropy of scaled cosines, summed over all pairings, divided by the pairs; vectors have unit length.
+    """Binary cross entropy of scaled cosines, summed over all pairings and divided by the number of pairs (SigLIP).
 
-    The texts go around the ranks (SigLIP, section 3.3): a rank holds one rank's texts beside its own videos, and
-    scores some of them at a time, in the backward pass too. The mean of the ranks' losses is the loss of one
-    process holding all pairs.
+    The model must give unit vectors. Text embeddings are exchanged in a ring (SigLIP, section 3.3): a rank holds the
+    texts of one rank at a time and scores `texts_at_once` of them at a time, also in the backward pass. The mean over
+    ranks equals the loss of one process that holds all pairs.
     """
 
     expects_unit_vectors = True

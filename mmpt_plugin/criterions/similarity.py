@@ -16,11 +16,12 @@ MAX_SCALE = 100.0  # CLIP (Radford et al., 2021), section 2.5
 
 @dataclass(kw_only=True)
 class SimilarityConfig:
-    """The default is VideoCLIP's. Whether similarities are dot products or cosines is the model's: model.normalize."""
+    """How similarities are scaled; `model.normalize` decides whether they are dot products or cosines."""
 
     temperature: float = 1.0
+    """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale them: 1.0."""
     learn_temperature: bool = False
-    """Train it; it stays at 1/100 or above, as CLIP's."""
+    """Train the temperature with the model. It stays at 0.01 or above, as in CLIP."""
 
     RENAMED: ClassVar[dict[str, str]] = {"l2_normalize": "model.normalize"}
 

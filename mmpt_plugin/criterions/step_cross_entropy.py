@@ -13,12 +13,12 @@ from mmpt_plugin.registry import register_criterion
 
 @dataclass(kw_only=True)
 class StepCrossEntropyConfig:
-    """Nothing to choose."""
+    """This criterion has no settings."""
 
 
 @register_criterion("step_cross_entropy", dataclass=StepCrossEntropyConfig)
 class StepCrossEntropy(Criterion):
-    """Binary cross entropy, a mean over all seconds and steps: a second may show several, or none."""
+    """Binary cross entropy, averaged over all seconds and steps; a second may show several steps, or none."""
 
     gathers = False
 
@@ -28,5 +28,6 @@ class StepCrossEntropy(Criterion):
     def compute(
         self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss in nats; `shown` is 1 where a second shows a step."""
         total = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="sum")
         return self.mean(total, torch.tensor(shown.numel(), device=shown.device)), {}

@@ -5,26 +5,28 @@ from typing import Any, ClassVar
 
 import torch
 
-from mmpt_plugin.clips.batch import Batch, Cluster, pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, special_ids, token_ids
-from mmpt_plugin.clips.sampling import ClipLengths
+from mmpt_plugin.batch import Batch, Cluster, pad_video
+from mmpt_plugin.datasets.clip_sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
+from mmpt_plugin.tokenizer import load_tokenizer, special_ids, token_ids
 
 
 @dataclass(kw_only=True)
 class CaptionedClipsConfig(FineTuningConfig):
+    """Fine-tuning on the captioned clips of a corpus."""
+
     max_video_len: int = ClipLengths.max_video_len
-    """Seconds of a clip that are read, its first ones."""
+    """Seconds read of a clip, from its start; at most `model.max_video_len`."""
     repeat: int = 1
-    """How often an epoch shows each clip."""
+    """Times that an epoch shows each clip, each time with a caption drawn at random."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_text_len": "model.max_text_len"}
 
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
 class CaptionedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch of its clips, each with one of its captions, any with equal chance."""
+    """The clips of a corpus; `dataset[cluster]` is a Batch of clips, each with one of its captions at random."""
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
         self.config = config

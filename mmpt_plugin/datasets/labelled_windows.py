@@ -6,22 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt_plugin.clips.batch import NO_LABEL, Cluster, LabelledBatch, pad_video
-from mmpt_plugin.datasets.segments import painted, window_starts
+from mmpt_plugin.batch import NO_LABEL, Cluster, LabelledBatch, pad_video
+from mmpt_plugin.corpora.segments import frame_labels, window_starts
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
 
 
 @dataclass(kw_only=True)
 class LabelledWindowsConfig(FineTuningConfig):
+    """How long videos are cut into the windows that are trained on."""
+
     window: int = 32
-    """Seconds that the model sees together."""
+    """Seconds of a window; at most `model.max_video_len`."""
     stride: int = 8
+    """Seconds from the start of one window to the next."""
 
 
 @register_dataset("labelled_windows", dataclass=LabelledWindowsConfig)
 class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
-    """`dataset[cluster]` is a LabelledBatch of all windows of its videos."""
+    """Windows with a label per second; `dataset[cluster]` is a LabelledBatch of all windows of its videos."""
 
     pad_id = 0
 
@@ -45,7 +48,7 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
         for number in cluster.videos:
             video = self.corpus.videos[number]
             rows = self.corpus.seconds(video.video_id)
-            marked = torch.from_numpy(painted(video.segments, len(rows)))
+            marked = torch.from_numpy(frame_labels(video.segments, len(rows)))
             for start in window_starts(len(rows), window=self.config.window, stride=self.config.stride):
                 features.append(rows[start : start + self.config.window])
                 labels.append(marked[start : start + self.config.window])

@@ -13,30 +13,34 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import Batch, Cluster, length_mask, pad_text, pad_video
-from mmpt_plugin.clips.sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
+from mmpt_plugin.batch import Batch, Cluster, length_mask, pad_text, pad_video
+from mmpt_plugin.datasets.clip_sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
 from mmpt_plugin.datasets.splits import of_split
-from mmpt_plugin.features.frame_cache import open_videos
-from mmpt_plugin.features.frames import FramesConfig, Videos, read_clips
-from mmpt_plugin.features.shards import Shards, VideoRecord
 from mmpt_plugin.registry import register_dataset
+from mmpt_plugin.shards.format import Shards, VideoRecord
+from mmpt_plugin.video.frame_cache import open_videos
+from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
 
 
 @dataclass(kw_only=True)
 class OverlappedClipsConfig(ClipLengths):
+    """Pre-training pairs drawn from shards; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
+
     splits: dict[str, Any] = field(default_factory=dict)
-    """Split -> folder of shards, {train: ..., valid: ...}."""
+    """Folder of shards of each split: `{train: FOLDER, valid: FOLDER}`."""
     pairs_per_video: int = 16
+    """Pairs of clips drawn from each video of a batch."""
     overlap: bool = True
-    """False aligns each video clip with the times of its text clip, for comparison."""
+    """Draw each video clip around a random moment of its text clip. False cuts it at the times of the text clip, for
+    comparison."""
     caption_shift: float = 0.0
-    """Seconds added to all captions' times, to see what captions that lead or lag do to a criterion."""
+    """Seconds added to the times of all captions; positive values make captions lag. For experiments on alignment."""
     videos: str | None = None
-    """A folder of video files, or of cached frames, of all splits."""
+    """Folder of the video files, or of cached frames, of all splits. Needed with `frames`."""
     frames: FramesConfig | None = None
-    """Give frames of `videos`, {num_frames: 12, size: 224, sampling: uniform}, in place of the shards' features."""
+    """Read frames of `videos` instead of the shards' features, such as `{num_frames: 12, size: 224}`."""
     verify_checksums: bool = True
-    """Read every shard once at opening; turn off where that takes too long and was done once."""
+    """Check the checksum of every shard on opening, which reads all data once. Turn it off if that takes too long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +52,7 @@ class OverlappedClipsConfig(ClipLengths):
 
 @register_dataset("overlapped_clips", dataclass=OverlappedClipsConfig)
 class OverlappedClips(torch.utils.data.Dataset[Batch]):
-    """`dataset[cluster]` is a Batch: pairs_per_video pairs of each of its videos (VideoCLIP, section 3.3)."""
+    """Overlapped pairs drawn from shards; `dataset[cluster]` is a Batch of `pairs_per_video` pairs of each video."""
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config

@@ -5,22 +5,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin import registry
-from mmpt_plugin.registry import unknown
+from mmpt_plugin.errors import unknown_name
 
 
 @dataclass(kw_only=True)
 class FineTuningConfig:
+    """Data sets whose splits are corpora."""
+
     splits: dict[str, Any] = field(default_factory=dict)
-    """Split -> data set, {train: {_name: msrvtt, ...}, valid: {...}}."""
+    """Corpus of each split: `{train: {_name: msrvtt, ...}, valid: {...}}`."""
 
 
 def build_split(config: FineTuningConfig, split: str) -> Any:
     """The corpus of a split."""
-    return registry.datasets.build(of_split(config.splits, split))
+    return registry.corpora.build(of_split(config.splits, split))
 
 
 def of_split(splits: Mapping[str, Any], split: str) -> Any:
     """What `dataset.splits` says of a split."""
     if split not in splits:
-        raise ValueError(unknown("split", f"{split} in dataset.splits", list(splits), guess=split))
+        raise ValueError(unknown_name("split", f"{split} in dataset.splits", list(splits), guess=split))
     return splits[split]

@@ -3,17 +3,17 @@
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mmpt_plugin.clips.batch import Cluster, StepBatch, pad_video
-from mmpt_plugin.clips.captions import load_tokenizer, token_ids
+from mmpt_plugin.batch import Cluster, StepBatch, pad_video
+from mmpt_plugin.corpora.segments import steps_shown, window_starts
 from mmpt_plugin.datasets.labelled_windows import LabelledWindowsConfig
-from mmpt_plugin.datasets.segments import steps_shown, window_starts
 from mmpt_plugin.datasets.splits import build_split
 from mmpt_plugin.registry import register_dataset
+from mmpt_plugin.tokenizer import load_tokenizer, token_ids
 
 
 @register_dataset("step_windows", dataclass=LabelledWindowsConfig)
 class StepWindows(torch.utils.data.Dataset[StepBatch]):
-    """`dataset[cluster]` is a StepBatch of all windows of its one video."""
+    """Windows with the steps that each second shows; `dataset[cluster]` is a StepBatch of one video's windows."""
 
     pad_id = 0
 

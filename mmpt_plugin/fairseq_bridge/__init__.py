@@ -41,4 +41,3 @@ def install() -> None:
     registry.models.subscribe(mirror_model)
     registry.criterions.subscribe(mirror_criterion)
     registry.tasks.subscribe(mirror_task)
-    registry.load_entry_points()

@@ -8,7 +8,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from mmpt_plugin.fairseq_bridge import stopping
+from mmpt_plugin.fairseq_bridge import preemption
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.registry import Entry
 
@@ -16,7 +16,7 @@ from mmpt_plugin.registry import Entry
 class FairseqCriterionAdapter(FairseqCriterion):
     """Calls a core criterion on what the model makes of a batch; logs its loss and, where there are some, metrics."""
 
-    entry: Entry
+    entry: Entry[Any]
 
     def __init__(self, config: Any, task: Any) -> None:
         super().__init__(task)
@@ -37,7 +37,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
             loss, values = self.criterion(*outputs, **named), {}
         pairs = len(outputs[0])
         log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
-        log[stopping.LOG_KEY] = int(stopping.stop.requested)
+        preemption.add_to(log)
         # fairseq's own names for throughput: a sentence is a pair, a token a second of video or a word piece.
         log["nsentences"] = pairs
         log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
@@ -64,7 +64,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Plain floats: a NumPy value would not come back from a checkpoint read with weights_only."""
         steps = sum(log.get("steps", 0) for log in logging_outputs)
-        for name in logging_outputs[0].keys() - {"steps", "pairs", "nsentences", "ntokens", stopping.LOG_KEY}:
+        for name in logging_outputs[0].keys() - {"steps", "pairs", "nsentences", "ntokens", preemption.LOG_KEY}:
             mean = sum(float(log.get(name, 0.0)) for log in logging_outputs) / max(steps, 1)
             metrics.log_scalar(name, mean, weight=steps, round=4, priority=10)
 
@@ -73,7 +73,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
         return True
 
 
-def mirror_criterion(entry: Entry) -> None:
+def mirror_criterion(entry: Entry[Any]) -> None:
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqCriterionAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
     register_criterion(entry.name, dataclass=config)(adapter)

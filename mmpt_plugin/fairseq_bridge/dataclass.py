@@ -11,7 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from mmpt_plugin.registry import Entry
 
 
-def fairseq_dataclass(entry: Entry, name: str, extra: tuple[tuple[str, type, Any], ...] = ()) -> type:
+def fairseq_dataclass(entry: Entry[Any], name: str, extra: tuple[tuple[str, type, Any], ...] = ()) -> type:
     """A FairseqDataclass with the fields of the entry's config, and `extra` (name, type, default) ones.
 
     fairseq knows neither `X | None` nor mappings and lists: the one becomes Optional[X], the others a string of YAML.
@@ -36,7 +36,7 @@ def written_default(config_field: Any) -> Any:
     return config_field.default if factory is dataclasses.MISSING else factory()
 
 
-def core_config(entry: Entry, config: Any) -> Any:
+def core_config(entry: Entry[Any], config: Any) -> Any:
     """The component's own config from what fairseq hands over; strings of YAML become mappings again."""
     hints = typing.get_type_hints(entry.config)
     values = {}

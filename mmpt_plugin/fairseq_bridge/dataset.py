@@ -7,7 +7,7 @@ from fairseq.data import FairseqDataset
 from jaxtyping import Int
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import Batch, Cluster, concatenate
+from mmpt_plugin.batch import Batch, Cluster, concatenate
 
 
 class ClusterDataset(FairseqDataset):

@@ -5,7 +5,7 @@ from typing import Any
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.registry import Entry
 
@@ -13,7 +13,7 @@ from mmpt_plugin.registry import Entry
 class FairseqModelAdapter(BaseFairseqModel):
     """Holds a core model as `.model`, so its weights stand under `model.` in a checkpoint."""
 
-    entry: Entry
+    entry: Entry[Any]
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class FairseqModelAdapter(BaseFairseqModel):
         self.num_updates = num_updates
 
 
-def mirror_model(entry: Entry) -> None:
+def mirror_model(entry: Entry[Any]) -> None:
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqModelAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
     register_model(entry.name, dataclass=config)(adapter)

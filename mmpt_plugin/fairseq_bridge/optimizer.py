@@ -11,9 +11,9 @@ from mmpt_plugin.models.clip import BACKBONE
 
 @dataclass
 class BackboneAdamConfig(FairseqAdamConfig):
-    backbone_lr: float = field(
-        default=1e-7, metadata={"help": "peak rate of the backbone, that of all other weights being --lr"}
-    )
+    """fairseq's Adam, and the learning rate of the backbone."""
+
+    backbone_lr: float = field(default=1e-7, metadata={"help": "peak learning rate of the pre-trained backbone"})
 
 
 @register_optimizer("adam_with_backbone", dataclass=BackboneAdamConfig)

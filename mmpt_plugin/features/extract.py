@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 
 from mmpt_plugin import registry
-from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.encoder import Encoder
 from mmpt_plugin.features.files import feature_file, read_features, write_features
-from mmpt_plugin.features.origin import Origin, check_replaceable, is_equal, origin, read_origin
-from mmpt_plugin.features.video import read_seconds
-from mmpt_plugin.features.video_folder import list_videos
-from mmpt_plugin.features.workers import ExtractionFailed, ExtractReport, check_num_workers, work_through
+from mmpt_plugin.files import atomic_write
+from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.video.decode import read_seconds
+from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, read_origin
+from mmpt_plugin.video.store import list_videos
+from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, check_num_workers, work_through
 
 __all__ = ["ExtractReport", "ExtractionFailed", "FeatureWork", "encode", "extract", "list_videos"]
 
@@ -85,7 +85,7 @@ class FeatureWork:
         # In this order a run that is killed leaves no features, or features with their record.
         target.unlink(missing_ok=True)
         try:
-            write_whole(about, lambda beside: beside.write_text(json.dumps(made_from), encoding="utf-8"))
+            atomic_write(about, lambda beside: beside.write_text(json.dumps(made_from), encoding="utf-8"))
             write_features(target, features)
         except OSError as error:
             about.unlink(missing_ok=True)

@@ -40,15 +40,21 @@ BLOCKS = {
 
 @dataclass(kw_only=True)
 class S3DEncoderConfig:
+    """S3D, which makes VideoCLIP's features, for `mmpt extract`."""
+
     weights: str | None = None
-    """s3d_howto100m.pth; without it the weights are random, from `seed`."""
+    """File s3d_howto100m.pth (MIL-NCE, Miech et al., CVPR 2020). Null uses random weights, for tests only."""
     seed: int = 0
+    """Seed of the random weights; unused with `weights`."""
     size: int = 224
+    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped. Even."""
     fps: int = 30
+    """Frames read per second, all of which make one feature row. Even; 30 as for VideoCLIP's features."""
     normalize: bool = True
-    """L2 normalisation of each row, as VideoCLIP's released features have it."""
+    """Scale each feature row to unit length, as in the features that VideoCLIP was trained on."""
     dtype: str | None = None
-    """float32, float16 or bfloat16; None: float16 on a GPU, float32 on a CPU. Features are kept as float16."""
+    """Precision of the network: float32, float16 or bfloat16. Null means float16 on a GPU, float32 on a CPU. Features
+    are stored as float16."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, "float32", "float16", "bfloat16"):
@@ -59,7 +65,7 @@ class S3DEncoderConfig:
 
 @register_encoder("s3d", dataclass=S3DEncoderConfig)
 class S3DEncoder:
-    """A second of frames -> the 512-d video embedding of S3D."""
+    """S3D of MIL-NCE (Miech et al., CVPR 2020): one video embedding of width 512 per second."""
 
     feature_dim = 512
 
@@ -72,7 +78,8 @@ class S3DEncoder:
         )
         self.model = load_s3d(config).eval().to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.fingerprint = json.dumps({"encoder": "s3d", **asdict(config), "weights": weights_digest(config.weights)})
+        about = {"encoder": "s3d", **asdict(config), "weights": weights_file_digest(config.weights)}
+        self.fingerprint = json.dumps(about)
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
@@ -95,7 +102,7 @@ def load_s3d(config: S3DEncoderConfig) -> "S3D":
     return model
 
 
-def weights_digest(path: str | None) -> str | None:
+def weights_file_digest(path: str | None) -> str | None:
     if path is None:
         return None
     with Path(path).open("rb") as file:

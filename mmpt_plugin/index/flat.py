@@ -80,5 +80,6 @@ class Best:
             self.rows[which] = candidates.gather(1, kept)
 
     def sorted(self) -> Found:
+        """Scores and rows of the k best of each query, best first."""
         scores, order = self.scores.sort(dim=1, descending=True)
         return scores.numpy(), self.rows.gather(1, order).numpy()

@@ -13,7 +13,7 @@ import torch
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from mmpt_plugin.doctor import gpu_problems
+from mmpt_plugin.hardware import gpu_problems
 from mmpt_plugin.launch.survival import (
     INTERRUPTED,
     flush_and_exit,
@@ -21,7 +21,7 @@ from mmpt_plugin.launch.survival import (
     note_start,
     peer_is_gone,
     starts_before,
-    stop_when_told,
+    stops_on_job_signals,
 )
 
 
@@ -36,6 +36,7 @@ class TrainingJob:
 
     def __call__(self) -> None:
         # Here, since submitit reads the class on the login node too, and training alone needs fairseq.
+        from mmpt_plugin.fairseq_bridge import preemption
         from mmpt_plugin.fairseq_bridge.train import train_rank
 
         env = JobEnvironment()
@@ -45,7 +46,7 @@ class TrainingJob:
             raise ValueError("; ".join(problems))
         if env.global_rank == 0:
             note_start(Path(self.project["checkpoint"]["save_dir"]), env)
-        with stop_when_told(env, self.signal_seconds) as told:
+        with stops_on_job_signals(env, self.signal_seconds, on_signal=preemption.request) as listener:
             try:
                 finished = train_rank(self.project, place(env))
             except Exception as error:
@@ -56,7 +57,7 @@ class TrainingJob:
                 for worker in multiprocessing.active_children():  # of the loader; they take SIGTERM as we do
                     worker.kill()
         if not finished:
-            told.give_way()
+            listener.give_way()
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit queues again: the same job, which finds its newest whole checkpoint by itself."""

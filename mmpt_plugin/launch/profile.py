@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmpt_plugin import config
-from mmpt_plugin.registry import Entry, unknown
+from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.registry import parse_config
 
 # sbatch's own variables, for what a profile leaves open.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
@@ -21,35 +22,41 @@ FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT"
 
 @dataclass(kw_only=True)
 class Profile:
-    """What one job asks for; of an array every member asks for it."""
+    """The resources of one job; every job of an array gets the same."""
 
     executor: str = "slurm"
-    """slurm, or local: processes on this machine, with the same signals and limits."""
+    """slurm, or local for processes on this machine with the same signals and time limits."""
     nodes: int = 1
+    """Nodes of the job; 1 with the local executor."""
     gpus_per_node: int = 0
+    """GPUs on each node; 0 runs on CPUs."""
     tasks_per_node: int = 0
-    """Processes on a node; 0: one a GPU, or a single one where there are none."""
+    """Processes on each node; 0 means one per GPU, or one without GPUs."""
     cpus_per_task: int = 1
+    """CPU cores of each process; data-loader workers share them."""
     mem_gb: float = 0.0
-    """Memory a node; 0 is all of it."""
+    """Memory of each node in gigabytes; 0 means all of it."""
     hours: float = 1.0
-    """The time limit; a training job that reaches it is saved and queued again."""
+    """Time limit in hours. A training job that reaches it is requeued, and resumes from its checkpoint."""
     signal_seconds: int = 300
-    """How long before the limit a job is told. A step, the embedding of an epoch and a checkpoint must fit in."""
+    """Seconds before the time limit at which the job is signalled. One step, the embedding of an epoch and a checkpoint
+    must fit in."""
     partition: str | None = None
-    """Open: $SBATCH_PARTITION, or the cluster's default. Likewise account and qos."""
+    """SLURM partition; null takes $SBATCH_PARTITION, or the default of the cluster."""
     account: str | None = None
+    """SLURM account to charge; null takes $SBATCH_ACCOUNT, or the default of the cluster."""
     qos: str | None = None
+    """SLURM quality of service; null takes $SBATCH_QOS, or the default of the cluster."""
     constraint: str | None = None
-    """Features that a node must have, `volta32gb` or `a100|h100`."""
+    """SLURM features that nodes must have, such as `volta32gb` or `a100|h100`."""
     exclude: str | None = None
-    """Nodes to keep away from, node[07,12]."""
+    """Nodes to avoid, such as `node[07,12]`."""
     compute_capability: str | None = None
-    """Of the GPUs asked for, "7.0" for a V100: what can't run on them is refused when it is launched."""
+    """Compute capability of the GPUs, "7.0" for a V100. A project that cannot run on them is refused at launch."""
     array_parallelism: int = 64
-    """Members of an array that run at a time."""
+    """Jobs of an array that run at the same time."""
     setup: list[str] = field(default_factory=list)
-    """Lines of shell before the job starts: modules, environment variables."""
+    """Shell lines that run before the job starts: modules, environment variables."""
 
     def __post_init__(self) -> None:
         if self.executor not in ("slurm", "local"):
@@ -106,7 +113,7 @@ def profile(values: Any, *, where: str) -> Profile:
         raise ValueError(f"profile {where}: keys and values are wanted. Possible: {[f.name for f in fields(Profile)]}")
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
     try:
-        made: Profile = Entry("slurm", Profile, Profile).parse(from_environment | values)
+        made: Profile = parse_config(Profile, from_environment | values, "slurm")
     except ValueError as error:
         raise ValueError(f"profile {where}: {error}") from error
     return made
@@ -119,4 +126,4 @@ def find(name: str) -> Path:
     short = name.removesuffix(".yaml").removeprefix("slurm/")
     if short in config.available("slurm"):
         return config.root() / "slurm" / f"{short}.yaml"
-    raise ValueError(unknown("profile", name, config.available("slurm"), guess=short))
+    raise ValueError(unknown_name("profile", name, config.available("slurm"), guess=short))

@@ -16,12 +16,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from submitit.slurm.slurm import SlurmExecutor
 
-from mmpt_plugin.config import fine_tuned, load_project, plain
-from mmpt_plugin.doctor import bf16_problem
+from mmpt_plugin.config import load_project, plain
+from mmpt_plugin.hardware import bf16_problem
 from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
 from mmpt_plugin.launch.profile import Profile
 from mmpt_plugin.launch.survival import requeue_lines
 from mmpt_plugin.launch.watch import Launched, is_over, state
+from mmpt_plugin.tasks.finetuning import fine_tuned
 
 # A run is queued again as long as it gets on (survival.note_start); submitit's own count would end it.
 NO_LIMIT = 10**6
@@ -52,7 +53,7 @@ def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, r
             composed = fine_tuned(plain(load_project(project, chosen)))
         folder = Path(composed["checkpoint"]["save_dir"])
         composed["common"] = logged(composed.get("common") or {}, folder)
-        check(composed, profile, resume=resume)
+        check_trainable(composed, profile, resume=resume)
         plans.append(Plan(folder, TrainingJob(composed, profile.signal_seconds), ["train", project, *chosen]))
     return plans
 
@@ -76,7 +77,7 @@ def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
     return common if common.get("log_file") else common | {"log_format": "json", "log_file": str(folder / "train.log")}
 
 
-def check(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
+def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
     """ValueError for what a compute node would find out after hours in the queue."""
     try:
         from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings

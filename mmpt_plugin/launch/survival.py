@@ -2,8 +2,8 @@
 
 | what happens | who notices | what follows |
 | --- | --- | --- |
-| the limit nears (SIGUSR2), preemption or scancel (SIGTERM) | every task, `Told` | a checkpoint after the update that \
-is under way; rank 0 has the job queued again, unless it was cancelled |
+| the limit nears (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after the \
+current update; rank 0 has the job queued again, unless it was cancelled |
 | no update ends before the limit | rank 0's timer | queued again, with the checkpoint there is |
 | a task dies | srun, which ends the others; the batch script, `requeue_lines` | queued again |
 | a task raises an error of its own | submitit, which writes it to a file | the job has failed, and says why |
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,22 +41,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 STARTS_WITHOUT_PROGRESS = 5
 
 
-class Told:
+class StopListener:
     """Takes SIGTERM, and SIGUSR2 in place of submitit's own handler, for a request to stop."""
 
-    def __init__(self, env: JobEnvironment, signal_seconds: int) -> None:
-        self.env, self.signal_seconds = env, signal_seconds
+    def __init__(self, env: JobEnvironment, signal_seconds: int, on_signal: Callable[[], None]) -> None:
+        self.env, self.signal_seconds, self.on_signal = env, signal_seconds, on_signal
         self.submitit_handler = signal.getsignal(signal.SIGUSR2)
         self.signals: set[int] = set()
 
     def __call__(self, signum: int) -> None:
-        from mmpt_plugin.fairseq_bridge.stopping import stop
-
+        first = not self.signals
         self.signals.add(signum)
-        if stop.requested:
+        if not first:
             return
         logger.warning("%s: stopping after this update", signal.Signals(signum).name)
-        stop.requested = True
+        self.on_signal()
         if self.env.global_rank == 0 and self.env.cluster == "slurm":
             timer = threading.Timer(0.8 * self.signal_seconds, self.queue_again)
             timer.daemon = True
@@ -80,12 +79,14 @@ class Told:
 
 
 @contextmanager
-def stop_when_told(env: JobEnvironment, signal_seconds: int) -> Iterator[Told]:
+def stops_on_job_signals(
+    env: JobEnvironment, signal_seconds: int, *, on_signal: Callable[[], None]
+) -> Iterator[StopListener]:
     """Within, signals are requests to stop. Afterwards they come too late and are ignored, by the interpreter's
     shutdown too, which would take any other handler away."""
-    told = Told(env, signal_seconds)
-    with on_signals(SIGNALS, told, afterwards=signal.SIG_IGN):
-        yield told
+    listener = StopListener(env, signal_seconds, on_signal)
+    with on_signals(SIGNALS, listener, afterwards=signal.SIG_IGN):
+        yield listener
 
 
 def is_running(env: JobEnvironment) -> bool:

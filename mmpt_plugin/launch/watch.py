@@ -9,7 +9,7 @@ from typing import Any
 
 from submitit import LocalJob, SlurmJob
 
-from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.curve import records
 
 RECORD = "job.json"
@@ -41,7 +41,7 @@ class Launched:
     def write(self) -> None:
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RECORD, lambda path: path.write_text(json.dumps(asdict(self), indent=2) + "\n"))
+        atomic_write(folder / RECORD, lambda path: path.write_text(json.dumps(asdict(self), indent=2) + "\n"))
 
     @classmethod
     def read(cls, folder: Path) -> "Launched | None":

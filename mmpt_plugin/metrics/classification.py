@@ -19,6 +19,6 @@ def classification(scores: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N
     }
 
 
-def chance(num_classes: int) -> dict[str, float]:
+def classification_chance(num_classes: int) -> dict[str, float]:
     """What a random order of the classes scores on average."""
     return {"top1": 1 / num_classes, "top5": min(5 / num_classes, 1.0), "mean_per_class": 1 / num_classes}

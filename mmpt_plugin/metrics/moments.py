@@ -32,14 +32,14 @@ def moments(
     num_ranked, sum_ranked = ranked.sum(axis=1), three.sum(axis=1, where=ranked)
     rank_at = {f"rank@{k}": (num_ranked > 0) & (sum_ranked <= k * num_ranked) for k in (1, 5)}
 
-    agreement = np.sort(overlap()[:, chosen])[:, :, -3:].mean(axis=2).T  # (Q, 21)
+    agreement = np.sort(intersection_over_union()[:, chosen])[:, :, -3:].mean(axis=2).T  # (Q, 21)
     highest = np.fmax.reduce(np.where(possible, scores, -np.inf), axis=1, keepdims=True)
     best = possible & ~(scores < highest)
     iou = agreement.min(axis=1, where=best, initial=1) * possible.any(axis=1)
     return {name: float(values.mean()) for name, values in (rank_at | {"miou": iou}).items()}
 
 
-def chance(
+def moments_chance(
     times: Int[np.ndarray, "Q A 2"],
     possible: Bool[np.ndarray, "Q 21"],
     *,
@@ -67,7 +67,7 @@ def moment_of(times: Int[np.ndarray, "Q A 2"]) -> Int[np.ndarray, "Q A"]:
     return found
 
 
-def overlap() -> Float[np.ndarray, "21 21"]:
+def intersection_over_union() -> Float[np.ndarray, "21 21"]:
     """The intersection over the union of every two moments, in whole chunks."""
     first, last = MOMENTS.T
     both = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1

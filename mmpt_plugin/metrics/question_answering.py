@@ -11,6 +11,6 @@ def multiple_choice(scores: Float[np.ndarray, "Q O"], answers: Int[np.ndarray, "
     return {"accuracy": float((right_rank(scores, answers) == 1).mean())}
 
 
-def chance(num_options: int) -> dict[str, float]:
+def multiple_choice_chance(num_options: int) -> dict[str, float]:
     """What a guess scores on average."""
     return {"accuracy": 1 / num_options}

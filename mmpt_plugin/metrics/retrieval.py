@@ -56,7 +56,7 @@ def summary(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
     }
 
 
-def chance(num_candidates: int, *, prefixes: Iterable[str] = ("t2v", "v2t")) -> dict[str, float]:
+def retrieval_chance(num_candidates: int, *, prefixes: Iterable[str] = ("t2v", "v2t")) -> dict[str, float]:
     """What a random order of the candidates scores on average, one of them being right."""
     middle = (num_candidates + 1) / 2
     values = {f"recall@{k}": min(k / num_candidates, 1.0) for k in RECALL_AT}
@@ -135,11 +135,13 @@ def best_scores(
 
 
 def norms(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"]:
+    """The Euclidean length of each vector."""
     lengths: Float[np.ndarray, " N"] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     return lengths
 
 
 def check_right(right: Int[np.ndarray, " Q"], num_candidates: int) -> None:
+    """ValueError if there are no queries, or if one names a right candidate that does not exist."""
     if len(right) == 0:
         raise ValueError("there is nothing to rank: 0 queries")
     wrong = np.flatnonzero((right < 0) | (right >= num_candidates))
@@ -149,6 +151,7 @@ def check_right(right: Int[np.ndarray, " Q"], num_candidates: int) -> None:
 
 
 def check_groups(group: Int[np.ndarray, " M"], num_groups: int) -> None:
+    """ValueError if there are no groups, if one has no member, or if a member's group does not exist."""
     if num_groups == 0:
         raise ValueError("there is nothing to rank: 0 queries")
     wrong = np.flatnonzero((group < 0) | (group >= num_groups))

@@ -45,6 +45,7 @@ def constant_background(true: Labels, *, num_classes: int, background: int = 0) 
 
 
 def in_range(labels: Int[np.ndarray, " F"], num_classes: int) -> Int[np.ndarray, " F"]:
+    """The labels; ValueError if one is not in 0 to num_classes - 1."""
     lowest, highest = labels.min(), labels.max()
     if lowest < 0 or highest >= num_classes:
         raise ValueError(f"labels run from {lowest} to {highest}, but the classes are 0 to {num_classes - 1}")

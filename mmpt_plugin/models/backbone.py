@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.features.clip import (
     KINDS,
     PIXELS,
@@ -24,7 +25,6 @@ from mmpt_plugin.features.clip import (
     vision_weights,
 )
 from mmpt_plugin.models.padding import last_place
-from mmpt_plugin.registry import unknown
 
 
 class Backbone(nn.Module):
@@ -55,6 +55,7 @@ class Backbone(nn.Module):
 
     @property
     def is_siglip(self) -> bool:
+        """Whether the towers are SigLIP's; otherwise they are CLIP's."""
         return not is_clip(self.clip)
 
     def vision_weights(self) -> nn.ModuleList:
@@ -80,6 +81,7 @@ class Backbone(nn.Module):
         return made.to(vectors.dtype).index_put((mask,), vectors)
 
     def images(self, pixels: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D"]:
+        """One vector per RGB frame of the vision tower's own size, not normalised."""
         dtype = self.clip.logit_scale.dtype
         return image_vectors(self.clip, normalize_pixels(pixels, self.pixel_mean, self.pixel_std).to(dtype))
 
@@ -104,6 +106,7 @@ class Backbone(nn.Module):
 
     @property
     def width(self) -> int:
+        """Width D of the vectors of frames and texts."""
         return vector_width(self.clip.config)
 
     def text_encoder(self, num_layers: int) -> nn.Module:
@@ -137,21 +140,22 @@ def backbone_config(values: Mapping[str, Any]) -> Any:
     """transformers' configuration of these sizes; ValueError for a key that it does not have."""
     kind = values.get("model_type", "clip")
     if kind not in KINDS:
-        raise ValueError(unknown("model.backbone.model_type", str(kind), list(KINDS)))
+        raise ValueError(unknown_name("model.backbone.model_type", str(kind), list(KINDS)))
     default = KINDS[kind]()
-    check_keys("model.backbone", values, default.to_dict())
+    check_backbone_keys("model.backbone", values, default.to_dict())
     for part in ("text_config", "vision_config"):
-        check_keys(f"model.backbone.{part}", values.get(part) or {}, getattr(default, part).to_dict())
+        check_backbone_keys(f"model.backbone.{part}", values.get(part) or {}, getattr(default, part).to_dict())
     try:
         return KINDS[kind](**{key: deepcopy(value) for key, value in values.items() if key != "model_type"})
     except Exception as error:  # of huggingface_hub's own kinds
         raise ValueError(f"model.backbone: {str(error).splitlines()[-1].strip()}") from error
 
 
-def check_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check_backbone_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """ValueError for a key that is not in `known`; `where` is the section that the message names."""
     for key in values:
         if key not in known:
-            raise ValueError(unknown("key", f"{where}.{key}", sorted(known), guess=key))
+            raise ValueError(unknown_name("key", f"{where}.{key}", sorted(known), guess=key))
 
 
 def plain_config(config: PretrainedConfig) -> dict[str, Any]:

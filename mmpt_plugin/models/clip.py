@@ -17,11 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from mmpt_plugin import moved
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
-from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
-from mmpt_plugin.features.encoder import Encoder
-from mmpt_plugin.features.frames import frame_times
 from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
 from mmpt_plugin.models.embedding import path_list, read_ahead
 from mmpt_plugin.models.padding import chunked, cut_text, full_mask
@@ -31,30 +30,34 @@ from mmpt_plugin.models.pretrained import (
     read_checkpoint,
     start_from_pretrained,
 )
+from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.video.sparse_frames import frame_times
 
 # What weights that a pre-trained backbone brought are marked with, for rates of their own.
 BACKBONE = "backbone"
 
 
 @dataclass(kw_only=True)
-class ClipModelConfig:
-    """What all models on CLIP have; defaults are CLIP ViT-B/32 and the sizes of CLIP4Clip's experiments."""
+class CLIPModelConfig:
+    """What all models on a CLIP backbone share; the defaults are CLIP ViT-B/32 and the lengths of CLIP4Clip."""
 
     clip: str | None = None
-    """A CLIP or SigLIP to start from, by hub name or folder; None starts from random weights."""
+    """CLIP or SigLIP whose weights the towers start from: hub name or folder. Null starts from random weights."""
     pretrained: str | None = None
-    """A model of this family to start from: a folder, its name on the hub, or a fairseq checkpoint."""
+    """Model of this family to start training from: a folder, a hub name or a fairseq checkpoint."""
     backbone: dict[str, Any] = field(default_factory=dict)
-    """Sizes of random weights, as transformers' CLIPConfig or, with model_type: siglip, SiglipConfig names them."""
+    """Sizes of randomly initialised towers, under the names of transformers' CLIPConfig, or of SiglipConfig with
+    `model_type: siglip`. Ignored with `clip` or `pretrained`, which bring their own sizes."""
     freeze_vision: bool = False
-    """Leave the vision tower as it is; it learns nothing from frozen features anyway."""
+    """Do not train the vision tower. Set it when training on frozen features, which never pass through that tower."""
     max_video_len: int = 12
-    """Frames, or rows of frozen features, of a clip."""
+    """Frames, or rows of frozen features, per clip. CLIP4Clip uses 12."""
     max_text_len: int = 30
-    """Word pieces of a text that are read, the first and the last token not counted."""
+    """Word pieces read of a text, not counting the start and the end token. A longer text is cut and keeps its end
+    token."""
     chunk_size: int = 0
-    """Clips, and texts, that are encoded at a time in training; 0 for all. Memory then holds the activations of one
-    chunk, and gradients stay exact, for a second forward pass."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
+    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
 
     def __post_init__(self) -> None:
         if self.chunk_size < 0:
@@ -90,24 +93,26 @@ class ClipModelConfig:
 
     @property
     def vocab_size(self) -> int:
+        """Token ids that the text tower knows."""
         size: int = self.sizes.text_config.vocab_size
         return size
 
     @property
     def max_position_embeddings(self) -> int:
+        """Positions of the text tower, start and end token included."""
         size: int = self.sizes.text_config.max_position_embeddings
         return size
 
 
-class ClipModel(PretrainedEmbedder):
+class CLIPModel(PretrainedEmbedder):
     """A model on CLIP's towers: frames, or their frozen features, and texts into one space of unit vectors."""
 
-    config_type: type = ClipModelConfig
+    config_type: type = CLIPModelConfig
     takes_frames = True
     unit_vectors = True
     heads: tuple[str, ...] = ()
 
-    def __init__(self, config: ClipModelConfig) -> None:
+    def __init__(self, config: CLIPModelConfig) -> None:
         super().__init__()
         model, pixels = None, None
         weights: dict[str, Tensor] = {}
@@ -130,7 +135,7 @@ class ClipModel(PretrainedEmbedder):
             self.backbone.vision_weights().requires_grad_(False)
 
     def add_heads(self) -> None:
-        """For those who build on this model; the backbone has its first weights already."""
+        """Create the weights that a subclass adds; the backbone already has its starting weights."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
         """The video and the text of every pair."""
@@ -157,6 +162,7 @@ class ClipModel(PretrainedEmbedder):
         return chunked(self.text_vectors, ids, mask, size=self.config.chunk_size)
 
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """One unit vector per clip: `encode_video` of one chunk."""
         return self.pool_frames(self.backbone.frames(video, mask), mask)
 
     @abstractmethod
@@ -200,12 +206,13 @@ class ClipModel(PretrainedEmbedder):
 
     @staticmethod
     def check_whole_videos(*, truncate: bool) -> None:
+        """ValueError for `truncate`, which only models of features support."""
         if truncate:
             raise ValueError("frames are spread over whole videos: truncate is for models of features, a row a second")
 
     def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
         """What `embed_videos` reads of a video file."""
-        from mmpt_plugin.features.video import duration_of, read_squares  # PyAV is an extra
+        from mmpt_plugin.video.decode import duration_of, read_squares  # PyAV is an extra
 
         times = frame_times(0.0, duration_of(path), num_frames=self.config.max_video_len, sampling="uniform")
         frames = read_squares(path, times, size=self.config.image_size)
@@ -249,7 +256,7 @@ def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """The sizes of a checkpoint's backbone, by what it says of its configuration."""
     if "backbone" not in config:
         raise ValueError(f"model.pretrained: {where} is no model on CLIP")
-    sizes: dict[str, Any] = plain_values(ClipModelConfig, config)["backbone"]
+    sizes: dict[str, Any] = plain_values(CLIPModelConfig, config)["backbone"]
     return sizes
 
 
@@ -258,3 +265,6 @@ def start_backbone(backbone: Backbone, weights: Mapping[str, Tensor], *, where: 
     prefix = "backbone."
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     load_strictly(backbone, own, where=where)
+
+
+__getattr__ = moved.attributes(__name__)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmpt_plugin import moved
 from mmpt_plugin.models.backbone import Backbone
-from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
 from mmpt_plugin.registry import register_model
 
 CENTER_DEVIATION = 0.125
@@ -21,12 +22,13 @@ DIFFERENCE, FRAME = 0, 1
 
 
 @dataclass(kw_only=True)
-class Clip2VideoConfig(ClipModelConfig):
-    """Defaults are the paper's on MSR-VTT and MSVD."""
+class CLIP2VideoConfig(CLIPModelConfig):
+    """A CLIP backbone with temporal layers and shared centres; the defaults are the paper's on MSR-VTT and MSVD."""
 
     num_temporal_layers: int = 4
+    """Transformer layers over frames and their differences; each starts from a layer of CLIP's text tower."""
     num_centers: int = 5
-    """The paper has 7 on VATEX."""
+    """Centres that video and text tokens are aligned to (section 3.3); the paper has 7 on VATEX."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,19 +41,21 @@ class Clip2VideoConfig(ClipModelConfig):
         return 2 * self.feature_dim
 
 
-@register_model("clip2video", dataclass=Clip2VideoConfig)
-class Clip2Video(ClipModel):
-    """Half of the similarity is of global vectors, half of aligned ones.
+@register_model("clip2video", dataclass=CLIP2VideoConfig)
+class CLIP2Video(CLIPModel):
+    """CLIP with temporal difference and temporal alignment blocks (CLIP2Video, Fang et al., arXiv 2106.11097).
 
-    Both are unit vectors, kept side by side over the root of 2: one dot product is the mean of the two cosines. The
-    paper trains each half with a cross entropy of its own, which is criterion `nce` with `parts: 2`.
+    An embedding is a global and an aligned unit vector side by side, divided by the square root of 2, so a dot product
+    is the mean of their two cosines. The paper trains each half with its own cross entropy: criterion `nce` with
+    `parts: 2`.
     """
 
     model_type = "clip2video"
-    config_type = Clip2VideoConfig
+    config_type = CLIP2VideoConfig
     heads = ("difference.", "skipping.", "alignment.")
 
     def add_heads(self) -> None:
+        """See `ClipModel.add_heads`."""
         self.difference = TemporalDifference(
             self.backbone, max_video_len=self.config.max_video_len, num_layers=self.config.num_temporal_layers
         )
@@ -59,6 +63,7 @@ class Clip2Video(ClipModel):
         self.alignment = Alignment(self.backbone.width, num_centers=self.config.num_centers)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """The global and the aligned vector of each clip, side by side; E is 2 D."""
         self.check_length(frames)
         whole = normalized_mean(self.difference(frames, mask), mask)
         skipped, skipped_mask = frames[:, ::2], mask[:, ::2]
@@ -73,6 +78,7 @@ class Clip2Video(ClipModel):
 
 
 def side_by_side(whole: Float[Tensor, "B D"], aligned: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
+    """Two unit vectors as one unit vector, whose dot product is the mean of the two cosines."""
     return torch.cat([whole, aligned], dim=1) / math.sqrt(2)
 
 
@@ -88,6 +94,7 @@ class TemporalDifference(nn.Module):
         self.temporal = backbone.text_encoder(num_layers)
 
     def forward(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Frames with what the temporal transformer adds to them; frames where the mask is False are undefined."""
         return self.residual(self.temporal, frames, mask)
 
     def residual(
@@ -138,3 +145,6 @@ class Alignment(nn.Module):
         sums = torch.einsum("bnk,bnd->bkd", weights, tokens)
         residuals = sums - weights.sum(dim=1)[..., None] * self.centers
         return F.normalize(F.normalize(residuals, dim=-1).mean(dim=1), dim=-1)
+
+
+__getattr__ = moved.attributes(__name__)

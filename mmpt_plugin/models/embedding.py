@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
-from mmpt_plugin.clips.batch import pad_video
-from mmpt_plugin.clips.captions import token_ids
-from mmpt_plugin.features.encoder import Encoder
+from mmpt_plugin.batch import pad_video
+from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.tokenizer import token_ids
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Embedder(nn.Module):
-    """A model of videos and token ids, used on video files and sentences."""
+    """A model that embeds videos and texts, usable on video files and sentences."""
 
     config: Any
     """Has feature_dim, hidden_size, max_video_len and max_position_embeddings; where they limit the text also
@@ -45,26 +45,27 @@ class Embedder(nn.Module):
     def encode_video(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+        """One vector per clip of at most max_video_len seconds; `mask` is False where a row is padding."""
 
     @abstractmethod
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a text."""
+        """One vector per text: token ids with their mask, or strings, which need a tokenizer."""
 
     @property
     def max_text_tokens(self) -> int:
-        """Token ids of a text that are read, special tokens included."""
+        """Token ids that are read of a text, special tokens included."""
         places: int = self.config.max_position_embeddings
         return min(getattr(self.config, "max_text_len", places) + 2, places)
 
     def tokenize(
         self, texts: str | Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
     ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-        """At most max_text_tokens ids a text and their mask, on the model's device.
+        """Token ids and their mask, at most max_text_tokens per text, on the model's device.
 
-        `tokenizer` is for a model that came without one: the model's own is what its weights were trained with.
+        The model's own tokenizer is the one its weights were trained with; `tokenizer` is used if there is none.
+        ValueError if there is neither.
         """
         tokenizer = self.tokenizer or tokenizer
         if tokenizer is None:
@@ -116,12 +117,13 @@ class Embedder(nn.Module):
         truncate: bool = False,
         batch_size: int = 64,
     ) -> Float[Tensor, "V D"]:
-        """One vector a video file, float32 on the CPU; their products with `embed_text`'s are the similarities.
+        """One vector per video file, float32 on the CPU; dot products with `embed_text`'s vectors are similarities.
 
-        `encoder` makes the features, where not the one that the model came with does: a name, settings such as
-        `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or one that is built. A video longer than max_video_len
-        is cut into equal windows, whose vectors are averaged; truncate reads its first max_video_len seconds only,
-        as the original's benchmarks do. A file that can't be used raises ValueError, naming it.
+        `encoder` computes the features: a registered name, settings such as
+        `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`, or an encoder object. By default it is the one saved with
+        the model. A video longer than max_video_len is cut into equal windows whose vectors are averaged; `truncate`
+        reads only its first max_video_len seconds, as the original's benchmarks do. A file that cannot be read is a
+        ValueError that names it.
         """
         encoder = self.encoder if encoder is None else encoder
         if encoder is None:
@@ -139,7 +141,7 @@ class Embedder(nn.Module):
     def embed_features(
         self, features: Iterable[Float[np.ndarray, "_ F"]], *, truncate: bool = False, batch_size: int = 64
     ) -> Float[Tensor, "V D"]:
-        """`embed_videos` of features that were extracted before."""
+        """`embed_videos` for features that were extracted before: one array (T, F) per video, one row per second."""
         longest = self.config.max_video_len
 
         def equal_parts(rows: Tensor) -> Sequence[Tensor]:
@@ -153,9 +155,9 @@ class Embedder(nn.Module):
     def embed_candidates(
         self, features: Iterable[Float[np.ndarray, "_ F"]], *, hop: int, batch_size: int = 64
     ) -> list[Float[Tensor, "_ D"]]:
-        """For each video the vectors of all its windows of max_video_len rows, `hop` rows apart, see `best_candidates`.
+        """For each video the vectors of all its windows of max_video_len rows, `hop` rows apart; see `best_candidates`.
 
-        Their mean is a video's vector too, smoother than that of windows that do not overlap.
+        The mean of these vectors is also a vector of the video, smoother than that of windows that do not overlap.
         """
         window = self.config.max_video_len
 
@@ -197,8 +199,7 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def embed_text(self, sentences: str | Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "Q D"]:
-        """One vector a sentence, float32 on the CPU; a single string is one sentence. Needs a tokenizer, see
-        `encode_text`."""
+        """One vector per sentence, float32 on the CPU; a single string is one sentence. The model needs a tokenizer."""
         sentences = [sentences] if isinstance(sentences, str) else sentences
         vectors = [
             self.encode_text(sentences[begin : begin + batch_size]).float().cpu()
@@ -209,9 +210,9 @@ class Embedder(nn.Module):
     def classify(
         self, videos: Float[Tensor, "V D"], prompts: Sequence[str] | Mapping[str, str | Sequence[str]]
     ) -> list[dict[str, float]]:
-        """Zero-shot: for each of `embed_videos`'s vectors label -> score, the best first.
+        """Zero-shot classification: for each vector of `embed_videos` a dict label -> score, highest score first.
 
-        `prompts` are labels, or one or more sentences a label, whose vectors are averaged:
+        `prompts` are labels, or a mapping from each label to one or more sentences, whose vectors are averaged:
         `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
         """
         if not prompts or isinstance(prompts, str):

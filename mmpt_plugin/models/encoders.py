@@ -67,6 +67,7 @@ class VideoEncoder(nn.Module):
 
     @staticmethod
     def pool(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """The mean of the states of valid seconds and [SEP]; S is T + 2, with [CLS] first and [SEP] last."""
         return masked_mean(states[:, 1:], F.pad(mask, (0, 1), value=True))
 
 
@@ -83,6 +84,7 @@ class VideoMLP(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, features: Float[Tensor, "B T F"]) -> Float[Tensor, "B T D"]:
+        """One token of hidden width per second."""
         states: Tensor = self.linear2(self.LayerNorm(F.gelu(self.linear1(features))))
         return states
 
@@ -94,6 +96,7 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
         super().__init__(bert, add_pooling_layer=False)
 
     def encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The mean over words and [SEP] of each text; a text of one token is that token."""
         return by_length(self._encode, ids, mask)
 
     def _encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
@@ -104,5 +107,6 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
 
 
 def masked_mean(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+    """The mean of the states where the mask is True; NaN for a row without any."""
     weight = mask.to(states.dtype)
     return torch.einsum("bsd,bs->bd", states, weight) / weight.sum(dim=1, keepdim=True)

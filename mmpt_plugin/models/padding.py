@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def full_mask(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask (B, S), or one that is True everywhere if there is none."""
     return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else mask
 
 

@@ -10,10 +10,10 @@ import yaml
 from torch import Tensor
 
 from mmpt_plugin import registry
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
-from mmpt_plugin.clips.batch import Batch
-from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.tokenizer import load_tokenizer
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
 
@@ -22,7 +22,7 @@ STARTS = {"bert": None, "clip": None, "pretrained": None}
 
 
 class PretrainedEmbedder(Embedder):
-    """An embedder that is written to files and read from them, with its tokenizer."""
+    """An embedder that can be saved to a folder and loaded again, with its tokenizer."""
 
     model_type: str
     config_type: type
@@ -36,18 +36,19 @@ class PretrainedEmbedder(Embedder):
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """model.safetensors, config.json and, where there is a tokenizer, its files.
+        """Write model.safetensors, config.json and, if there is a tokenizer, its files.
 
-        The encoder's files are not copied: their absolute paths are recorded, so that the folder may be moved.
+        Files of the feature encoder are not copied. Their absolute paths are recorded, so the folder can be moved.
         """
         config = {"model_type": self.model_type, **asdict(self.config), **self.starts()}
-        config["encoder"] = None if self.encoder is None else absolute(self.encoder)
+        config["encoder"] = None if self.encoder is None else with_absolute_paths(self.encoder)
         write_folder(Path(folder), config, self.state_dict())
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(str(folder))
 
     @classmethod
     def starts(cls) -> dict[str, Any]:
+        """Those of the config's keys that name starting weights, all None: a saved model does not need them."""
         known = {field.name for field in fields(cls.config_type)}
         return {key: value for key, value in STARTS.items() if key in known}
 
@@ -60,26 +61,27 @@ class PretrainedEmbedder(Embedder):
         encoder: str | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Model:
-        """A model in eval mode from a folder of `save_pretrained`, its name on the hub, or a fairseq checkpoint.
+        """Load a model, in eval mode, from a folder that `save_pretrained` wrote, a hub name or a fairseq checkpoint.
 
-        Tensor shapes tell most of the configuration; `settings` (num_attention_heads, max_video_len, max_text_len,
-        dropout, cls_token_id) override what the file says of the rest. Missing, unexpected or misshapen keys raise.
-        `tokenizer` is one by hub name or folder, for checkpoints, which hold none; the released VideoCLIP was trained
-        with bert-base-uncased's. `encoder` is what `embed_videos` then makes features with.
+        Most of the configuration follows from the shapes of the weights; `settings` (num_attention_heads,
+        max_video_len, max_text_len, dropout, cls_token_id) override what the file says about the rest. Missing,
+        unexpected or misshapen weights are a ValueError. `tokenizer` is a hub name or folder, for fairseq checkpoints,
+        which have none; the released VideoCLIP needs bert-base-uncased. `encoder` is the feature encoder that
+        `embed_videos` uses.
         """
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path)
         name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
-        told_class = registry.models[name if name in registry.models else "videoclip"].cls
-        if issubclass(told_class, cls):
-            cls = told_class
+        named: Any = registry.models[name if name in registry.models else "videoclip"].cls
+        if issubclass(named, cls):
+            cls = named
         elif cls is PretrainedEmbedder:
             raise ValueError(f"{path} holds a '{name}', which has no from_pretrained")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
-        told = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
-        model = cls(cls.config_type(**plain_values(cls.config_type, told)))
+        values = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
+        model = cls(cls.config_type(**plain_values(cls.config_type, values)))
         load_strictly(model, weights, where=str(path))
         model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
         if tokenizer is None and (path / "tokenizer_config.json").is_file():
@@ -90,7 +92,7 @@ class PretrainedEmbedder(Embedder):
         return model.eval()
 
 
-def absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the files among them by their absolute paths."""
     return {
         key: str(Path(value).resolve()) if key != "_name" and isinstance(value, str) and Path(value).exists() else value
@@ -99,7 +101,7 @@ def absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
-    """Whichever model the file says it is, VideoCLIP where it does not say; else as `from_pretrained`."""
+    """Load the model that a file names, or VideoCLIP if it names none; `options` are those of `from_pretrained`."""
     return PretrainedEmbedder.from_pretrained(path, **options)
 
 
@@ -144,13 +146,13 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
         for key, value in weights.items()
         if ".pooler." not in key and not key.endswith(".position_ids")
     }
-    config, criterion = (section(content, name) for name in ("model", "criterion"))
+    config, criterion = (config_section(content, name) for name in ("model", "criterion"))
     if criterion.get("l2_normalize") or (criterion.get("_name") == "sigmoid" and "normalize" not in config):
         config["normalize"] = True  # where it was the criterion's to say
     return config, weights
 
 
-def section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+def config_section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Of the configuration in a fairseq checkpoint."""
     found = (content.get("cfg") or {}).get(name) or {}
     return dict(found) if isinstance(found, Mapping) else dict(vars(found))

@@ -8,20 +8,25 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from mmpt_plugin.clips.batch import StepBatch
+from mmpt_plugin.batch import StepBatch
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.registry import register_model
 
 
 @dataclass(kw_only=True)
 class VideoCLIPStepLocalizerConfig(VideoCLIPConfig):
+    """VideoCLIP's configuration, with the default that CrossTask is fine-tuned with."""
+
     attend_to_cls: bool | None = False
-    """As in VideoCLIPConfig; the original fine-tunes and measures CrossTask with [CLS] hidden."""
+    """Whether seconds attend to [CLS]. The original fine-tunes and measures CrossTask with [CLS] hidden."""
 
 
 @register_model("videoclip_step_localizer", dataclass=VideoCLIPStepLocalizerConfig)
 class VideoCLIPStepLocalizer(VideoCLIP):
-    """Every second's last hidden state against every step's text: VideoCLIP's own weights (VideoCLIP, section 4.3)."""
+    """VideoCLIP that scores the last hidden state of every second against the text of every step (section 4.3).
+
+    It has no weights of its own, so any VideoCLIP checkpoint can be loaded into it.
+    """
 
     model_type = "videoclip_step_localizer"
     config_type = VideoCLIPStepLocalizerConfig

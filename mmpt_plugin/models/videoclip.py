@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from mmpt_plugin.checkpoint import find_checkpoint, first_line, load_strictly
-from mmpt_plugin.clips.batch import Batch
+from mmpt_plugin.batch import Batch
+from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
 from mmpt_plugin.models.padding import chunked, cut_text, full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
@@ -27,36 +28,45 @@ BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
 
 @dataclass(kw_only=True)
 class VideoCLIPConfig:
-    """Defaults are the paper's, on BERT-base."""
+    """Sizes and starting weights of VideoCLIP; the defaults are the paper's, on BERT-base (section 5.2)."""
 
     bert: str | None = None
-    """A BERT to start both encoders from, by hub name or folder; None starts from random weights."""
+    """BERT whose weights both encoders start from: hub name or folder. Null starts from random weights."""
     pretrained: str | None = None
-    """A VideoCLIP to start from: a folder, its name on the hub, or a fairseq checkpoint, as for from_pretrained."""
+    """VideoCLIP to start training from: a folder, a hub name or a fairseq checkpoint, as for `from_pretrained`."""
     feature_dim: int = 512
+    """Width of the input features: one row per second. S3D's rows, which the paper uses, have 512."""
     hidden_size: int = 768
+    """Width of both encoders and of the embeddings; 768 is BERT-base. Must be a multiple of `num_attention_heads`."""
     num_attention_heads: int = 12
+    """Attention heads of each layer; 12 is BERT-base. Weights do not record it, so it must match `pretrained`."""
     intermediate_size: int = 3072
+    """Width of the feed-forward blocks; 3072 is BERT-base."""
     num_video_layers: int = 6
+    """Transformer layers of the video encoder; the paper takes the first 6 of BERT-base (section 5.2)."""
     num_text_layers: int = 12
+    """Transformer layers of the text encoder; the paper takes all 12 of BERT-base (section 5.2)."""
     vocab_size: int = BERT_VOCAB_SIZE
+    """Number of token ids the text encoder knows; 30522 is bert-base-uncased. A larger tokenizer is refused."""
     max_video_len: int = 32
-    """Seconds; the [SEP] after a clip stands at position max_video_len + 1."""
+    """Longest clip, in seconds (one feature row per second). The [SEP] after a clip has position max_video_len + 1."""
     max_text_len: int = 61
-    """Word pieces of a text that are read, [CLS] and [SEP] not counted. A longer text is cut, and keeps its [SEP]."""
+    """Word pieces read of a text, not counting [CLS] and [SEP]. A longer text is cut and keeps its [SEP]."""
     max_position_embeddings: int = 512
+    """Positions of each encoder: at least `max_video_len` + 2. 512 is BERT-base."""
     dropout: float = 0.1
+    """Dropout of hidden states and of attention weights, in training only; 0.1 is BERT's."""
     normalize: bool = False
-    """Scale all vectors to unit length, so that dot products are cosines. VideoCLIP compares plain dot products."""
+    """Scale all vectors to unit length, which makes dot products cosines. VideoCLIP compares plain dot products."""
     attend_to_cls: bool | None = None
-    """Whether seconds attend to [CLS] in `encode_video_steps`; `encode_video` always lets them. None, for weights that
-    were not trained on states of seconds: they do, unless the caller hides [CLS], as the original does to measure its
-    pre-trained weights on COIN and CrossTask."""
+    """Whether seconds attend to [CLS] in `encode_video_steps`; in `encode_video` they always do. Null leaves the choice
+    to the caller and is for weights that were not trained on per-second states: tasks on COIN and CrossTask then hide
+    [CLS] (`task.hide_cls`), as the original does when it measures its pre-trained weights."""
     chunk_size: int = 0
-    """Clips, and texts, that are encoded at a time in training; 0 for all. Memory then holds the activations of one
-    chunk, and gradients stay exact, for a second forward pass."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
+    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
     cls_token_id: int = -1
-    """[CLS]; [SEP] is the one after. -1: 101, as BERT has it, or 2 for a vocabulary of another size."""
+    """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -77,7 +87,7 @@ class VideoCLIPConfig:
 
 @register_model("videoclip", dataclass=VideoCLIPConfig)
 class VideoCLIP(PretrainedEmbedder):
-    """Frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
+    """Encodes frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
     model_type = "videoclip"
     config_type = VideoCLIPConfig
@@ -103,7 +113,7 @@ class VideoCLIP(PretrainedEmbedder):
             start_from_bert(self, config.bert)
 
     def add_heads(self) -> None:
-        """For those who build on this model."""
+        """Create the weights that a subclass adds; called before starting weights are loaded."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """The pooled video and text of every pair."""
@@ -112,7 +122,7 @@ class VideoCLIP(PretrainedEmbedder):
     def encode_video(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+        """One vector per clip of at most max_video_len seconds; `mask` is False where a row is padding."""
         mask = full_mask(features, mask)
         return self.scaled(chunked(self.video_encoder.encode, features, mask, size=self.config.chunk_size))
 
@@ -123,9 +133,10 @@ class VideoCLIP(PretrainedEmbedder):
         *,
         attend_to_cls: bool | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The last hidden state of every second, [CLS] and [SEP] left out.
+        """The last hidden state of every second, without [CLS] and [SEP].
 
-        `attend_to_cls` is for weights whose config leaves it open; contradicting the config is a ValueError.
+        `attend_to_cls` decides whether seconds attend to [CLS] if `model.attend_to_cls` is null; a value that
+        contradicts the config is a ValueError.
         """
         own = self.config.attend_to_cls
         if own is not None and attend_to_cls not in (None, own):
@@ -137,9 +148,9 @@ class VideoCLIP(PretrainedEmbedder):
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector a text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
+        """One vector per text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
 
-        Strings need a tokenizer: a model loaded from a folder that holds one, or `model.tokenizer = ...`.
+        Strings need a tokenizer: load the model from a folder that has one, or set `model.tokenizer`.
         """
         if not isinstance(text, Tensor):
             return self.encode_text(*self.tokenize(text))
@@ -152,10 +163,12 @@ class VideoCLIP(PretrainedEmbedder):
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
+        """See `PretrainedEmbedder.config_of`."""
         return shapes(weights, where=where)
 
 
 def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
+    """transformers' configuration of one encoder, with PyTorch's fused attention."""
     made = BertConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

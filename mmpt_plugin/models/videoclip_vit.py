@@ -10,18 +10,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmpt_plugin.models.clip import ClipModel, ClipModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
 from mmpt_plugin.registry import register_model
 
 
 @dataclass(kw_only=True)
-class VideoCLIPViTConfig(ClipModelConfig):
-    """16 frames, as described; the number of layers and the width are our choice."""
+class VideoCLIPViTConfig(CLIPModelConfig):
+    """A ViT with a small temporal transformer; the number of layers and the width are this project's choice."""
 
     max_video_len: int = 16
+    """Frames, or rows of frozen features, per clip."""
     num_temporal_layers: int = 2
+    """Transformer layers across frames; each starts from a layer of CLIP's text tower."""
     embedding_dim: int = 512
-    """The width of both projection heads."""
+    """Width of the embeddings: the output of both projection heads."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,15 +33,16 @@ class VideoCLIPViTConfig(ClipModelConfig):
 
     @property
     def hidden_size(self) -> int:
+        """Width of the embeddings."""
         return self.embedding_dim
 
 
 @register_model("videoclip_vit", dataclass=VideoCLIPViTConfig)
-class VideoCLIPViT(ClipModel):
-    """Frames one by one, then across; the mean of unit vectors; a projection head a tower.
+class VideoCLIPViT(CLIPModel):
+    """A ViT on each frame, a small transformer across frames, their mean, and a projection head for each modality.
 
-    What comes across frames is added to them, and heads of CLIP's own width start as identities: on CLIP's weights
-    training starts near `clip_mean`. Train it with `best_fit_nce` on several clips of each video.
+    The temporal transformer adds to the frame vectors, and projection heads of CLIP's own width start as the identity,
+    so training from CLIP's weights starts near `clip_mean`. Train it with `best_fit_nce` on several clips per video.
     """
 
     model_type = "videoclip_vit"
@@ -47,22 +50,26 @@ class VideoCLIPViT(ClipModel):
     heads = ("position.", "temporal.", "video_head.", "text_head.")
 
     def add_heads(self) -> None:
+        """See `ClipModel.add_heads`."""
         self.position = self.backbone.text_positions(self.config.max_video_len)
         self.temporal = self.backbone.text_encoder(self.config.num_temporal_layers)
         self.video_head = projection(self.backbone.width, self.config.embedding_dim)
         self.text_head = projection(self.backbone.width, self.config.embedding_dim)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """The projected mean of the frames after the temporal transformer; ValueError for too many frames."""
         self.check_length(frames)
         places = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
         states = frames + attend(self.temporal, frames + places, mask)
         return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+        """CLIP's own text vectors, projected to unit vectors of width E."""
         return F.normalize(self.text_head(self.backbone.text(ids, mask)[0]), dim=-1)
 
 
 def projection(width: int, out: int) -> nn.Linear:
+    """A linear layer without bias: the identity if the widths are equal, otherwise random."""
     head = nn.Linear(width, out, bias=False)
     if width == out:
         nn.init.eye_(head.weight)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.files import atomic_write
 
 METRICS = ("loss", "t2v_recall@1", "v2t_recall@1")
 
@@ -38,7 +38,7 @@ def write_curve(log: Path, path: Path) -> None:
         if axis.lines:
             axis.legend()
     axes[1].set_ylim(bottom=0)
-    write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
+    atomic_write(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
 
 
 def read_log(log: Path) -> Series:

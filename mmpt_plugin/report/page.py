@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from mmpt_plugin.checkpoint import write_whole
-from mmpt_plugin.features.video import read_frames
-from mmpt_plugin.features.video_folder import VideoFolder
+from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.table import heads, rows
+from mmpt_plugin.video.decode import read_frames
+from mmpt_plugin.video.store import VideoFolder
 
 FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
 
@@ -66,7 +66,7 @@ videos (t2v), and each clip for its sentence (v2t). Recall@k is the share that f
 higher the better; ranks count from 1, the lower the better; ties count against the model.{left_out}</p>
 {table(result)}{sections}</html>
 """
-    write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.checkpoint import write_whole
+from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.page import STYLE, table
 
 WIDTH, BAND = 900, 26
@@ -34,7 +34,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 <h1>{escape(title)}</h1>{table(result)}{"".join(section(example) for example in result["examples"])}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def section(example: Mapping[str, Any]) -> str:

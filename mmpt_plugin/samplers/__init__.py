@@ -1,6 +1,5 @@
 """Samplers: (epoch, seed) -> clusters of videos."""
 
-from mmpt_plugin.samplers.retrieval_augmented import RetrievalAugmented, RetrievalAugmentedConfig
-from mmpt_plugin.samplers.uniform import Uniform, UniformConfig
+import lazy_loader
 
-__all__ = ["RetrievalAugmented", "RetrievalAugmentedConfig", "Uniform", "UniformConfig"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,10 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Coverage:
+    """How many videos of the data set an epoch shows, misses and repeats."""
+
     num_videos: int
+    """Videos of the data set."""
     missed: int
     """Videos that no cluster holds."""
     repeated: int
@@ -29,5 +32,6 @@ class Coverage:
 
 
 def coverage(clusters: Int[np.ndarray, "C K"], num_videos: int) -> Coverage:
+    """Coverage of a data set of `num_videos` videos by the clusters of an epoch; rows are clusters of video indices."""
     uses = np.bincount(clusters.ravel(), minlength=num_videos)
     return Coverage(num_videos, int((uses == 0).sum()), int((uses > 1).sum()), int(uses.max()))

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
+from mmpt_plugin.protocols import Embed
 from mmpt_plugin.registry import register_sampler
 from mmpt_plugin.samplers.coverage import coverage
-from mmpt_plugin.samplers.uniform import Embed, UniformConfig, require_videos
+from mmpt_plugin.samplers.uniform import UniformConfig, require_videos
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +21,19 @@ SPREAD = 2  # a covering round draws centres that want half of the videos left: 
 
 @dataclass(kw_only=True)
 class RetrievalAugmentedConfig(UniformConfig):
+    """How clusters of similar videos are drawn; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
+
     clusters_from: int = 64
-    """2k: how many neighbours of a centre the k = videos_per_batch of a cluster are drawn from."""
+    """Nearest videos of a random centre that the videos of a cluster are drawn from: the paper's 2k."""
     metric: str = "inner_product"
-    """Or l2."""
+    """What "nearest" means: inner_product (largest dot product) or l2 (smallest Euclidean distance)."""
     recall: float = 0.95
-    """The least share of the exact 2k neighbours that the index must find; 1 compares all with all."""
+    """Share of the exact nearest videos that the index must find, in (0, 1]. The index is tuned to reach it; 1 compares
+    every pair of videos."""
     cover: bool = False
-    """Show every video in every epoch. The paper's sampling misses some and repeats others."""
+    """Show every video in every epoch. The paper's sampling misses some videos and repeats others."""
     sharded: bool = False
-    """Leave each rank its share of the vectors, where one machine's memory cannot hold them all."""
+    """Keep on each rank only its share of the vectors. Use it when they do not fit into the memory of one machine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,10 +48,10 @@ class RetrievalAugmentedConfig(UniformConfig):
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
 class RetrievalAugmented:
-    """C random centre videos; of each one's 2k nearest, k at random make a cluster (VideoCLIP, section 3.3).
+    """Clusters of k videos drawn at random from the 2k nearest of a random centre (VideoCLIP, section 3.3).
 
-    C is the number of clusters that hold every video once. Videos may be missed in an epoch or come several
-    times, unless `cover` is set: how many are, is logged.
+    An epoch has as many clusters as are needed to hold every video once. Unless `cover` is set, an epoch misses some
+    videos and repeats others; their numbers are logged.
     """
 
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:

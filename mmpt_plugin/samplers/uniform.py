@@ -1,20 +1,21 @@
 """Every video once an epoch, in random company."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from mmpt_plugin.protocols import Embed
 from mmpt_plugin.registry import register_sampler
-
-Embed = Callable[..., Float[np.ndarray, "V D"]]
-"""A vector a video; with `gather=False` only those of this rank's share, which follow the lower ranks'."""
 
 
 @dataclass(kw_only=True)
 class UniformConfig:
+    """How many videos share a batch."""
+
     videos_per_batch: int = 32
+    """Videos per cluster; a batch holds `dataset.batch_size` clusters per GPU. The paper pre-trains with 32
+    (VideoCLIP, section 5.2)."""
 
     def __post_init__(self) -> None:
         if self.videos_per_batch < 1:
@@ -23,10 +24,10 @@ class UniformConfig:
 
 @register_sampler("uniform", dataclass=UniformConfig)
 class Uniform:
-    """Random clusters of videos_per_batch videos.
+    """Every video once per epoch, in random clusters.
 
-    All clusters are full: where the number of videos is no multiple of videos_per_batch, the last cluster is
-    filled up with videos of the first.
+    All clusters are full: if the number of videos is not a multiple of the size, videos of the first cluster fill the
+    last one.
     """
 
     def __init__(self, config: UniformConfig, *, num_videos: int, seed: int) -> None:
@@ -48,5 +49,6 @@ class Uniform:
 
 
 def require_videos(num_videos: int, needed: int, key: str) -> None:
+    """ValueError if a split has fewer videos than `sampler.{key}` needs."""
     if num_videos < needed:
         raise ValueError(f"sampler.{key} is {needed}, but the split has only {num_videos} videos")

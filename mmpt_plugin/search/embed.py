@@ -7,13 +7,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmpt_plugin.checkpoint import write_whole
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.files import feature_file, read_features
-from mmpt_plugin.features.video_folder import VideoList, list_videos
-from mmpt_plugin.features.workers import ExtractReport
-from mmpt_plugin.models import ClipModel, Embedder
+from mmpt_plugin.files import atomic_write
+from mmpt_plugin.models import CLIPModel, Embedder
 from mmpt_plugin.models.embedding import build_encoder, read_ahead
+from mmpt_plugin.video.store import VideoList, list_videos
+from mmpt_plugin.video.workers import ExtractReport
 
 
 def write_video_vectors(
@@ -32,7 +32,7 @@ def write_video_vectors(
     """
     folder = out.with_name(f"{out.stem}_features")
     listed = list_videos(videos, out=folder)
-    if isinstance(model, ClipModel) and model.encoder is None:
+    if isinstance(model, CLIPModel) and model.encoder is None:
         return write_frame_vectors(model, listed, out, num_threads=num_workers, truncate=truncate)
     if model.encoder is None:
         raise ValueError("this model came without an encoder, see VideoCLIP.from_pretrained")
@@ -50,7 +50,7 @@ def write_video_vectors(
 
 
 def write_frame_vectors(
-    model: ClipModel, videos: VideoList, out: Path, *, num_threads: int, truncate: bool
+    model: CLIPModel, videos: VideoList, out: Path, *, num_threads: int, truncate: bool
 ) -> ExtractReport:
     """`write_video_vectors` of a model that reads frames of the files."""
     model.check_whole_videos(truncate=truncate)
@@ -93,4 +93,4 @@ def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
 def write_vectors(out: Path, vectors: Tensor, kind: str, names: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     metadata = {kind: json.dumps(names)}
-    write_whole(out, lambda beside: save_file({"vectors": vectors.contiguous()}, beside, metadata=metadata))
+    atomic_write(out, lambda beside: save_file({"vectors": vectors.contiguous()}, beside, metadata=metadata))

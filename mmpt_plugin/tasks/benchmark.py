@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mmpt_plugin import registry
-from mmpt_plugin.clips.batch import pad_video
-from mmpt_plugin.clips.captions import load_tokenizer
+from mmpt_plugin.batch import pad_video
+from mmpt_plugin.corpora.corpus import Corpus
 from mmpt_plugin.distributed import world_size
 from mmpt_plugin.models.embedding import Embedder, read_ahead
+from mmpt_plugin.tokenizer import load_tokenizer
 
 T = TypeVar("T")
+AnyCorpus = TypeVar("AnyCorpus", bound=Corpus)
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
@@ -28,28 +30,30 @@ LEFT_OUT = ("missing_clips", "missing_segments")  # what a corpus counts of it, 
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
+    """What every benchmark has: its data, how much is encoded at a time, and published numbers."""
+
     dataset: dict[str, Any] = field(default_factory=dict)
-    """Which annotations and features, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
+    """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
     clips_at_once: int = 64
-    """How many clips, or texts, are encoded together."""
+    """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
     paper: dict[str, Any] = field(default_factory=dict)
-    """Published numbers to stand beside ours, {zero_shot: {metric: value}, finetuned: {...}}."""
+    """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
     source: str = ""
-    """Where to get the data."""
+    """Where to get the data; shown when its files are missing."""
     finetune: dict[str, Any] = field(default_factory=dict)
-    """What projects/videoclip/finetune.yaml trains on, and how."""
+    """Training data and settings that a fine-tuning project takes from this task."""
 
     def __post_init__(self) -> None:
         if self.clips_at_once < 1:
             raise ValueError(f"task.clips_at_once must be at least 1, got {self.clips_at_once}")
 
 
-class Benchmark:
+class Benchmark(Generic[AnyCorpus]):
     """A kind of task that measures; a subclass says how in `evaluate(model)`."""
 
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
-        self.dataset = registry.datasets.build(config.dataset)
+        self.dataset = cast(AnyCorpus, registry.corpora.build(config.dataset))
 
     def check(self, model: Embedder) -> None:
         """ValueError where the model can't be measured on this data, before anything is encoded."""
@@ -138,6 +142,7 @@ def spread(size: int, number: int) -> list[int]:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter. Items are read as lists are asked for."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -153,4 +158,5 @@ def pad(
 
 
 def device_of(model: Embedder) -> torch.device:
+    """The device of the model's first parameter."""
     return next(model.parameters()).device

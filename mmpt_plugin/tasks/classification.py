@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mmpt_plugin.metrics.classification import chance, classification
+from mmpt_plugin.corpora.labelled_videos import LabelledVideos
+from mmpt_plugin.metrics.classification import classification, classification_chance
 from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.registry import register_task
@@ -15,10 +16,10 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig
 
 @dataclass(kw_only=True)
 class ZeroShotClassificationConfig(BenchmarkConfig):
-    """`dataset` is one with a label a video, {_name: labelled_csv, ...}."""
+    """`dataset` is a corpus with one label per video, such as `{_name: labelled_csv, ...}`."""
 
     prompts: list[str] = field(default_factory=lambda: ["{label}"])
-    """Texts with `{label}` in them; of several, the mean of their vectors stands for the label."""
+    """Texts that contain `{label}`. A label is represented by the mean of the vectors of its prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,17 +29,21 @@ class ZeroShotClassificationConfig(BenchmarkConfig):
 
 
 @register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
-class ZeroShotClassification(Benchmark):
-    """The label whose prompts are nearest by dot product."""
+class ZeroShotClassification(Benchmark[LabelledVideos]):
+    """Zero-shot classification: the answer is the label whose prompts have the highest dot product with the video."""
 
     config: ZeroShotClassificationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Top-1, top-5 and mean accuracy per class, as shares; chance is a random order of the labels."""
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
-        return self.result({"num_videos": len(labels), "num_labels": num_labels}, metrics, chance(num_labels))
+        return self.result(
+            {"num_videos": len(labels), "num_labels": num_labels}, metrics, classification_chance(num_labels)
+        )
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "N C"]:
+        """The dot product of every video with every label."""
         videos = self.encode_whole_videos(model, [video.video_id for video in self.dataset.videos])
         return exact_scores(videos[:, None], self.encode_labels(model)[None])
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.datasets.corpus import DataNotThere
+from mmpt_plugin.corpora.corpus import DataNotThere
 from mmpt_plugin.models import Embedder, load_model
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """
     task = build_task(project)
     models = load_models(Path(project["checkpoint"]))
-    check(task, models)
+    check_model(task, models)
     return measure(task, project, models)
 
 
@@ -58,7 +58,7 @@ def evaluate_all(
     for name, project in projects.items():
         try:
             tasks[name] = build_task(project)
-            check(tasks[name], models)
+            check_model(tasks[name], models)
         except DataNotThere as error:
             not_there[name] = {"missing": str(error), "source": project["task"].get("source", "")}
         except ValueError as error:
@@ -81,18 +81,20 @@ def evaluate_all(
     return outcome
 
 
-def check(task: Any, models: Models) -> None:
+def check_model(task: Any, models: Models) -> None:
     """What can be known before measuring; a task of somebody else's need not have such a check."""
     if hasattr(task, "check"):
         task.check(models.trained)
 
 
 def check_sections(project: Mapping[str, Any]) -> None:
+    """ValueError for a section of a project that evaluation does not know."""
     if unknown := set(project) - SECTIONS:
         raise ValueError(f"an evaluation has no section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
 
 
 def build_task(project: Mapping[str, Any]) -> Any:
+    """The project's task; ValueError if it only trains."""
     check_sections(project)
     task = registry.tasks.build(project["task"])
     if not hasattr(task, "evaluate"):
@@ -101,6 +103,7 @@ def build_task(project: Mapping[str, Any]) -> Any:
 
 
 def load_models(checkpoint: Path) -> Models:
+    """The checkpoint's model, and its untrained control with weights from seed 0, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(checkpoint).to(device)
     with torch.random.fork_rng():
@@ -111,6 +114,7 @@ def load_models(checkpoint: Path) -> Models:
 
 
 def measure(task: Any, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
     result: dict[str, Any] = task.evaluate(models.trained)
     published = project["task"].get("paper", {}).get(project.get("setting"))
     return {

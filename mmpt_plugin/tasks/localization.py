@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mmpt_plugin.datasets.segments import steps_shown
+from mmpt_plugin.corpora.crosstask import CrossTask
+from mmpt_plugin.corpora.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
@@ -19,12 +20,12 @@ CHANCE_DRAWS = 20
 
 @dataclass(kw_only=True)
 class StepLocalizationConfig(WindowsConfig):
-    """`dataset` is one with steps for each task, {_name: crosstask, ...}."""
+    """`dataset` is a corpus with the ordered steps of each task, such as `{_name: crosstask, ...}`."""
 
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
-class StepLocalization(WindowedBenchmark):
-    """The seconds, in the steps' order, whose states are together most like the steps' texts."""
+class StepLocalization(WindowedBenchmark[CrossTask]):
+    """Finds one second for each step of a known task, in the order of the steps, with the highest total similarity."""
 
     config: StepLocalizationConfig
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, chance, moments
+from mmpt_plugin.corpora.didemo import DiDeMoMoments
+from mmpt_plugin.metrics.moments import MOMENTS, NUM_CHUNKS, moments, moments_chance
 from mmpt_plugin.metrics.scores import exact_scores
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
@@ -24,14 +25,15 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
 @dataclass(kw_only=True)
 class MomentLocalizationConfig(BenchmarkConfig):
-    """`dataset` is one with described moments, {_name: didemo_moments, ...}."""
+    """`dataset` is a corpus of described moments, such as `{_name: didemo_moments, ...}`."""
 
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
-class MomentLocalization(Benchmark):
-    """The 21 runs of chunks in the order of the dot product of their mean state with the description's text."""
+class MomentLocalization(Benchmark[DiDeMoMoments]):
+    """Ranks the 21 possible runs of five-second chunks by the dot product of their mean state with the description."""
 
     def check(self, model: Embedder) -> None:
+        """See `Benchmark.check`; the model must also encode every second of a 30 s video."""
         super().check(model)
         require_steps(model)
         if model.config.max_video_len < LENGTH:
@@ -40,10 +42,11 @@ class MomentLocalization(Benchmark):
             )
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """rank@1, rank@5 and mean IoU, as shares; chance is a random order of the moments."""
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
-        guess = self._mean(lambda _, times, reached: chance(times, reached, rng=rng), scores, possible)
+        guess = self._mean(lambda _, times, reached: moments_chance(times, reached, rng=rng), scores, possible)
         return self.result({"num_queries": len(scores)}, metrics, guess)
 
     def scores(self, model: Embedder) -> tuple[Float[np.ndarray, "Q 21"], Bool[np.ndarray, "Q 21"]]:
@@ -85,4 +88,5 @@ class MomentLocalization(Benchmark):
 
 
 def mean(states: Float[Tensor, "T D"], first: int, last: int) -> Float[Tensor, " D"]:
+    """The mean state of the chunks `first` to `last`, both included."""
     return states[first * CHUNK_SECONDS : (last + 1) * CHUNK_SECONDS].mean(dim=0)

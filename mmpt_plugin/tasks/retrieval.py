@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmpt_plugin.datasets.corpus import AnnotatedClip
-from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus
+from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
@@ -16,10 +16,10 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
 
 @dataclass(kw_only=True)
 class TextVideoRetrievalConfig(BenchmarkConfig):
-    """`dataset` is one with captioned clips, {_name: jsonl, annotations: ..., features: ..., tokenizer: ...}."""
+    """`dataset` is a corpus of captioned clips, such as `{_name: jsonl, annotations: ..., features: ..., ...}`."""
 
     examples: int = 10
-    """How many queries the result shows in full, spread evenly over the data."""
+    """Queries that the result lists with the clips found for them, spread evenly over the data."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Embeddings:
 
 
 @register_task("text_video_retrieval", dataclass=TextVideoRetrievalConfig)
-class TextVideoRetrieval(Benchmark):
-    """Each caption must find its clip among all clips, and each clip its caption.
+class TextVideoRetrieval(Benchmark[ClipCorpus]):
+    """Text-to-video and video-to-text retrieval among all clips of the data set, by dot product.
 
-    Where clips have several captions each of them is a query, and a clip looking for its text is compared with the
-    best caption of every clip, as the papers on MSVD and VATEX do.
+    If clips have several captions, each caption is a query. In the other direction a clip is compared with the best
+    caption of every clip, as in the papers on MSVD and VATEX.
     """
 
     config: TextVideoRetrievalConfig
@@ -57,10 +57,11 @@ class TextVideoRetrieval(Benchmark):
         v2t = best_member_ranks(embeddings.video, embeddings.text, embeddings.right)
         metrics = summary(t2v, prefix="t2v") | summary(v2t, prefix="v2t")
         counts = {"num_queries": len(self.dataset.clips), "num_clips": len(self.candidates)}
-        result = self.result(counts, metrics, chance(len(self.candidates)))
+        result = self.result(counts, metrics, retrieval_chance(len(self.candidates)))
         return result | {"examples": self._examples(embeddings, t2v)}
 
     def embed(self, model: Embedder) -> Embeddings:
+        """The vectors of all clips and captions; a clip is read up to the model's max_video_len."""
         length = model.config.max_video_len
         rows = read_ahead(partial(self.dataset.features, max_video_len=length), self.candidates)
         text = self.encode_texts(model, [clip.caption for clip in self.dataset.clips])

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.datasets.segments import painted, runs
+from mmpt_plugin.corpora.coin import COIN
+from mmpt_plugin.corpora.segments import frame_labels, labels_to_segments
 from mmpt_plugin.metrics.segmentation import constant_background, segmentation
 from mmpt_plugin.models import Embedder, VideoCLIPSegmenter
 from mmpt_plugin.registry import register_task
@@ -19,24 +20,26 @@ from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 @dataclass(kw_only=True)
 class ActionSegmentationConfig(WindowsConfig):
-    """`dataset` is one with labels and segments of them, {_name: coin, ...}."""
+    """`dataset` is a corpus of labels and labelled segments, such as `{_name: coin, ...}`."""
 
 
 @register_task("action_segmentation", dataclass=ActionSegmentationConfig)
-class ActionSegmentation(WindowedBenchmark):
-    """Every second's state against every label's text; no label where none is as close as labels are to each other.
+class ActionSegmentation(WindowedBenchmark[COIN]):
+    """Labels each second with the most similar label, or with none below a threshold (VideoCLIP, section 5.3).
 
-    (VideoCLIP, section 5.3.) A label for nothing at all is the right one for most seconds, so the metrics of
-    that constant answer are given next to the model's.
+    The threshold is the highest similarity of two labels. Most seconds are background, so the result has the metrics
+    of answering background everywhere next to those of the model.
     """
 
     config: ActionSegmentationConfig
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
+        """Metrics of `metrics.segmentation`; chance is a random label per second."""
         num_classes = len(self.dataset.labels) + 1
         predicted, limit = self.predict(model)
         true = [
-            painted(video.segments, len(answer)) for video, answer in zip(self.dataset.videos, predicted, strict=True)
+            frame_labels(video.segments, len(answer))
+            for video, answer in zip(self.dataset.videos, predicted, strict=True)
         ]
         rng = np.random.default_rng(0)
         guessed = [rng.integers(0, num_classes, len(labels)) for labels in true]
@@ -50,7 +53,7 @@ class ActionSegmentation(WindowedBenchmark):
     def _example(self, number: int, predicted: Int[np.ndarray, " T"], true: Int[np.ndarray, " T"]) -> dict[str, Any]:
         """A video's labels as segments, (start, end, label) in seconds."""
         segments = {
-            name: [(start, end, self._name(label)) for start, end, label in runs(labels)]
+            name: [(start, end, self._name(label)) for start, end, label in labels_to_segments(labels)]
             for name, labels in (("predicted", predicted), ("true", true))
         }
         return {"video_id": self.dataset.videos[number].video_id, "seconds": len(true), "segments": segments}
@@ -74,6 +77,7 @@ class ActionSegmentation(WindowedBenchmark):
         return [labels_of(scores, limit) for scores in self.scores(model, labels)], limit
 
     def encode_labels(self, model: Embedder) -> Float[np.ndarray, "K D"]:
+        """One vector per label, of its name."""
         return self.encode_texts(model, self.dataset.labels)
 
     def scores(self, model: Embedder, labels: Float[np.ndarray, "K D"]) -> Iterator[Float[np.ndarray, "_ K"]]:

@@ -12,21 +12,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmpt_plugin.datasets.segments import window_starts
+from mmpt_plugin.corpora.segments import window_starts
 from mmpt_plugin.models import Embedder
-from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, on_all_gpus, pad
+from mmpt_plugin.tasks.benchmark import AnyCorpus, Benchmark, BenchmarkConfig, batches, on_all_gpus, pad
 
 
 @dataclass(kw_only=True)
 class WindowsConfig(BenchmarkConfig):
+    """How long videos are cut into overlapping windows."""
+
     window: int = 32
-    """Seconds that the model sees together; clips_at_once counts windows."""
+    """Seconds that the model sees at a time; at most `model.max_video_len`."""
     stride: int = 16
+    """Seconds from the start of one window to the next, 1 to `window`. States of seconds that several windows hold are
+    averaged."""
     examples: int = 10
-    """How many videos the result shows in full, spread evenly over the data."""
+    """Videos that the result lists with predicted and true segments, spread evenly over the data."""
     hide_cls: bool = True
-    """Hide [CLS] from the seconds of weights that were not trained on states of seconds (model.attend_to_cls is null),
-    as the original does on COIN and CrossTask; others attend as they were trained."""
+    """Hide [CLS] from the seconds if the weights were not trained on per-second states (`model.attend_to_cls` is null),
+    as the original does on COIN and CrossTask. Other weights attend as they were trained."""
 
     RENAMED: ClassVar[dict[str, str]] = {"see_cls": "task.hide_cls"}
 
@@ -51,9 +55,11 @@ class Video:
             yield self, start
 
     def features(self, start: int) -> Float[Tensor, "_ F"]:
+        """The feature rows of the window that starts at a second."""
         return self.rows[start : start + self.window]
 
     def add(self, start: int, states: Float[Tensor, "_ D"]) -> None:
+        """Add the states of the window that starts at a second; rows of padding at its end are ignored."""
         length = len(self.features(start))
         if self.sums is None:
             self.sums = states.new_zeros(len(self.rows), states.shape[1])
@@ -61,9 +67,11 @@ class Video:
         self.counts[start : start + length] += 1
 
     def is_last(self, start: int) -> bool:
+        """Whether this is the video's last window."""
         return start == self.starts[-1]
 
     def mean(self) -> Float[Tensor, "T D"]:
+        """The mean state of every second, once all windows were added."""
         assert self.sums is not None
         return self.sums / self.counts
 
@@ -76,15 +84,17 @@ class EncodesSteps(Protocol):
 
     def encode_video_steps(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
-    ) -> Float[Tensor, "B T D"]: ...
+    ) -> Float[Tensor, "B T D"]:
+        """One state per second; `mask` is False where a row is padding."""
 
 
-class WindowedBenchmark(Benchmark):
+class WindowedBenchmark(Benchmark[AnyCorpus]):
     """A benchmark of every second of long videos."""
 
     config: WindowsConfig
 
     def check(self, model: Embedder) -> None:
+        """See `Benchmark.check`; the model must also encode every second of a window."""
         super().check(model)
         require_steps(model)
         if self.config.window > model.config.max_video_len:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmpt_plugin.clips.batch import NO_LABEL
+from mmpt_plugin.batch import NO_LABEL
 from mmpt_plugin.registry import criterions
 
 

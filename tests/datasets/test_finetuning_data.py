@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.clips.batch import NO_LABEL, Cluster
+from mmpt_plugin.batch import NO_LABEL, Cluster
 from mmpt_plugin.datasets import (
     CaptionedClips,
     CaptionedClipsConfig,

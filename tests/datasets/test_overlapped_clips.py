@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.clips.batch import Cluster, concatenate
+from mmpt_plugin.batch import Cluster, concatenate
 from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
-from mmpt_plugin.features import video_folder
-from mmpt_plugin.features.frames import FramesConfig
-from mmpt_plugin.features.shards import Shards, ShardWriter
-from mmpt_plugin.features.video import write_video
+from mmpt_plugin.shards.format import Shards
+from mmpt_plugin.shards.writer import ShardWriter
+from mmpt_plugin.video import store
+from mmpt_plugin.video.sparse_frames import FramesConfig
+from mmpt_plugin.video.write import write_video
 
 CLUSTER = Cluster(seed=1, epoch=2, number=3, videos=(4, 0, 7))
 
@@ -139,11 +140,11 @@ def test_the_same_clips_are_drawn_of_frames_as_of_features(filmed):
 def test_a_video_is_opened_once_for_all_its_pairs(filmed, monkeypatch):
     opened = []
 
-    def spied(path, times, *, size, read_squares=video_folder.read_squares):
+    def spied(path, times, *, size, read_squares=store.read_squares):
         opened.append((path.stem, len(times)))
         return read_squares(path, times, size=size)
 
-    monkeypatch.setattr(video_folder, "read_squares", spied)
+    monkeypatch.setattr(store, "read_squares", spied)
     OverlappedClips(OverlappedClipsConfig(**filmed, frames=FramesConfig(num_frames=3, size=16)))[
         Cluster(0, 1, 0, (0, 1))
     ]

@@ -17,7 +17,7 @@ from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 from mmpt_plugin import registry  # noqa: E402
 from mmpt_plugin.checkpoint import read_torch_file  # noqa: E402
 from mmpt_plugin.fairseq_bridge import install  # noqa: E402
-from mmpt_plugin.fairseq_bridge.stopping import stops_at_step_boundaries  # noqa: E402
+from mmpt_plugin.fairseq_bridge.preemption import stops_at_step_boundaries  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import component_dataclass, fairseq_config  # noqa: E402
 from mmpt_plugin.samplers import RetrievalAugmented  # noqa: E402
 from tests.conftest import TINY_MODEL  # noqa: E402
@@ -68,6 +68,10 @@ def videos(batch):
     return list(dict.fromkeys(batch["video_ids"].tolist()))
 
 
+def plan_of(task, split="train"):
+    return task.plans[id(task.dataset(split))]
+
+
 def planned(task):
     return [list(dict.fromkeys(cluster.videos)) for cluster in task.dataset("train").clusters]
 
@@ -100,7 +104,7 @@ def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monk
     """The first epoch is indexed by a pass over all videos; the second by what training made in the first."""
     task = set_up(kitchen, tmp_path, reuse_training_embeddings=True)
     first = batches(task, 1)
-    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", lambda *_, **__: pytest.fail("a second pass"))
+    monkeypatch.setattr("mmpt_plugin.samplers.epoch_plan.embed_dataset", lambda *_, **__: pytest.fail("a second pass"))
     task.model.train()
     embedded = {}
     for batch in first:
@@ -110,10 +114,10 @@ def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monk
     batches(task, 2)
     for video, pairs in embedded.items():
         mean = torch.tensor(pairs).mean(dim=0)
-        torch.testing.assert_close(torch.tensor(task.means.vectors[video]).float(), mean, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(torch.tensor(plan_of(task).means.vectors[video]).float(), mean, atol=2e-3, rtol=2e-3)
     task.model.eval()
     task.model(**first[0])
-    assert task.means.counts.sum() == 0  # validation is no training
+    assert plan_of(task).means.counts.sum() == 0  # validation is no training
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_a_resume_within_the_first_epoch_of_fine_tuning_keeps_its_clusters(kitch
     (tmp_path / "checkpoint_last.pt").touch()
     resumed = set_up(kitchen, tmp_path)
     resumed.model.set_num_updates(2)
-    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", never)
+    monkeypatch.setattr("mmpt_plugin.samplers.epoch_plan.embed_dataset", never)
     assert [videos(batch) for batch in batches(resumed, 1)] == [videos(batch) for batch in first]
 
 
@@ -192,7 +196,7 @@ def test_a_run_that_starts_afresh_takes_no_clusters_that_are_lying_there(kitchen
     batches(set_up(kitchen, tmp_path), 1)
     embedded = []
     again = set_up(kitchen, tmp_path)
-    again.samplers = {key: spied(sampler, embedded) for key, sampler in again.samplers.items()}
+    spied(plan_of(again).sampler, embedded)
     batches(again, 1)
     assert embedded == [1]
 
@@ -201,7 +205,6 @@ def spied(sampler, calls):
     """Notes the epochs that clusters are drawn for."""
     original = sampler.clusters
     sampler.clusters = lambda epoch, embed: calls.append(epoch) or original(epoch, embed)
-    return sampler
 
 
 def test_a_changed_sampler_counts_within_the_epoch_too(kitchen, tmp_path, caplog):
@@ -216,7 +219,7 @@ def test_a_finished_run_that_is_started_again_embeds_nothing_and_keeps_its_clust
     batches(set_up(kitchen, tmp_path), 3)
     kept = (tmp_path / "clusters.safetensors").read_bytes()
     (tmp_path / "checkpoint_last.pt").touch()
-    monkeypatch.setattr("mmpt_plugin.fairseq_bridge.task.embed_videos", never)
+    monkeypatch.setattr("mmpt_plugin.samplers.epoch_plan.embed_dataset", never)
     batches(set_up(kitchen, tmp_path), 4)
     assert (tmp_path / "clusters.safetensors").read_bytes() == kept
 
@@ -225,7 +228,7 @@ def test_the_split_that_is_trained_on_may_have_any_name(kitchen, tmp_path):
     """`dataset.train_subset=other` gets the sampler that was asked for, and is kept apart from validation."""
     splits = {"other": str(kitchen.shards), "valid": str(kitchen.shards)}
     task = set_up(kitchen, tmp_path, train_subset="other", splits=splits)
-    assert isinstance(task.samplers[id(task.dataset("other"))], RetrievalAugmented)
+    assert isinstance(plan_of(task, "other").sampler, RetrievalAugmented)
     task.cfg.disable_validation = False
     with pytest.raises(ValueError, match="split 'valid' has 12 of its 12 videos in common with split 'other'"):
         task.load_dataset("valid")
@@ -257,7 +260,7 @@ def test_the_epochs_log_says_how_many_videos_it_shows(task):
 def test_no_clusters_are_made_past_the_last_epoch(task, monkeypatch):
     """fairseq asks for the batches of one epoch more than it trains."""
     batches(task, 3)
-    monkeypatch.setattr(task, "_new_clusters", lambda *_: pytest.fail("indexed again"))
+    monkeypatch.setattr(plan_of(task), "_new_clusters", lambda *_: pytest.fail("indexed again"))
     task.get_batch_iterator(task.dataset("train"), epoch=4, seed=1, max_sentences=1)
 
 
@@ -266,7 +269,7 @@ def test_clusters_depend_on_the_weights(task):
     with torch.no_grad():
         for parameter in task.model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    task.planned.clear()
+    plan_of(task)._planned = None
     assert [videos(batch) for batch in batches(task, 2)] != before
 
 

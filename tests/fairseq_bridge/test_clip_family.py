@@ -9,13 +9,14 @@ import yaml
 pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
-from mmpt_plugin.config import fine_tuned, load_project, plain  # noqa: E402
+from mmpt_plugin.config import load_project, plain  # noqa: E402
 from mmpt_plugin.fairseq_bridge import BackboneAdam  # noqa: E402
 from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdamConfig  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import command_line, fairseq_config  # noqa: E402
-from mmpt_plugin.models import Clip2Video, load_model  # noqa: E402
+from mmpt_plugin.models import CLIP2Video, load_model  # noqa: E402
 from mmpt_plugin.models.clip import BACKBONE  # noqa: E402
 from mmpt_plugin.registry import models  # noqa: E402
+from mmpt_plugin.tasks.finetuning import fine_tuned  # noqa: E402
 from tests.conftest import run  # noqa: E402
 from tests.models.clip_family import TEXT, TINY_CLIP, transformers_model  # noqa: E402
 
@@ -70,7 +71,7 @@ def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, 
     content = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)
     towers.rename(tmp_path / "gone")
     trained = load_model(tmp_path / "run" / "checkpoint_last.pt")
-    assert isinstance(trained, Clip2Video)
+    assert isinstance(trained, CLIP2Video)
     assert trained.config.clip is None
     before = models["clip2video"].build(model | {"clip": str(tmp_path / "gone")})
     steps = moved(before.state_dict(), trained.state_dict())

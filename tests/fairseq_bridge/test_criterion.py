@@ -11,8 +11,9 @@ pytest.importorskip("mmpt_plugin.fairseq_bridge")
 from fairseq.logging import metrics  # noqa: E402
 
 from mmpt_plugin.criterions import BestFitNCE, CandidateNCEConfig, NCEConfig  # noqa: E402
+from mmpt_plugin.fairseq_bridge import preemption  # noqa: E402
 from mmpt_plugin.fairseq_bridge.criterion import FairseqCriterionAdapter  # noqa: E402
-from mmpt_plugin.fairseq_bridge.stopping import LOG_KEY, stop  # noqa: E402
+from mmpt_plugin.fairseq_bridge.preemption import LOG_KEY  # noqa: E402
 from mmpt_plugin.registry import criterions  # noqa: E402
 
 VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -34,7 +35,7 @@ def model(**sample):
 
 @pytest.mark.parametrize("requested", [False, True])
 def test_the_loss_is_a_mean_already_and_its_size_is_1(monkeypatch, requested):
-    monkeypatch.setattr(stop, "requested", requested)
+    monkeypatch.setattr(preemption._stop, "requested", requested)
     config = CandidateNCEConfig(temperature=0.5)
     loss, size, log = adapted("best_fit_nce", config)(model, SAMPLE)
     expected, recall = BestFitNCE(config).with_metrics(VIDEO, TEXT, video_ids=SAMPLE["video_ids"])

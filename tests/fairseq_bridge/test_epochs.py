@@ -11,7 +11,7 @@ pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
 from fairseq.logging import metrics  # noqa: E402
 
-from mmpt_plugin.clips.batch import Batch  # noqa: E402
+from mmpt_plugin.batch import Batch  # noqa: E402
 from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset  # noqa: E402
 from mmpt_plugin.fairseq_bridge.task import FairseqTaskAdapter  # noqa: E402
 

@@ -11,10 +11,11 @@ pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
 from mmpt_plugin import VideoCLIP  # noqa: E402
-from mmpt_plugin.config import fine_tuned, load_project, plain  # noqa: E402
+from mmpt_plugin.config import load_project, plain  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import command_line, fairseq_config  # noqa: E402
 from mmpt_plugin.features.files import write_features  # noqa: E402
 from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPStepLocalizer  # noqa: E402
+from mmpt_plugin.tasks.finetuning import fine_tuned  # noqa: E402
 from tests.conftest import TINY_MODEL, run  # noqa: E402
 from tests.tasks.golden import ENDTASK  # noqa: E402
 

@@ -7,8 +7,9 @@ import torch
 
 pytest.importorskip("fairseq")
 
-from mmpt_plugin.config import available, fine_tuned, load_project, plain
+from mmpt_plugin.config import available, load_project, plain
 from mmpt_plugin.fairseq_bridge.train import Place, fairseq_config, free_port, run_fairseq
+from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import TINY_MODEL
 
 VISION = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
-from mmpt_plugin.fairseq_bridge.resuming import mend_last_checkpoint
+from mmpt_plugin.fairseq_bridge.preemption import mend_last_checkpoint
 
 pytestmark = pytest.mark.fairseq
 

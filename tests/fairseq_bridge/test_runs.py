@@ -92,7 +92,7 @@ def test_what_a_rank_says_of_wrong_data_is_one_line(kitchen, tmp_path):
     done = run("mmpt", *words(kitchen, tmp_path, two, "model.feature_dim=7"), check=False)
     assert done.returncode == 2
     assert "mmpt train: split 'train' holds features of width 512, the model takes features of width 7" in done.stderr
-    last = "mmpt_plugin.datasets.corpus.DataNotThere: no features at x"
+    last = "mmpt_plugin.corpora.corpus.DataNotThere: no features at x"
     assert str(user_error(RuntimeError(f"-- Process 1 terminated\nTraceback\n{last}"))) == "no features at x"
     assert user_error(RuntimeError("Traceback\nKeyError: 'x'")) is None
 
@@ -151,7 +151,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, n
 def test_a_second_signal_ends_at_once():
     """Also where no update ends; the same Ctrl-C that comes twice within a second is one."""
     code = (
-        "import time\nfrom mmpt_plugin.fairseq_bridge.stopping import stops_on_signals\n"
+        "import time\nfrom mmpt_plugin.fairseq_bridge.preemption import stops_on_signals\n"
         "with stops_on_signals():\n    print('ready', flush=True)\n    time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

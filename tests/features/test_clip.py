@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from mmpt_plugin import registry
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.features.video import write_video
+from mmpt_plugin.video.write import write_video
 
 try:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as CLIPImageProcessor

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.features import video as video_module
 from mmpt_plugin.features.extract import encode, extract, list_videos
 from mmpt_plugin.features.files import read_features, write_features
-from mmpt_plugin.features.video import write_video
+from mmpt_plugin.video import decode as video_module
+from mmpt_plugin.video.write import write_video
 
 S3D = {"_name": "s3d", "size": 32, "fps": 4}
 COLOUR = {"_name": "mean_colour"}
@@ -338,7 +338,7 @@ def test_several_processes_give_what_one_gives(videos, tmp_path):
 
 def test_a_process_that_dies_is_one_line(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: FORK)  # what is patched reaches the processes
-    monkeypatch.setattr("mmpt_plugin.features.workers.start_worker", lambda *settings: os._exit(1))
+    monkeypatch.setattr("mmpt_plugin.video.workers.start_worker", lambda *settings: os._exit(1))
     with pytest.raises(ValueError, match="one of 2 processes died"):
         extract([videos], tmp_path / "out", encoder=COLOUR, num_workers=2)
 

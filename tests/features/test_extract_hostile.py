@@ -10,7 +10,7 @@ import pytest
 
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.files import read_features
-from mmpt_plugin.features.video import write_video
+from mmpt_plugin.video.write import write_video
 from tests.conftest import TINY_ENCODER, run
 
 ENCODER = "{_name: s3d, size: 32, fps: 4}"

@@ -33,7 +33,7 @@ class Narrated:
 
 @pytest.fixture(scope="session")
 def narrated(kitchen: Kitchen, tmp_path_factory: pytest.TempPathFactory) -> Narrated:
-    from mmpt_plugin.clips.prepare import make_shards
+    from mmpt_plugin.shards.make import make_shards
 
     root = tmp_path_factory.mktemp("narrated")
     rng = np.random.default_rng(0)

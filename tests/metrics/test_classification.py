@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt_plugin.metrics.classification import chance, classification
+from mmpt_plugin.metrics.classification import classification, classification_chance
 
 
 @pytest.mark.parametrize("split", range(3))
@@ -23,8 +23,8 @@ def test_mean_per_class_weighs_classes_alike_and_leaves_out_those_that_never_occ
 
 def test_chance_is_what_random_scores_get():
     scores = np.random.default_rng(0).random((20000, 20))
-    assert classification(scores, np.arange(20000) % 20) == pytest.approx(chance(20), rel=0.1)
+    assert classification(scores, np.arange(20000) % 20) == pytest.approx(classification_chance(20), rel=0.1)
 
 
 def test_chance_with_few_classes_is_no_more_than_certain():
-    assert chance(3)["top5"] == 1
+    assert classification_chance(3)["top5"] == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt_plugin.metrics.moments import MOMENTS, chance, moments
+from mmpt_plugin.metrics.moments import MOMENTS, moments, moments_chance
 
 PLACE = {tuple(moment): place for place, moment in enumerate(MOMENTS.tolist())}
 
@@ -67,7 +67,7 @@ def test_scores_that_are_no_numbers_count_against_the_model():
 
 def test_chance_lies_near_the_papers():
     """One moment in 21 is right where annotators agree; five are among the first five."""
-    values = chance(np.array([[[2, 2]] * 4] * 50), np.ones((50, 21), dtype=bool), rng=np.random.default_rng(0))
+    values = moments_chance(np.array([[[2, 2]] * 4] * 50), np.ones((50, 21), dtype=bool), rng=np.random.default_rng(0))
     assert values["rank@1"] == pytest.approx(1 / 21, rel=0.2)
     assert values["rank@5"] == pytest.approx(5 / 21, rel=0.1)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt_plugin.metrics.question_answering import chance, multiple_choice
+from mmpt_plugin.metrics.question_answering import multiple_choice, multiple_choice_chance
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -18,4 +18,4 @@ def test_equal_options_are_wrong():
 
 def test_chance_is_what_random_scores_get():
     scores = np.random.default_rng(0).random((20000, 5))
-    assert multiple_choice(scores, np.arange(20000) % 5) == pytest.approx(chance(5), rel=0.05)
+    assert multiple_choice(scores, np.arange(20000) % 5) == pytest.approx(multiple_choice_chance(5), rel=0.05)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.metrics import retrieval
-from mmpt_plugin.metrics.retrieval import best_member_ranks, chance, ranks, summary
+from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
 from mmpt_plugin.metrics.scores import exact_scores
 
 
@@ -48,7 +48,7 @@ def test_summary_by_hand():
 def test_chance_is_what_random_embeddings_score():
     rng = np.random.default_rng(0)
     drawn = [ranks(rng.standard_normal((60, 16)), rng.standard_normal((60, 16)), np.arange(60)) for _ in range(50)]
-    measured, expected = summary(np.concatenate(drawn), prefix="t2v"), chance(60, prefixes=["t2v"])
+    measured, expected = summary(np.concatenate(drawn), prefix="t2v"), retrieval_chance(60, prefixes=["t2v"])
     assert measured.keys() == expected.keys()
     assert expected["t2v_recall@5"] == pytest.approx(5 / 60)
     for key, value in expected.items():
@@ -237,6 +237,6 @@ def test_nothing_to_rank_is_an_error():
 
 @pytest.mark.parametrize("num_candidates", [1, 2, 5, 60])
 def test_chance_of_one_right_candidate_is_in_the_middle(num_candidates):
-    values = chance(num_candidates, prefixes=["t2v"])
+    values = retrieval_chance(num_candidates, prefixes=["t2v"])
     assert values["t2v_recall@5"] == pytest.approx(min(5 / num_candidates, 1))
     assert values["t2v_median_rank"] == values["t2v_mean_rank"] == (num_candidates + 1) / 2

@@ -9,18 +9,19 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import read_torch_file
-from mmpt_plugin.clips.batch import Batch
 from mmpt_plugin.features.clip import load_clip
 from mmpt_plugin.features.extract import encode
-from mmpt_plugin.features.video import read_squares, write_video
-from mmpt_plugin.models import ClipMean, ClipModelConfig, VideoCLIP, load_model
+from mmpt_plugin.models import CLIPMean, CLIPModelConfig, VideoCLIP, load_model
 from mmpt_plugin.models.backbone import backbone_config
 from mmpt_plugin.models.padding import chunked, cut_text
 from mmpt_plugin.registry import encoders, models
+from mmpt_plugin.video.decode import read_squares
+from mmpt_plugin.video.write import write_video
 from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
 
-FAMILY = [name for name in models if issubclass(models[name].config, ClipModelConfig)]
+FAMILY = [name for name in models if issubclass(models[name].config, CLIPModelConfig)]
 
 
 def build(name="clip_mean", **settings):
@@ -44,7 +45,7 @@ def folder(request, tmp_path):
 def test_a_folder_of_clip_or_siglip_gives_its_own_vectors(folder):
     """Frames by the vision tower and text by the text tower, as get_image_features and get_text_features have them."""
     path, theirs = folder
-    model = ClipMean(ClipModelConfig(clip=str(path), max_text_len=8)).eval()
+    model = CLIPMean(CLIPModelConfig(clip=str(path), max_text_len=8)).eval()
     assert model.config.backbone["model_type"] == theirs.config.model_type
     video, mask = frames()
     clip = theirs.config.model_type == "clip"
@@ -192,7 +193,7 @@ def test_the_processors_mean_and_deviation_are_used_and_kept(tmp_path):
     transformers_model(TINY_CLIP).save_pretrained(tmp_path / "towers")
     said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "towers" / "preprocessor_config.json").write_text(json.dumps(said))
-    ClipMean(ClipModelConfig(clip=str(tmp_path / "towers"), max_text_len=8)).save_pretrained(tmp_path / "ours")
+    CLIPMean(CLIPModelConfig(clip=str(tmp_path / "towers"), max_text_len=8)).save_pretrained(tmp_path / "ours")
     read = load_model(tmp_path / "ours")
     torch.testing.assert_close(read.backbone.pixel_mean, torch.tensor(said["image_mean"]))
     torch.testing.assert_close(read.backbone.pixel_std, torch.tensor(said["image_std"]))
@@ -255,7 +256,7 @@ def test_wrong_frames_and_features_are_named():
 
 
 def test_no_sizes_are_vit_b_32():
-    config = ClipModelConfig()
+    config = CLIPModelConfig()
     assert (config.feature_dim, config.image_size, config.vocab_size, config.max_position_embeddings) == (
         512, 224, 49408, 77,
     )  # fmt: skip
@@ -341,7 +342,7 @@ def test_video_files_go_through_the_models_own_towers(moving_videos, tmp_path):
     """A tower that has learned since it was loaded: its vectors, of frames spread over the whole video, are the
     model's own."""
     transformers_model(TINY_CLIP).save_pretrained(tmp_path)
-    model = ClipMean(ClipModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
+    model = CLIPMean(CLIPModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
     with torch.no_grad():
         for weight in model.backbone.vision_weights().parameters():
             weight += 0.1 * torch.randn_like(weight)
@@ -360,7 +361,7 @@ def test_frozen_features_of_the_models_own_tower_are_taken(moving_videos, tmp_pa
     """For a model that was trained on them: a row a second, of the same weights and the same pixels."""
     theirs = transformers_model(TINY_CLIP)
     theirs.save_pretrained(tmp_path)
-    model = ClipMean(ClipModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
+    model = CLIPMean(CLIPModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
     model.encoder = {"_name": "clip", "weights": str(tmp_path)}
     rows = [encode(path, encoders.build(model.encoder)) for path in moving_videos]
     torch.testing.assert_close(model.embed_videos(moving_videos), model.embed_features(rows))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmpt_plugin.models import ClipMean, load_model
+from mmpt_plugin.models import CLIPMean, load_model
 from mmpt_plugin.models.clip import attend
 from mmpt_plugin.models.clip2video import Alignment
 from mmpt_plugin.registry import models
@@ -130,7 +130,7 @@ def test_the_blocks_start_from_the_text_tower():
 def test_a_trained_clip_mean_is_its_first_stage(tmp_path):
     """pretrained: the towers are the checkpoint's, and the blocks start from the checkpoint's text tower."""
     torch.manual_seed(3)
-    stage = ClipMean(models["clip_mean"].parse(TINY))
+    stage = CLIPMean(models["clip_mean"].parse(TINY))
     stage.save_pretrained(tmp_path / "stage")
     model = models["clip2video"].build(
         {"pretrained": str(tmp_path / "stage"), "max_text_len": 8, "num_temporal_layers": 2}

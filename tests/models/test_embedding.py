@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoCLIP
-from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.features.files import read_features
 from mmpt_plugin.models import VideoCLIPConfig, VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.embedding import best_candidates, sliding_windows
 from mmpt_plugin.registry import encoders
+from mmpt_plugin.tokenizer import load_tokenizer
 from tests.conftest import TINY_ENCODER, TINY_MODEL
 
 

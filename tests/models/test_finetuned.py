@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmpt_plugin import VideoCLIP
-from mmpt_plugin.clips.batch import NO_LABEL, StepBatch
+from mmpt_plugin.batch import NO_LABEL, StepBatch
 from mmpt_plugin.criterions import (
     FrameCrossEntropy,
     FrameCrossEntropyConfig,

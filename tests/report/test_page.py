@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpt_plugin.features.video import write_video
 from mmpt_plugin.report import page as module
 from mmpt_plugin.report import write_page
+from mmpt_plugin.video.write import write_video
 
 NUM_CLIPS = 7
 GREY_A_SECOND = 25  # a frame at second t is grey t * 25

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from mmpt_plugin.datasets.segments import Segment, runs
+from mmpt_plugin.corpora.segments import Segment, labels_to_segments
 from mmpt_plugin.report import has_timelines, write_timelines
 from tests.tasks.golden import released, task
 
@@ -41,8 +41,8 @@ def test_segments_stand_where_they_are_in_the_video(tmp_path):
 
 def test_labels_a_second_become_segments():
     labels = np.array([0, 1, 1, 2, 0, 0, 3])
-    assert runs(labels) == [Segment(1.0, 3.0, 1), Segment(3.0, 4.0, 2), Segment(6.0, 7.0, 3)]
-    assert runs(np.zeros(4, dtype=np.int64)) == []
+    assert labels_to_segments(labels) == [Segment(1.0, 3.0, 1), Segment(3.0, 4.0, 2), Segment(6.0, 7.0, 3)]
+    assert labels_to_segments(np.zeros(4, dtype=np.int64)) == []
 
 
 @pytest.mark.parametrize(

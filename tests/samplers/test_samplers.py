@@ -5,7 +5,7 @@ import pytest
 
 from mmpt_plugin.samplers import RetrievalAugmented, RetrievalAugmentedConfig, Uniform, UniformConfig
 from mmpt_plugin.samplers.coverage import Coverage, coverage
-from mmpt_plugin.samplers.saved import read_clusters, write_clusters
+from mmpt_plugin.samplers.epoch_plan import read_clusters, write_clusters
 
 RUN = {"epoch": 2, "seed": 1, "num_videos": 9}
 

@@ -128,7 +128,8 @@ def test_every_task_yaml_is_complete():
     for name in available("tasks"):
         task = plain(load_project("videoclip/zeroshot", ["checkpoint=x", f"task={name}"]))["task"]
         config = registry.tasks[task["_name"]].parse(task)
-        registry.datasets[task["dataset"]["_name"]].parse(task["dataset"])
+        kind = registry.corpora if issubclass(registry.tasks[task["_name"]].cls, Benchmark) else registry.datasets
+        kind[task["dataset"]["_name"]].parse(task["dataset"])
         if issubclass(registry.tasks[task["_name"]].cls, Benchmark):
             assert name in benchmarks or task["dataset"] in measured  # or only trained on other data
             assert config.source

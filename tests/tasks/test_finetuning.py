@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mmpt_plugin import registry
-from mmpt_plugin.config import available, fine_tuned, load_project, plain
+from mmpt_plugin.config import available, load_project, plain
 from mmpt_plugin.tasks import FineTuning, FineTuningTaskConfig, VideoTextPretraining, VideoTextPretrainingConfig
+from mmpt_plugin.tasks.finetuning import fine_tuned
 
 RUN = ["model.pretrained=x", "checkpoint.save_dir=runs/x"]
 
@@ -24,7 +25,7 @@ def keys(task):
     parts = dict(section["finetune"]["dataset"]["splits"])
     if "benchmark" in section["finetune"]:
         parts["benchmark"] = section["finetune"]["benchmark"]["dataset"]
-    corpus = registry.datasets[section["dataset"]["_name"]].config.__dataclass_fields__.keys()
+    corpus = registry.corpora[section["dataset"]["_name"]].config.__dataclass_fields__.keys()
     shared = corpus & {"features", "videos", "frames", "tokenizer", "allow_missing"}
     for key in sorted(corpus):
         heirs = [
@@ -69,7 +70,7 @@ def test_all_splits_have_the_features_of_the_benchmark():
         made = fine_tuned(project(task, "task.dataset.features=elsewhere"))["task"]
         for part in (*made["dataset"]["splits"].values(), made["benchmark"]["dataset"]):
             assert part["features"] == "elsewhere"
-            registry.datasets[part["_name"]].parse(part)
+            registry.corpora[part["_name"]].parse(part)
 
 
 def test_a_split_s_own_value_counts_and_a_null_unsets():
@@ -77,7 +78,7 @@ def test_a_split_s_own_value_counts_and_a_null_unsets():
     made = fine_tuned(project("coin", "task.dataset.annotations=all.json", override))["task"]["dataset"]["splits"]
     assert (made["train"]["annotations"], made["valid"]["annotations"]) == ("mine.json", "all.json")
     made = fine_tuned(project("vatex", "task.dataset.video_ids=test_list.txt"))["task"]["dataset"]["splits"]
-    assert registry.datasets["vatex"].parse(made["train"]).video_ids is None
+    assert registry.corpora["vatex"].parse(made["train"]).video_ids is None
 
 
 def test_another_corpus_inherits_what_all_corpora_share():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.datasets.segments import painted, steps_shown
+from mmpt_plugin.corpora.segments import frame_labels, steps_shown
 from mmpt_plugin.metrics.localization import ordered_steps
 from mmpt_plugin.metrics.moments import MOMENTS
 from mmpt_plugin.models import VideoCLIPSegmenter
@@ -86,7 +86,7 @@ def test_coin_segmentation(name, weights):
     clear = np.abs(recorded.max(axis=1) - limit) > 1e-5
     assert clear.sum() >= len(clear) - 1
     np.testing.assert_array_equal(predicted[clear], ARRAYS[f"{name}_pred"][clear])
-    true = [painted(video.segments, len(one)) for video, one in zip(coin.dataset.videos, logits, strict=True)]
+    true = [frame_labels(video.segments, len(one)) for video, one in zip(coin.dataset.videos, logits, strict=True)]
     np.testing.assert_array_equal(np.concatenate(true), ARRAYS["coinzs_true"])
     accuracy = METRICS[{"coinzs": "test_coin_zs", "coinzsmix": "test_coin_zs_mixed"}[name]]["metrics"]["frame_acc"]
     unclear = (~clear).mean() + 1e-9

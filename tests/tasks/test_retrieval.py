@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.features.video import read_squares
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.tasks import TextVideoRetrieval, TextVideoRetrievalConfig
 from mmpt_plugin.tasks.benchmark import on_all_gpus
 from mmpt_plugin.tasks.evaluate import evaluate
+from mmpt_plugin.video.decode import read_squares
 from tests.conftest import TINY_MODEL
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.clips.captions import load_tokenizer
 from mmpt_plugin.models import VideoCLIPSegmenter, VideoCLIPSegmenterConfig
 from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.tokenizer import load_tokenizer
 from tests.conftest import TINY_MODEL
 from tests.tasks.golden import ENDTASK, released, task
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import mmpt_plugin  # noqa: F401  the components below need its registries, fairseq its bridge
-from mmpt_plugin.clips.batch import Batch, Cluster
+from mmpt_plugin.batch import Batch, Cluster
 from mmpt_plugin.registry import register_criterion, register_dataset, register_task
 from mmpt_plugin.tasks import VideoTextPretraining, VideoTextPretrainingConfig
 

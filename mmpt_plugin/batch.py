@@ -1,0 +1,157 @@
+"""What a model is given: clip pairs, padded, with masks.
+
+B pairs, T seconds of video, L text tokens, F feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+NO_LABEL = -100  # what torch's cross entropy leaves out
+
+
+class Tensors:
+    """What all batches can do; a subclass is a dataclass of tensors whose rows belong together."""
+
+    video: Tensor
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def to(self, device: torch.device | str) -> Any:
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Any]:
+        """Name -> tensor, for trainers that move mappings between devices."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Batch(Tensors):
+    """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
+
+    video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"]
+    """One feature row per second, or T frames of RGB; zeros where the mask is False."""
+    video_mask: Bool[Tensor, "B T"]
+    """False where a row or frame is padding."""
+    text: Int[Tensor, "B L"]
+    """Token ids, `[CLS] w1..wn [SEP] [PAD]..`"""
+    text_mask: Bool[Tensor, "B L"]
+    """False where a token is padding."""
+    video_ids: Int[Tensor, " B"]
+    """Index in the data set of the video that each pair is from."""
+
+
+@dataclass(frozen=True)
+class LabelledBatch(Tensors):
+    """B windows of video with a label a second."""
+
+    video: Float[Tensor, "B T F"]
+    video_mask: Bool[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+    """NO_LABEL where the mask is False."""
+    video_ids: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class StepBatch(Tensors):
+    """W windows of one video, and the texts of the K steps of its task."""
+
+    video: Float[Tensor, "W T F"]
+    video_mask: Bool[Tensor, "W T"]
+    text: Int[Tensor, "K L"]
+    text_mask: Bool[Tensor, "K L"]
+    shown: Float[Tensor, "W T K"]
+    """1 where a second shows a step."""
+    video_ids: Int[Tensor, " W"]
+
+
+def pad_text(
+    starts: Int[np.ndarray, " B"],
+    lengths: Int[np.ndarray, " B"],
+    tokens: Int[np.ndarray, " N"],
+    *,
+    cls_id: int | None,
+    sep_id: int,
+    pad_id: int,
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and the mask of what is no padding.
+
+    Without cls_id rows begin with their first token.
+    """
+    before = int(cls_id is not None)
+    place = np.arange(int(lengths.max()) + 1 + before)
+    source = starts[:, None] + place - before  # (B, L)
+    ids = tokens[np.clip(source, 0, max(len(tokens) - 1, 0))] if len(tokens) else np.zeros_like(source)
+    end = lengths[:, None] + before
+    ids = np.where(place < end, ids, np.where(place == end, sep_id, pad_id))
+    if cls_id is not None:
+        ids[:, 0] = cls_id
+    return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(place <= end)
+
+
+def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"]:
+    """True for the first `lengths[i]` places of row i."""
+    return torch.from_numpy(np.arange(size) < lengths[:, None])
+
+
+def pad_video(
+    clips: Sequence[Float[Tensor, "_ F"]] | Sequence[UInt8[Tensor, "_ H W 3"]], *, length: int = 0
+) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
+    """Clips as one tensor, as long as the longest or as `length`, and the mask of what is no padding."""
+    video = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+    video = widened(video, max(video.shape[1], length), 0)
+    return video, length_mask(np.array([len(clip) for clip in clips]), video.shape[1])
+
+
+class Cluster(NamedTuple):
+    """Videos whose clips are compared in one batch, and everything that the random choice of their clips depends on.
+
+    A cluster carries its own seed and epoch, so the clips drawn for it do not depend on which loader worker draws them,
+    or on the number of processes.
+    """
+
+    seed: int
+    """Seed of the run."""
+    epoch: int
+    """Epoch that the cluster belongs to."""
+    number: int
+    """Position in the epoch."""
+    videos: tuple[int, ...]
+    """Indices in the data set."""
+
+    def rng(self) -> np.random.Generator:
+        """A generator that depends on seed, epoch and number only."""
+        return np.random.default_rng([self.seed, self.epoch, self.number])
+
+
+AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch, StepBatch)
+
+
+def concatenate(batches: Sequence[AnyBatch], *, pad_id: int) -> AnyBatch:
+    """One batch of several, padded to the longest."""
+    if len(batches) == 1:
+        return batches[0]
+    if isinstance(batches[0], StepBatch):
+        raise ValueError("dataset.batch_size must be 1: videos of different tasks have different steps")
+    fill = {"text": pad_id, "labels": NO_LABEL}
+
+    def rows(name: str) -> Tensor:
+        tensors: list[Tensor] = [batch.tensors()[name] for batch in batches]
+        if tensors[0].ndim == 1:
+            return torch.cat(tensors)
+        width = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat([widened(tensor, width, fill.get(name, 0)) for tensor in tensors])
+
+    return type(batches[0])(**{name: rows(name) for name in batches[0].tensors()})
+
+
+def widened(tensor: Tensor, width: int, fill: int) -> Tensor:
+    """(B, S, ..) -> (B, width, ..)"""
+    size, length, *rest = tensor.shape
+    return torch.cat([tensor, tensor.new_full((size, width - length, *rest), fill)], dim=1)

@@ -1,0 +1,95 @@
+"""The `mmpt` command: one module per subcommand, each with `add(commands)` and `run(arguments)`.
+
+The modules import what they run inside `run`, so that `mmpt --help` and argument errors need neither torch nor Hydra.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpt_plugin.cli import (
+    cache_frames,
+    convert,
+    doctor,
+    embed,
+    evaluate,
+    extract,
+    generate,
+    help,
+    jobs,
+    launch,
+    list_components,
+    report,
+    shard,
+    train,
+)
+
+COMMANDS = (
+    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
+    launch, jobs,
+)  # fmt: skip
+
+EPILOG = """\
+a first run, on the embedded data set:
+  mmpt generate toy_kitchen --out data/toy_kitchen
+  mmpt extract data/toy_kitchen/videos --encoder efficientnet_lite0 --out data/toy_kitchen/features
+  mmpt shard --videos data/toy_kitchen/train.txt --features data/toy_kitchen/features \\
+      --captions data/toy_kitchen/captions --tokenizer data/toy_kitchen/tokenizer --out data/toy_kitchen/shards/train
+  mmpt train videoclip/toy_kitchen
+  mmpt evaluate videoclip/zeroshot task=toy_kitchen_clips checkpoint=runs/demo/checkpoint_last.pt
+
+with the released weights, on your own videos:
+  mmpt convert checkpoint_best.pt --out videoclip --tokenizer bert-base-uncased \\
+      --encoder '{_name: s3d, weights: s3d_howto100m.pth}'
+  mmpt embed videoclip my_videos/ --out videos.safetensors
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 2 with one line on stderr where the user's input is wrong."""
+    arguments = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status: int | None = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return status or 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides, and videos, may be on either side of the options, which argparse alone does not allow."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if arguments.command == "launch":
+        arguments.for_profile = [word for word in rest if word.startswith("slurm.")]
+        arguments.words = launch.as_command([word for word in rest if word not in arguments.for_profile])
+        arguments.launched = parse(arguments.words)
+        return arguments
+    listed = next((key for key in ("overrides", "videos") if isinstance(getattr(arguments, key, None), list)), "")
+    if rest and (not listed or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        vars(arguments)[listed] += map(Path, rest) if listed == "videos" else rest
+    return arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="mmpt",
+        description="Pre-train VideoCLIP and its family on narrated video, fine-tune, evaluate, embed videos and text.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add(commands)
+    return top

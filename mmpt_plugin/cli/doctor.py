@@ -1,0 +1,73 @@
+"""`mmpt doctor`: what this machine can run, and what to install for what it can't."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Iterator
+
+from mmpt_plugin.cli.arguments import Commands
+
+NEEDS = (
+    (
+        "train",
+        "fairseq",
+        "fairseq",
+        "pip install 'mmpt_plugin[fairseq]', then requirements/fairseq.txt (see README)",
+    ),
+    ("retrieval-augmented batches", "faiss", "faiss-cpu or faiss-gpu", "pip install 'mmpt_plugin[index]'"),
+    ("decode videos", "av", "av", "pip install 'mmpt_plugin[video]'"),
+    ("launch on SLURM", "submitit", "submitit", "pip install 'mmpt_plugin[slurm]'"),
+)
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("doctor", help="what this machine can run, and what to install for what it can't")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    for line in examine():
+        print(line)
+
+
+def examine() -> Iterator[str]:
+    """One line per finding, beginning with `ok` or `--`."""
+    import torch
+
+    yield f"ok  Python {platform.python_version()}, torch {torch.__version__}"
+    yield from gpus()
+    for purpose, module, distribution, advice in NEEDS:
+        if importlib.util.find_spec(module) is None:
+            yield f"--  {purpose}: no {distribution}. {advice}"
+        else:
+            yield f"ok  {purpose}: {module} {version(module)}"
+    installed = [name for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11") if version(name)]
+    if len(installed) > 1:
+        yield f"--  {' and '.join(installed)} are installed: they overwrite each other, keep one"
+
+
+def gpus() -> Iterator[str]:
+    """A line per GPU."""
+    import torch
+
+    from mmpt_plugin.hardware import gpu_problem
+
+    if not torch.cuda.is_available():
+        yield "--  no CUDA device: training and extraction run on the CPU"
+        return
+    for i in range(torch.cuda.device_count()):
+        problem = gpu_problem(torch.cuda.get_device_capability(i), torch.cuda.get_arch_list())
+        major, minor = torch.cuda.get_device_capability(i)
+        precision = "bf16 and fp16" if major >= 8 else "fp16, no bf16; attention without flash kernels"
+        name = torch.cuda.get_device_name(i)
+        yield f"--  {name} {problem}" if problem else f"ok  {name} (sm_{major}{minor}), {precision}"
+
+
+def version(module: str) -> str:
+    """The version of what installed a module, or '' where it can't be told."""
+    names = importlib.metadata.packages_distributions().get(module, [module])
+    try:
+        return importlib.metadata.version(names[0])
+    except importlib.metadata.PackageNotFoundError:
+        return ""

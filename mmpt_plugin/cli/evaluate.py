@@ -1,0 +1,54 @@
+"""`mmpt evaluate`: a checkpoint on one task or on all benchmarks."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmpt_plugin.cli.arguments import Commands, add_project
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="measure a checkpoint, on one task or on all benchmarks there are")
+    add_project(command)
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    command.add_argument(
+        "--html", type=Path, metavar="DIR", help="a page of timelines, predicted and true, for each segmented benchmark"
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mmpt_plugin.config import load_benchmarks, load_project, plain
+    from mmpt_plugin.files import atomic_write
+    from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, write_timelines
+    from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
+
+    def write(result: dict[str, Any]) -> None:
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+
+    project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
+    if (project.get("task") or {}).get("_name"):
+        result = evaluate(project)
+        results = [result]
+    else:
+        result = evaluate_all(load_benchmarks(arguments.project, arguments.overrides, project), keep=write)
+        results = list(result["benchmarks"].values())
+        if result["not_there"]:
+            console.print(not_there_table(result["not_there"]))
+    for one in results:
+        console.print(metrics_table(one))
+        if arguments.html and has_timelines(one):
+            write_timelines(arguments.html / f"{one.get('benchmark', one['task'])}.html", one)
+    write(result)
+    if failed := result.get("failed"):
+        print(
+            f"mmpt evaluate: not measured: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
+            file=sys.stderr,
+        )
+    return 2 if failed else 0

@@ -1,0 +1,29 @@
+"""`mmpt generate`: the embedded data set."""
+
+import argparse
+from pathlib import Path
+
+from mmpt_plugin.cli.arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("generate", help="write the embedded data set: videos, captions, annotations")
+    command.add_argument("name", choices=["toy_kitchen"])
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--train", type=int, default=240, metavar="N", help="training videos (default 240)")
+    command.add_argument("--test", type=int, default=80, metavar="N", help="held-out videos (default 80)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--workers", type=int, help="processes (default: all cores)")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin.toy_kitchen import generate
+
+    generate(
+        arguments.out,
+        num_train=arguments.train,
+        num_test=arguments.test,
+        seed=arguments.seed,
+        num_workers=arguments.workers,
+    )

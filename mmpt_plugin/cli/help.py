@@ -1,0 +1,19 @@
+"""`mmpt help`: what a configuration key means."""
+
+import argparse
+
+from mmpt_plugin.cli.arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("help", help="describe a configuration key, a component or a section")
+    command.add_argument(
+        "key", nargs="?", metavar="KEY", help="such as criterion.temperature, temperature, nce or criterion"
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmpt_plugin import reference
+
+    print(reference.describe(arguments.key) if arguments.key else reference.overview())

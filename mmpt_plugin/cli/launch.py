@@ -1,0 +1,87 @@
+"""`mmpt launch`: a command as a job on SLURM."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt_plugin.cli.arguments import Commands
+
+RUNS = Path("runs")
+COMMANDS_AS_JOBS = ("train", "extract", "cache-frames", "embed", "evaluate")
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "launch",
+        help="run a project on SLURM",
+        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--dry-run] [--wait]\n"
+        "       mmpt launch extract|embed|evaluate ... --profile slurm/NAME [--parts N] [--dry-run] [--wait]",
+        description="Run a project's training, or any of these commands, as a job that survives time limits, "
+        "preemption and node failures. key=a,b trains once for each value; slurm.KEY=VALUE changes the profile.",
+    )
+    command.add_argument("--profile", required=True, help="a YAML file, or a name such as v100x8 (see mmpt list)")
+    command.add_argument("--parts", type=int, default=1, metavar="N", help="an array of N jobs that share the videos")
+    command.add_argument("--dry-run", action="store_true", help="print the batch file and each rank's command")
+    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
+    command.add_argument("--wait", action="store_true", help="until all jobs have ended; exit status 1 if one failed")
+    command.set_defaults(run=run)
+
+
+def as_command(words: list[str]) -> list[str]:
+    """What is launched: a command of COMMANDS_AS_JOBS, or a project, which is trained."""
+    return words if words[:1] and words[0] in COMMANDS_AS_JOBS else ["train", *words]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    launch, command = launching(), arguments.launched
+    profile = launch.load_profile(arguments.profile, arguments.for_profile)
+    if arguments.parts > 1 and not hasattr(command, "part"):
+        raise ValueError("--parts shares out videos: it goes with extract")
+    if command.command == "train":
+        plans = launch.plan_training(command.project, command.overrides, profile, resume=arguments.resume)
+    else:
+        inputs = launched_videos(command, arguments.parts)
+        plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
+    logs = (plans[0].folder if len(plans) == 1 else plans[0].folder.parent) / "slurm"
+    if arguments.parts > 1:
+        plans = launch.unfinished(plans)
+        print(
+            f"{len(plans)} of {arguments.parts} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}"
+        )
+    name = f"mmpt-{command.command}"
+    if arguments.dry_run:
+        print(launch.dry_run(plans, profile, name=name, logs=logs))
+        return 0
+    launched = launch.submit(plans, profile, name=name, logs=logs) if plans else []
+    for job in launched:
+        print(f"job {job.job_id}: {job.folder}, log {job.log}")
+    if not arguments.wait:
+        return 0
+    states = launch.wait(launched)
+    for job, state in zip(launched, states, strict=True):
+        print(f"job {job.job_id}: {state} {launch.failure(job)}".rstrip())
+    return 0 if set(states) <= {"COMPLETED"} else 1
+
+
+def launching() -> Any:
+    """The package `launch`; ValueError without submitit."""
+    try:
+        import submitit  # noqa: F401
+
+        from mmpt_plugin import launch
+    except ModuleNotFoundError as error:
+        raise ValueError(f"jobs need submitit: pip install 'mmpt_plugin[slurm]' ({error})") from error
+    return launch
+
+
+def launched_videos(command: argparse.Namespace, parts: int) -> Sequence[Path]:
+    """What an extraction works on, by which a second launch knows that the first did the same."""
+    if command.command not in ("extract", "cache-frames"):
+        return []
+    from mmpt_plugin.video.store import list_videos
+
+    videos = list_videos(command.videos, out=command.out)
+    if parts > len(videos):
+        raise ValueError(f"--parts {parts} of {len(videos)} videos")
+    return videos

@@ -1,0 +1,36 @@
+"""`mmpt train`: a project with fairseq's trainer."""
+
+import argparse
+import sys
+
+from mmpt_plugin.cli.arguments import Commands, add_project
+
+INTERRUPTED = 130  # exit status of a training that a signal stopped, as shells have it for Ctrl-C
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("train", help="run a project with fairseq's trainer")
+    add_project(command)
+    command.add_argument("--dry-run", action="store_true", help="print the equivalent fairseq-train command")
+    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from mmpt_plugin.config import load_project, plain
+    from mmpt_plugin.tasks.finetuning import fine_tuned
+
+    project = fine_tuned(plain(load_project(arguments.project, arguments.overrides)))
+    try:
+        from mmpt_plugin.fairseq_bridge.train import command_line, train
+    except ModuleNotFoundError as error:
+        raise ValueError(f"training needs fairseq, see README ({error})") from error
+
+    if arguments.dry_run:
+        print(command_line(project))
+        return 0
+    if train(project, resume=arguments.resume):
+        return 0
+    save_dir = project["checkpoint"]["save_dir"]
+    print(f"mmpt train: stopped, saved in {save_dir}; the same command continues", file=sys.stderr)
+    return INTERRUPTED

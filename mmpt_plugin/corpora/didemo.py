@@ -1,0 +1,105 @@
+"""DiDeMo (Hendricks et al., ICCV 2017): descriptions of moments, to find a moment in its video or a video by all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, take, unique, whole_video
+from mmpt_plugin.files import without_suffix
+from mmpt_plugin.registry import register_corpus
+
+NUM_CHUNKS = 6
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A description, and the first and last five-second chunk that each annotator saw it in."""
+
+    video_id: str
+    description: str
+    times: tuple[tuple[int, int], ...]
+
+
+@dataclass(kw_only=True)
+class DiDeMoConfig(CorpusConfig):
+    """`annotations` is test_data.json, as published; a video's id is its name without the suffix."""
+
+    video_ids: str | None = None
+    """File with the names of the videos to read, one per line, with or without suffix. Null reads all."""
+
+
+class DiDeMoVideos(Corpus):
+    """A video's id is its name without suffix: some videos are listed under two names, `x.mov` and `x.mp4`.
+
+    Features may be named `x.npy` or, with any of the video's names, `x.mp4.npy`.
+    """
+
+    config: DiDeMoConfig
+
+    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
+        super().__init__(config, split)
+        self._names: dict[str, list[str]] = {}
+
+    def file_names(self, video_id: str) -> list[str]:
+        return [video_id, *self._names.get(video_id, [])]
+
+    def read_moments(self) -> list[Moment]:
+        """In the file's order, those of the listed videos."""
+        path = self.config.annotations
+        records = self.read_records(path)
+        unique(((where, str(take(record, "annotation_id", int, where))) for where, record in records), "annotation_id")
+        found = []
+        listed = self._listed()
+        for where, record in records:
+            one = moment(record, f"{where} (annotation_id {record['annotation_id']})")
+            if listed is None or one.video_id in listed:
+                found.append(one)
+                names = self._names.setdefault(one.video_id, [])
+                names += [name for name in (record["video"],) if name not in names]
+        if lacking := [video_id for video_id in listed or () if video_id not in self._names]:
+            raise ValueError(
+                f"{path}: no descriptions of {len(lacking)} videos of {self.config.video_ids}: {lacking[:5]}"
+            )
+        return found
+
+    def _listed(self) -> list[str] | None:
+        if self.config.video_ids is None:
+            return None
+        lines = self.read_lines(self.config.video_ids)
+        return list(dict.fromkeys(without_suffix(name) for name in unique(lines, "video")))
+
+
+@register_corpus("didemo_moments", dataclass=DiDeMoConfig)
+class DiDeMoMoments(DiDeMoVideos):
+    """DiDeMo's descriptions of moments, each with the chunks that the annotators chose."""
+
+    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
+        super().__init__(config, split)
+        self.moments = self.with_features(self.read_moments())
+
+
+@register_corpus("didemo", dataclass=DiDeMoConfig)
+class DiDeMo(DiDeMoVideos, ClipCorpus):
+    """DiDeMo for retrieval: every video with one paragraph, its descriptions in the order of the file."""
+
+    def __init__(self, config: DiDeMoConfig, split: str = "test") -> None:
+        super().__init__(config, split)
+        paragraphs: dict[str, list[str]] = {}
+        for moment in self.read_moments():
+            paragraphs.setdefault(moment.video_id, []).append(moment.description.strip())
+        self.clips = self.keep(self._paragraphs(paragraphs))
+
+    def _paragraphs(self, paragraphs: dict[str, list[str]]) -> Iterator[tuple[str, AnnotatedClip]]:
+        for video_id, sentences in paragraphs.items():
+            yield whole_video(video_id, " ".join(sentences), f"{self.config.annotations}: '{video_id}'")
+
+
+def moment(record: dict[str, Any], where: str) -> Moment:
+    video_id, description = (take(record, key, str, where) for key in ("video", "description"))
+    try:
+        times = tuple((int(first), int(last)) for first, last in take(record, "times", list, where))
+    except (TypeError, ValueError):
+        times = ()
+    if not times or not all(0 <= first <= last < NUM_CHUNKS for first, last in times):
+        raise ValueError(f"{where}: times are pairs 0 <= first <= last < {NUM_CHUNKS}, got {record['times']}")
+    return Moment(without_suffix(video_id), description, times)

@@ -1,0 +1,132 @@
+"""Videos with one label each: HMDB51, UCF101 and Kinetics by their official split files, or a csv of anyone's own."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig, DataNotThere, unique
+from mmpt_plugin.registry import register_corpus
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    video_id: str
+    label: int
+
+
+class LabelledVideos(Corpus):
+    """`labels` are words, "apply eye makeup"; a subclass says what its files hold."""
+
+    def __init__(self, config: CorpusConfig, split: str = "test") -> None:
+        super().__init__(config, split)
+        rows = list(self.read())
+        unique(((where, video_id) for where, video_id, _ in rows), "video")
+        names = self.names() or sorted({name for _, _, name in rows})
+        for where, _, name in rows:
+            if name not in names:
+                raise ValueError(f"{where}: label '{name}' is not one of the {len(names)} there are")
+        position = {name: number for number, name in enumerate(names)}
+        self.labels = [words(name) for name in names]
+        self.videos = self.with_features(LabelledVideo(video_id, position[name]) for _, video_id, name in rows)
+
+    def read(self) -> Iterator[tuple[str, str, str]]:
+        """The place of a video's label, the video, and the label's name."""
+        raise NotImplementedError
+
+    def names(self) -> list[str]:
+        """All labels, where a file lists them; else they are those that occur."""
+        return []
+
+
+def words(name: str) -> str:
+    """`ApplyEyeMakeup`, `brush_hair` and `playing guitar` as words in lower case."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
+
+
+def check_fold(fold: int) -> None:
+    if fold not in (1, 2, 3):
+        raise ValueError(f"dataset.fold must be 1, 2 or 3, got {fold}")
+
+
+@register_corpus("labelled_csv", dataclass=CorpusConfig)
+class LabelledCSV(LabelledVideos):
+    """Videos with one label each; `annotations` is a csv with the columns video_id and label."""
+
+    def read(self) -> Iterator[tuple[str, str, str]]:
+        for where, row in self.read_csv(self.config.annotations, ["video_id", "label"]):
+            yield where, row["video_id"], row["label"]
+
+
+@dataclass(kw_only=True)
+class HMDB51Config(CorpusConfig):
+    """`annotations` is the folder of `{label}_test_split{1,2,3}.txt`, as published."""
+
+    fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fold(self.fold)
+
+
+@register_corpus("hmdb51", dataclass=HMDB51Config)
+class HMDB51(LabelledVideos):
+    """HMDB51's test videos, which its split files mark with 2 (Kuehne et al., ICCV 2011)."""
+
+    config: HMDB51Config
+
+    def read(self) -> Iterator[tuple[str, str, str]]:
+        suffix = f"_test_split{self.config.fold}.txt"
+        files = sorted(Path(self.config.annotations).glob(f"*{suffix}"))
+        if not files:
+            raise DataNotThere(f"no annotations *{suffix} in {self.config.annotations}")
+        for path in files:
+            for where, line in self.read_lines(path):
+                video, _, part = line.rpartition(" ")
+                if part not in ("0", "1", "2"):
+                    raise ValueError(f"{where}: a line is a video and 0, 1 or 2")
+                if part == "2":
+                    yield where, video, path.name.removesuffix(suffix)
+
+
+@dataclass(kw_only=True)
+class UCF101Config(CorpusConfig):
+    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and testlist0{1,2,3}.txt, as published."""
+
+    fold: int = 1
+    """Which of the three published splits to read: 1, 2 or 3."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fold(self.fold)
+
+
+@register_corpus("ucf101", dataclass=UCF101Config)
+class UCF101(LabelledVideos):
+    """UCF101's test videos, listed as `label/video` (Soomro et al., 2012)."""
+
+    config: UCF101Config
+
+    def read(self) -> Iterator[tuple[str, str, str]]:
+        for where, line in self.read_lines(Path(self.config.annotations) / f"testlist{self.config.fold:02d}.txt"):
+            name, _, video = line.partition("/")
+            yield where, video, name
+
+    def names(self) -> list[str]:
+        return [line.split()[-1] for _, line in self.read_lines(Path(self.config.annotations) / "classInd.txt")]
+
+
+@register_corpus("kinetics", dataclass=CorpusConfig)
+class Kinetics(LabelledVideos):
+    """Kinetics; `annotations` is a csv with the columns label, youtube_id, time_start and time_end (Kay et al., 2017).
+
+    Features are named `{youtube_id}_{start}_{end}`, times with six digits, as most downloads name the videos.
+    """
+
+    def read(self) -> Iterator[tuple[str, str, str]]:
+        columns = ["label", "youtube_id", "time_start", "time_end"]
+        for where, row in self.read_csv(self.config.annotations, columns):
+            if not (row["time_start"].isdecimal() and row["time_end"].isdecimal()):
+                raise ValueError(f"{where}: time_start and time_end are whole seconds")
+            yield where, f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"]

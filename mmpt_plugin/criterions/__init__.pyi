@@ -1,0 +1,12 @@
+from .candidates import MILNCE as MILNCE
+from .candidates import BestFitNCE as BestFitNCE
+from .candidates import CandidateNCEConfig as CandidateNCEConfig
+from .criterion import Criterion as Criterion
+from .frame_cross_entropy import FrameCrossEntropy as FrameCrossEntropy
+from .frame_cross_entropy import FrameCrossEntropyConfig as FrameCrossEntropyConfig
+from .nce import NCE as NCE
+from .nce import NCEConfig as NCEConfig
+from .sigmoid import Sigmoid as Sigmoid
+from .sigmoid import SigmoidConfig as SigmoidConfig
+from .step_cross_entropy import StepCrossEntropy as StepCrossEntropy
+from .step_cross_entropy import StepCrossEntropyConfig as StepCrossEntropyConfig

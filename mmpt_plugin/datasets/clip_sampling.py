@@ -1,0 +1,129 @@
+"""Overlapped clips: where each pair's text and video are cut from a narrated video (VideoCLIP, section 3.3).
+
+Every function works on P pairs at once and takes its randomness as a Generator. Captions of several videos
+stand one after another in flat arrays; pair p may use those with index first[p] <= i < last[p].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Ints = Int[np.ndarray, " P"]
+
+MAX_SPAN = 256.0  # seconds between a text clip's first start and last end, beyond which it stops growing
+BLOCK = 10  # growth steps worked out at a time; a text clip of 61 tokens takes about nine
+
+
+@dataclass(kw_only=True)
+class ClipLengths:
+    """The lengths of clips that are drawn; the defaults are the paper's (VideoCLIP, section 5.2)."""
+
+    min_text_len: int = 8
+    """Fewest tokens that a text clip is drawn for; it holds fewer if the video has fewer."""
+    max_text_len: int = 61
+    """Most word pieces of a text clip, not counting [CLS] and [SEP]; at most `model.max_text_len`."""
+    max_text_budget: int | None = None
+    """Upper end of the number of tokens drawn for a text clip, of which `max_text_len` are read. Null means
+    `max_text_len`, as in the paper; the original's code has 64."""
+    min_video_len: int = 3
+    """Shortest video clip, in seconds; shorter only if the video is."""
+    max_video_len: int = 32
+    """Longest video clip, in seconds; at most `model.max_video_len`."""
+
+    def __post_init__(self) -> None:
+        for kind, low, high in (
+            ("text", self.min_text_len, self.max_text_len),
+            ("video", self.min_video_len, self.max_video_len),
+        ):
+            if not 1 <= low <= high:
+                raise ValueError(f"dataset: 1 <= min_{kind}_len <= max_{kind}_len must hold, got {low} and {high}")
+        if self.max_text_budget is not None and self.max_text_budget < self.min_text_len:
+            raise ValueError(
+                f"dataset.max_text_budget {self.max_text_budget} is below dataset.min_text_len {self.min_text_len}"
+            )
+
+
+def text_clips(
+    caption_times: Float[np.ndarray, "N 2"],
+    token_offsets: Int[np.ndarray, " M"],
+    first: Ints,
+    last: Ints,
+    *,
+    lengths: ClipLengths,
+    rng: np.random.Generator,
+) -> tuple[Ints, Ints]:
+    """Runs of consecutive captions, begin <= i < end, one a pair.
+
+    A run starts from one caption, any with equal chance, and grows by whole captions, left or right with equal
+    chance, until it holds as many tokens as were drawn for it: min_text_len to max_text_len. The last caption
+    may overshoot; what is beyond max_text_len is cut where the tokens are gathered.
+    """
+    centre = rng.integers(first, last)
+    largest = lengths.max_text_budget or lengths.max_text_len
+    budget = rng.integers(lengths.min_text_len, largest + 1, size=len(first))
+    room_left, room_right = centre - first, last - 1 - centre
+    begin, end = centre.copy(), centre + 1
+    growing = np.arange(len(first))
+    lefts = np.zeros(len(first), dtype=np.int64)  # coins that said "left" in the blocks before
+    step = 0
+    while len(growing):
+        coins = rng.integers(0, 2, size=(len(growing), BLOCK), dtype=np.int8)
+        taken = np.arange(step, step + BLOCK + 1)
+        said_left = np.zeros((len(growing), BLOCK + 1), dtype=np.int64)
+        np.cumsum(coins, axis=1, out=said_left[:, 1:])
+        said_left += lefts[growing, None]
+        left_room, right_room = room_left[growing, None], room_right[growing, None]
+        # An exhausted side passes its turn to the other, so the coins count only as far as there is room.
+        left = np.clip(said_left, taken - right_room, left_room)
+        begins = centre[growing, None] - left
+        ends = centre[growing, None] + (taken - left) + 1
+        stop = taken >= left_room + right_room
+        begins, ends = np.maximum(begins, first[growing, None]), np.minimum(ends, last[growing, None])
+        stop |= token_offsets[ends] - token_offsets[begins] >= budget[growing, None]
+        stop |= caption_times[ends - 1, 1] - caption_times[begins, 0] >= MAX_SPAN
+        stopped = stop.any(axis=1)
+        at = np.where(stopped, stop.argmax(axis=1), BLOCK)[:, None]
+        begin[growing] = np.take_along_axis(begins, at, axis=1)[:, 0]
+        end[growing] = np.take_along_axis(ends, at, axis=1)[:, 0]
+        lefts[growing] = said_left[:, -1]
+        growing = growing[~stopped]
+        step += BLOCK
+    return begin, end
+
+
+def overlapped_video_clips(
+    start: Float[np.ndarray, " P"],
+    end: Float[np.ndarray, " P"],
+    duration: Ints,
+    *,
+    lengths: ClipLengths,
+    rng: np.random.Generator,
+) -> tuple[Ints, Ints]:
+    """Video clips, begin <= second < end, of random length around a centre somewhere inside the text clip.
+
+    The two clips overlap but need not start together: speech and the action it describes are rarely
+    simultaneous. `start` and `end` are the text clip's times in seconds, `duration` the video's whole seconds.
+    """
+    low, high = np.floor(start).astype(np.int64), np.ceil(end).astype(np.int64)
+    middle = np.floor((start + end) / 2).astype(np.int64)
+    centre = np.where(low < high, rng.integers(np.minimum(low, high), high + 1), middle)
+    centre = np.clip(centre, 0, duration - 1)
+    drawn = rng.integers(lengths.min_video_len, lengths.max_video_len + 1, size=len(duration))
+    length = np.minimum(drawn, duration)
+    # Second by second to the left or right with equal chance; what has no room on one side goes to the other.
+    left = np.clip(rng.binomial(length, 0.5), length - (duration - centre), centre)
+    return centre - left, centre - left + length
+
+
+def aligned_video_clips(
+    start: Float[np.ndarray, " P"],
+    end: Float[np.ndarray, " P"],
+    duration: Ints,
+    *,
+    lengths: ClipLengths,
+) -> tuple[Ints, Ints]:
+    """Video clips over the very seconds of their text clips, cut to max_video_len: what overlapping is compared to."""
+    begin = np.clip(np.floor(start).astype(np.int64), 0, duration - 1)
+    stop = np.clip(np.ceil(end).astype(np.int64), begin + 1, duration)
+    return begin, np.minimum(stop, begin + lengths.max_video_len)

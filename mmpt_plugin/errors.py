@@ -1,0 +1,14 @@
+"""What an error message says, in one line."""
+
+import difflib
+
+
+def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
+    """`no model 'videoclp'. Did you mean 'videoclip'? Registered: [...]`."""
+    close = difflib.get_close_matches(guess or name, possible, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"no {kind} '{name}'.{hint} Possible: {sorted(possible)}"
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), repr(error))

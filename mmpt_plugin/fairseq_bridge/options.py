@@ -1,0 +1,43 @@
+"""fairseq's own configuration keys, with the help that its dataclasses hold."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.registry import REGISTRIES
+
+from mmpt_plugin.fairseq_bridge import install
+
+GROUPS = ("common", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema")
+COMPONENTS = ("optimizer", "lr_scheduler")
+
+# lr_scheduler.warmup_fraction is a key of every schedule, which fairseq does not have: see `fit_schedule`.
+WARMUP_FRACTION = "share of all updates, 0 to 1, in which the learning rate rises; instead of warmup_updates"
+
+
+def fairseq_options() -> Iterator[tuple[str, str, str, Any, Any, str]]:
+    """Section, component ("" for none), key, type, default and help of every key that training reads.
+
+    A default may be an interpolation such as `${optimization.lr}`. The help is empty if fairseq has none.
+    """
+    install()
+    for group in dataclasses.fields(FairseqConfig):
+        if group.name in GROUPS:
+            yield from options_of(group.name, "", group.type)
+    for section in COMPONENTS:
+        for name, config in sorted(REGISTRIES[section]["dataclass_registry"].items()):
+            yield from options_of(section, name, config)
+            if section == "lr_scheduler":
+                yield section, name, "warmup_fraction", float, 0.0, WARMUP_FRACTION
+
+
+def options_of(section: str, component: str, config: Any) -> Iterator[tuple[str, str, str, Any, Any, str]]:
+    """The keys of one of fairseq's dataclasses."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if not field.name.startswith("_"):
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            help_text = str(field.metadata.get("help") or "")
+            yield section, component, field.name, hints[field.name], default, help_text

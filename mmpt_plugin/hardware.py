@@ -1,0 +1,36 @@
+"""What this machine's GPUs can run."""
+
+from collections.abc import Iterator
+
+import torch
+
+
+def gpu_problems(*, bf16: bool) -> Iterator[str]:
+    """Why this machine's GPUs can't train, a line each; nothing where they can, or there are none."""
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        capability = torch.cuda.get_device_capability(i)
+        if problem := gpu_problem(capability, torch.cuda.get_arch_list(), bf16=bf16):
+            yield f"{torch.cuda.get_device_name(i)} {problem}"
+
+
+def gpu_problem(capability: tuple[int, int], built_for: list[str], *, bf16: bool = False) -> str | None:
+    """What keeps a GPU of this compute capability from work under a torch built for `sm_70`, ..., `compute_90`."""
+    major, minor = capability
+    binary = [int(arch[3:].rstrip("af")) for arch in built_for if arch.startswith("sm_")]
+    portable = [int(arch[8:].rstrip("af")) for arch in built_for if arch.startswith("compute_")]
+    number = 10 * major + minor
+    # A binary runs on its own major version from its own minor on; what is kept as PTX, on all that is newer.
+    if not any(arch // 10 == major and arch <= number for arch in binary) and not any(
+        arch <= number for arch in portable
+    ):
+        advice = (
+            "install a torch built for CUDA 12.6, the last that knows it" if major == 7 else "install a newer torch"
+        )
+        return f"is sm_{number}, this torch is built for {' '.join(built_for)}: {advice}"
+    return bf16_problem(capability) if bf16 else None
+
+
+def bf16_problem(capability: tuple[int, int]) -> str | None:
+    if capability >= (8, 0):
+        return None
+    return f"is sm_{capability[0]}{capability[1]}, which has no bf16: train with common.fp16=true common.bf16=false"

@@ -1,0 +1,15 @@
+from .clip import CLIPModel as CLIPModel
+from .clip import CLIPModelConfig as CLIPModelConfig
+from .clip2video import CLIP2Video as CLIP2Video
+from .clip2video import CLIP2VideoConfig as CLIP2VideoConfig
+from .clip_mean import CLIPMean as CLIPMean
+from .embedding import Embedder as Embedder
+from .pretrained import PretrainedEmbedder as PretrainedEmbedder
+from .pretrained import load_model as load_model
+from .segmenter import VideoCLIPSegmenter as VideoCLIPSegmenter
+from .segmenter import VideoCLIPSegmenterConfig as VideoCLIPSegmenterConfig
+from .step_localizer import VideoCLIPStepLocalizer as VideoCLIPStepLocalizer
+from .videoclip import VideoCLIP as VideoCLIP
+from .videoclip import VideoCLIPConfig as VideoCLIPConfig
+from .videoclip_vit import VideoCLIPViT as VideoCLIPViT
+from .videoclip_vit import VideoCLIPViTConfig as VideoCLIPViTConfig

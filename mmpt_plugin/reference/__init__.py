@@ -1,0 +1,17 @@
+"""The reference documentation, read from the code: configuration keys, commands and the public Python API."""
+
+from mmpt_plugin.reference.configuration import Key, fairseq_keys, field_doc, keys
+from mmpt_plugin.reference.lookup import describe, overview
+from mmpt_plugin.reference.pages import command_page, configuration_page, python_page
+
+__all__ = [
+    "Key",
+    "command_page",
+    "configuration_page",
+    "describe",
+    "fairseq_keys",
+    "field_doc",
+    "keys",
+    "overview",
+    "python_page",
+]

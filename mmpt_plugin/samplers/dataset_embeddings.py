@@ -1,0 +1,105 @@
+"""A vector per video of a data set: from a pass over all videos, or from the embeddings that training makes anyway."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmpt_plugin.batch import Batch, Cluster
+from mmpt_plugin.distributed import gather_arrays, rank, world_size
+
+EMBEDDING_CHUNK = 32  # videos whose clips are embedded at a time
+
+
+GATHERED_CHUNKS = 32  # chunks of each rank that are gathered at a time
+MERGED_CHUNK = 4096  # videos merged over ranks at a time
+
+
+@torch.no_grad()
+def embed_dataset(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    seed: int,
+    epoch: int,
+    num_workers: int = 0,
+    gather: bool = True,
+) -> Float[np.ndarray, "V D"]:
+    """A float16 vector a video: the mean over its clip pairs of (video + text) / 2 (VideoCLIP, section 3.3).
+
+    Under torch.distributed each rank embeds its share of the videos, and all ranks get all vectors, in one array
+    that is filled piece by piece; without `gather` each gets those of its own share, which follow the lower ranks'.
+    The clips drawn depend on seed and epoch alone.
+    """
+    device = next(model.parameters()).device
+    chunks = [
+        Cluster(seed, epoch, number, tuple(range(begin, min(begin + EMBEDDING_CHUNK, len(dataset)))))
+        for number, begin in enumerate(range(0, len(dataset), EMBEDDING_CHUNK))
+    ]
+    each = -(-len(chunks) // world_size())
+    first = rank() * each
+    mine = [chunks[min(number, len(chunks) - 1)] for number in range(first, first + each)]
+    embedded = embed_chunks(model, DataLoader(dataset, sampler=mine, batch_size=None, num_workers=num_workers), device)
+    training = model.training
+    model.eval()
+    vectors: np.ndarray | None = None
+    for begin in range(0, each, GATHERED_CHUNKS):
+        piece = torch.stack(list(islice(embedded, GATHERED_CHUNKS))).cpu().numpy()
+        pieces = gather_arrays(piece) if gather else piece[None]  # (ranks, chunks, EMBEDDING_CHUNK, D)
+        if vectors is None:
+            vectors = np.empty((len(pieces), each, *piece.shape[1:]), dtype=np.float16)
+        vectors[:, begin : begin + len(piece)] = pieces
+    model.train(training)
+    assert vectors is not None
+    skipped = 0 if gather else first * EMBEDDING_CHUNK
+    return vectors.reshape(-1, vectors.shape[-1])[: max(len(dataset) - skipped, 0)]
+
+
+def embed_chunks(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Tensor]:
+    """The means of each batch's videos, (EMBEDDING_CHUNK, D), zeros where there are fewer; made in half on a GPU."""
+    for batch in batches:
+        with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
+            video, text = model(batch.to(device))
+        pairs = ((video + text) / 2).float()
+        videos = len(torch.unique(batch.video_ids))
+        mean = pairs.view(videos, -1, pairs.shape[1]).mean(dim=1)
+        yield nn.functional.pad(mean, (0, 0, 0, EMBEDDING_CHUNK - videos)).half()
+
+
+class RunningMeans:
+    """The mean over each video's pairs of (video + text) / 2, of the last epoch that showed the video.
+
+    These vectors are stale where those of `embed_dataset` are fresh: each is from the weights of the steps that
+    showed its video, on average half an epoch old, with dropout; a video that an epoch misses keeps the vector it
+    had, so the sampler's `cover: true` belongs with them.
+    """
+
+    def __init__(self, vectors: Float16[np.ndarray, "V D"]) -> None:
+        """`vectors` are what videos have until training shows them; they are changed in place."""
+        self.vectors = vectors
+        self.counts = np.zeros(len(vectors), dtype=np.int64)
+
+    def add(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], video_ids: Int[Tensor, " B"]) -> None:
+        """One batch's embeddings, of this rank."""
+        pairs = ((video + text) / 2).detach().float().cpu()
+        ids, place, counts = torch.unique(video_ids.cpu(), return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(ids), pairs.shape[1]).index_add_(0, place, pairs).numpy()
+        rows, before = ids.numpy(), self.counts[ids.numpy(), None]
+        self.counts[rows] += counts.numpy()
+        self.vectors[rows] = (self.vectors[rows] * before + sums) / self.counts[rows, None]
+
+    def merge(self) -> Float16[np.ndarray, "V D"]:
+        """Ends an epoch: the means over all ranks, the same array on each; counting starts anew."""
+        for begin in range(0, len(self.vectors), MERGED_CHUNK):
+            chunk = slice(begin, begin + MERGED_CHUNK)
+            vectors, counts = self.vectors[chunk], self.counts[chunk, None]
+            sums = gather_arrays(vectors.astype(np.float32) * counts).sum(axis=0)
+            total = gather_arrays(counts).sum(axis=0)
+            np.copyto(vectors, sums / np.maximum(total, 1), where=total > 0, casting="same_kind")
+        self.counts[:] = 0
+        return self.vectors

@@ -1,0 +1,1 @@
+"""Features and captions of many videos in few memory-mapped files."""

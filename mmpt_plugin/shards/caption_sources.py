@@ -1,0 +1,227 @@
+"""Where captions come from: a folder of subtitles, HowTo100M's own files, one file of lines, or the original's shards.
+
+A source is asked for some videos and gives one `Narration` each, in its own order, with bounded memory.
+"""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
+
+CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-\w{2,})*")  # en, en-US, zh-Hans, en-orig
+LONGEST = 1 << 26  # no video has as many
+
+
+@dataclass(frozen=True)
+class Narration:
+    """What is said in one video."""
+
+    video_id: str
+    where: str
+    """The file, for messages."""
+    read: Callable[[], list[Caption]]
+    """Its captions; ValueError where they can't be understood."""
+    by_machine: bool = False
+    """From speech recognition, which repeats itself, and goes on after the video: nobody is there to mend it."""
+
+
+class Source(ABC):
+    def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
+        """Video id -> what it lacks, as far as that can be told before reading."""
+        return {}
+
+    @abstractmethod
+    def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
+        """The wanted videos that are there."""
+
+
+def caption_source(path: Path) -> Source:
+    """By what `path` is: a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's captions as .json or pickled; or one
+    .jsonl of lines with a video_id each."""
+    if path.is_dir():
+        return CaptionFolder(path)
+    if not path.is_file():
+        raise ValueError(f"no captions at {path}")
+    if path.suffix in (".json", ".pickle", ".pkl"):
+        return HowTo100MCaptions(path)
+    if path.suffix == ".jsonl":
+        return CaptionLines(path)
+    raise ValueError(f"captions {path}: a file of captions is .json, .pickle, .pkl or .jsonl; or give a folder")
+
+
+@dataclass(frozen=True)
+class CaptionFolder(Source):
+    """`{video_id}.vtt`, `.srt` or `.jsonl`; or with a language, `{video_id}.en.vtt`, if there is one language only."""
+
+    folder: Path
+
+    def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
+        names = " or ".join(SUFFIXES)
+        reasons = {}
+        for video_id, paths in self.files_of(video_ids).items():
+            if not paths:
+                reasons[video_id] = f"no {video_id} with {names} in {self.folder}"
+            elif len(paths) > 1:
+                several = ", ".join(path.name for path in paths)
+                reasons[video_id] = f"several languages in {self.folder}, {several}: keep one file"
+        return reasons
+
+    def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
+        for video_id, paths in self.files_of(video_ids).items():
+            if len(paths) == 1:
+                (path,) = paths
+                yield Narration(video_id, str(path), lambda path=path: read_captions(path))  # type: ignore[misc]
+
+    def files_of(self, video_ids: Iterable[str]) -> dict[str, list[Path]]:
+        """A video's own file, or else one for each language; a file that is another wanted video's own is not one."""
+        places = {video_id: self.folder / video_id for video_id in video_ids}
+        wanted = set(places.values())
+        own, translated = {}, defaultdict(list)
+        for parent in {place.parent for place in wanted}:
+            for name, path in caption_files(parent).items():
+                own[parent / name] = path
+                before, _, language = name.rpartition(".")
+                if before and LANGUAGE.fullmatch(language) and parent / name not in wanted:
+                    translated[parent / before].append(path)
+        return {v: [own[place]] if place in own else translated[place] for v, place in places.items()}
+
+
+def caption_files(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> file, the first by the order of SUFFIXES."""
+    if not folder.is_dir():
+        return {}
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
+    ordered = sorted(files, key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
+    return {path.name.removesuffix(path.suffix): path for path in ordered}
+
+
+@dataclass(frozen=True)
+class CaptionLines(Source):
+    """Lines `{"video_id": ..., "start": ..., "end": ..., "text": ...}`, those of one video together."""
+
+    path: Path
+
+    def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
+        wanted, seen = set(video_ids), set()
+        with self.path.open(encoding="utf-8-sig") as file:
+            numbered = ((f"{self.path}:{number}", line) for number, line in enumerate(file, 1) if line.strip())
+            for video_id, lines in groupby(numbered, key=lambda line: video_of(*line)):
+                here = list(lines)
+                if video_id in seen:
+                    raise ValueError(f"{here[0][0]}: video '{video_id}' again; its lines must stand together")
+                seen.add(video_id)
+                if video_id in wanted:
+                    yield Narration(
+                        video_id,
+                        f"{self.path}, {video_id}",
+                        lambda here=here: [from_json(line, where) for where, line in here],  # type: ignore[misc]
+                    )
+
+
+def video_of(where: str, line: str) -> str:
+    try:
+        return str(json.loads(line)["video_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"captions {where}: a line holds video_id, start, end and text: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class HowTo100MCaptions(Source):
+    """raw_caption.json, `{video_id: {"start": [...], "end": [...], "text": [...]}}`, or the same pickled.
+
+    JSON is read in pieces; a pickle has to be read whole.
+    """
+
+    path: Path
+
+    def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
+        wanted = set(video_ids)
+        for video_id, columns in self.videos():
+            if video_id in wanted:
+                where = f"{self.path}, {video_id}"
+                yield Narration(
+                    video_id,
+                    where,
+                    lambda columns=columns, where=where: from_columns(columns, where),  # type: ignore[misc]
+                    by_machine=True,
+                )
+
+    def videos(self) -> Iterator[tuple[str, Any]]:
+        if self.path.suffix == ".json":
+            yield from stream_object(self.path)
+            return
+        content = read_plain_pickle(self.path)
+        if not isinstance(content, dict):
+            raise ValueError(f"captions {self.path} hold a {type(content).__name__}, expected video id -> captions")
+        yield from content.items()
+
+
+def from_columns(columns: Any, where: str) -> list[Caption]:
+    """In the file's order, which is not always that of their starts; NaN, where there is no text, is left out."""
+    try:
+        starts, ends, texts = (columns[key] for key in ("start", "end", "text"))
+        rows = zip(starts, ends, texts, strict=True)
+        return [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"captions {where}: expected lists start, end and text of one length: {error!r}") from error
+
+
+def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
+    """The members of a JSON object too large to be read whole. Python's NaN is understood, which other readers of
+    JSON streams refuse, and which HowTo100M's captions may hold."""
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8-sig") as file:
+        text, at = file.read(CHUNK), 0
+
+        def parse(parser: Callable[[str, int], tuple[Any, int]]) -> Any:
+            """What `parser` finds at the current place, with as much more of the file as it takes."""
+            nonlocal text, at
+            while True:
+                try:
+                    value, at = parser(text, at)
+                    return value
+                except (json.JSONDecodeError, IndexError) as error:
+                    more = file.read(CHUNK) if len(text) - at < LONGEST else ""
+                    if not more:
+                        raise ValueError(f"{path} is not a whole JSON object: {error}") from error
+                    text, at = text[at:] + more, 0
+
+        if parse(symbol) != "{":
+            raise ValueError(f"{path} is not a JSON object of video id -> captions")
+        while (token := parse(symbol)) != "}":
+            if token == ",":
+                continue
+            at -= 1
+            key = parse(decoder.raw_decode)
+            if parse(symbol) != ":":
+                raise ValueError(f"{path} is not a JSON object: no colon after {key!r}")
+            parse(symbol)
+            at -= 1
+            yield str(key), parse(decoder.raw_decode)
+
+
+def symbol(text: str, at: int) -> tuple[str, int]:
+    """The next character that is no white space, and the place after it; IndexError at the end."""
+    while text[at].isspace():
+        at += 1
+    return text[at], at + 1
+
+
+def within(captions: Iterable[Caption], duration: float) -> list[Caption]:
+    """Those that start inside the video and have a length of time, their ends cut to it."""
+    return [
+        Caption(max(c.start, 0.0), min(c.end, duration), c.text)
+        for c in captions
+        if np.isfinite([c.start, c.end]).all() and c.start < duration and c.end > max(c.start, 0.0)
+    ]

@@ -1,0 +1,107 @@
+"""Captions: subtitle files read and checked, their text as word pieces. The tokenizer's home."""
+
+import html
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+SUFFIXES = (".vtt", ".srt", ".jsonl")
+
+TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]\d)[.,](\d{3})"
+TIMES = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s.*)?")
+MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+NO_CUE = ("WEBVTT", "NOTE", "STYLE", "REGION")
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What is said from `start` to `end`, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+def read_captions(path: Path) -> list[Caption]:
+    """The captions of a WebVTT or SubRip file, or of lines `{"start": ..., "end": ..., "text": ...}`, all in UTF-8.
+
+    Text loses its markup and line breaks. What can't be understood is a ValueError with its line, never skipped.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"captions {path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"captions {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise ValueError(f"captions {path} can't be read: {error.strerror}") from error
+    if suffix == ".jsonl":
+        return [from_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if suffix == ".srt":
+        return list(cues([line.strip() for line in lines], path))
+    if re.match(r"WEBVTT(\s|$)", lines[0]) is None:
+        raise ValueError(f"captions {path}: not WebVTT: its first line is not WEBVTT")
+    return list(cues(lines, path, no_cue=NO_CUE))
+
+
+def cues(lines: Sequence[str], path: Path, *, no_cue: Sequence[str] = ()) -> Iterator[Caption]:
+    """One caption for each block of lines, but for those whose first word is in `no_cue`.
+
+    Empty lines divide blocks. A line of blanks does not in WebVTT: the captions that YouTube makes contain such lines.
+    """
+    for empty, numbered in groupby(enumerate(lines, 1), key=lambda line: not line[1]):
+        if empty:
+            continue
+        numbers, block = zip(*numbered, strict=True)
+        arrows = [i for i, line in enumerate(block) if "-->" in line]
+        if not arrows and block[0].split(maxsplit=1)[:1] in [[word] for word in no_cue]:
+            continue
+        times = TIMES.fullmatch(block[arrows[0]].strip()) if arrows in ([0], [1]) else None
+        if times is None:
+            where = numbers[arrows[-1] if arrows else 0]
+            raise ValueError(f"captions {path}:{where}: no cue, that is times like 00:01.500 --> 00:03.000, then text")
+        text = html.unescape(MARKUP.sub("", " ".join(block[arrows[0] + 1 :])))
+        yield Caption(seconds(times.groups()[:4]), seconds(times.groups()[4:]), " ".join(text.split()))
+
+
+def seconds(parts: Sequence[str | None]) -> float:
+    hours, minutes, whole, thousandths = (int(part or 0) for part in parts)
+    return hours * 3600 + minutes * 60 + whole + thousandths / 1000
+
+
+def from_json(line: str, where: str) -> Caption:
+    try:
+        record = json.loads(line)
+        start, end, text = (record[key] for key in ("start", "end", "text"))
+        if not isinstance(text, str) or isinstance(start, str) or isinstance(end, str):
+            raise TypeError("start and end are numbers, text is a string")
+        return Caption(float(start), float(end), " ".join(text.split()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"captions {where}: a line holds start, end (seconds) and text: {error!r}") from error
+
+
+def check_captions(captions: Sequence[Caption], *, where: str, duration: float | None = None) -> None:
+    """ValueError, naming the record, for captions out of order, of negative or reversed times, or past the video.
+
+    A caption must start within the video and may end up to one second after it: the last second of a video is
+    seldom a whole one.
+    """
+    before = 0.0
+    for number, caption in enumerate(captions, 1):
+        span = f"{where}, caption {number} ({caption.start:g} to {caption.end:g} s)"
+        if not (math.isfinite(caption.start) and math.isfinite(caption.end)):
+            raise ValueError(f"{span}: its times are not finite")
+        if caption.start < 0:
+            raise ValueError(f"{span}: its time is negative")
+        if caption.end < caption.start:
+            raise ValueError(f"{span}: it ends before it starts")
+        if caption.start < before:
+            raise ValueError(f"{span}: out of order, the one before starts at {before:g} s")
+        if duration is not None and (caption.start > duration or caption.end > duration + 1):
+            raise ValueError(f"{span}: the video is shorter, {duration:g} s")
+        before = caption.start

@@ -1,0 +1,72 @@
+"""Speech recognition repeats itself: a caption often begins with words that end the one before."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from mmpt_plugin.shards.captions import Caption
+
+Unit = Literal["word", "character"]
+
+
+def deduplicate(
+    captions: Sequence[Caption], *, previous_keeps: Callable[[], bool], unit: Unit = "word"
+) -> list[Caption]:
+    """The captions without repeated words, and without empty ones.
+
+    A caption that says nothing new is dropped, one that says all of the last and more replaces it. Where only the
+    end of the last is repeated, `previous_keeps()` decides, a fair coin in training, which of the two keeps it.
+
+    By `word` the longest repetition counts. By `character`, which is how VideoCLIP's training data was made, the
+    shortest counts, if it is one letter: "first line", "e second" become "first lin", "e second".
+    """
+    kept: list[Caption] = []
+    for caption in captions:
+        caption = replace(caption, text=" ".join(caption.text.split("\n")).strip())
+        if caption.text:
+            add_caption(caption, kept, previous_keeps, unit)
+    return kept
+
+
+def add_caption(caption: Caption, kept: list[Caption], previous_keeps: Callable[[], bool], unit: Unit) -> None:
+    if not kept:
+        kept.append(caption)
+        return
+    last = kept[-1]
+    said, before = split(caption.text, unit), split(last.text, unit)
+    if before[-len(said) :] == said:
+        kept[-1] = replace(last, end=max(last.end, caption.end))
+        return
+    if said[: len(before)] == before:
+        kept[-1] = Caption(min(last.start, caption.start), max(last.end, caption.end), caption.text)
+        return
+    repeated = overlap(before, said, unit)
+    if not repeated:
+        kept.append(caption)
+    elif previous_keeps():
+        border = max(last.end, caption.start)
+        kept[-1] = replace(last, end=border)
+        if rest := join(said[repeated:], unit):
+            kept.append(Caption(border, max(caption.end, border), rest))
+    else:
+        kept.pop()
+        if rest := join(before[:-repeated], unit):
+            kept.append(Caption(last.start, min(last.end, caption.start), rest))
+        kept.append(caption)
+
+
+def overlap(before: Sequence[str], said: Sequence[str], unit: Unit) -> int:
+    """How many units end the one and begin the other."""
+    lengths = range(1, min(len(before), len(said)) + 1)
+    for k in lengths if unit == "character" else reversed(lengths):
+        if before[-k:] == said[:k]:
+            return k
+    return 0
+
+
+def split(text: str, unit: Unit) -> Sequence[str]:
+    return text if unit == "character" else text.split()
+
+
+def join(units: Sequence[str], unit: Unit) -> str:
+    return ("" if unit == "character" else " ").join(units).strip()

@@ -1,0 +1,205 @@
+"""Shards: many videos' features and caption tokens in few memory-mapped files, with an index and checksums.
+
+A shard is one safetensors file; index.json next to the shards, written last, names them with size and CRC-32.
+T seconds, F feature width, N captions, M tokens of one video.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+
+from mmpt_plugin.files import offsets
+
+INDEX = "index.json"
+VERSION = 1
+CHUNK = 1 << 22
+SPECIAL_IDS = ("cls_id", "sep_id", "pad_id")
+
+# What a shard of n videos holds: the type, and the width of arrays with two dimensions (None: feature_dim).
+LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "features": ("float16", (None,)),
+    "feature_offsets": ("int64", ()),  # n + 1: rows of video i are feature_offsets[i] to feature_offsets[i + 1]
+    "caption_times": ("float32", (2,)),  # start and end in seconds
+    "caption_offsets": ("int64", ()),  # n + 1
+    "token_counts": ("int32", ()),  # one a caption
+    "tokens": ("int32", ()),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoRecord:
+    """One video: read-only views into a shard, nothing copied."""
+
+    video_id: str
+    features: Float[np.ndarray, "T F"]
+    """A row a second, float16."""
+    caption_times: Float[np.ndarray, "N 2"]
+    """Start and end of each caption in seconds."""
+    token_counts: Int[np.ndarray, " N"]
+    """Counts, not offsets: a sampler that joins many videos needs one cumulative sum over them, and no rebasing."""
+    tokens: Int[np.ndarray, " M"]
+    """The captions' word pieces one after another, without special tokens."""
+
+
+class Shards(Sequence[VideoRecord]):
+    """A folder of shards, opened and checked; `shards[i]` is a VideoRecord.
+
+    Raises ValueError, naming the file, where a shard is missing, truncated or damaged. With `verify` every byte
+    is read once for its checksum; without, sizes and layout are checked. A copy sent to another process opens
+    the files again by itself, unverified.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+        self.folder = folder
+        index = read_index(folder)
+        self.feature_dim = index.feature_dim
+        self.encoder = index.encoder
+        self.tokenizer = index.tokenizer
+        cls_id = index.tokenizer["cls_id"]
+        self.cls_id = None if cls_id is None else int(cls_id)
+        self.sep_id, self.pad_id = (int(index.tokenizer[key]) for key in ("sep_id", "pad_id"))
+        self.video_ids = [video for shard in index.shards for video in shard.video_ids]
+        self._arrays, bounds = [], []
+        for number, entry in enumerate(index.shards):
+            path = folder / entry.file
+            arrays = open_shard(path, entry, verify=verify)
+            bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
+            self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
+        # One array, since Python objects of a million videos would be copied into every worker by reference counting.
+        self._bounds = np.concatenate(bounds)
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    @overload
+    def __getitem__(self, i: int) -> VideoRecord: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[VideoRecord]: ...
+    def __getitem__(self, i: int | slice) -> VideoRecord | list[VideoRecord]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        shard, row, row_end, caption, caption_end, token, token_end = self._bounds[i].tolist()
+        features, times, counts, tokens = self._arrays[shard]
+        return VideoRecord(
+            self.video_ids[i],
+            features[row:row_end],
+            times[caption:caption_end],
+            counts[caption:caption_end],
+            tokens[token:token_end],
+        )
+
+    def index_of(self, video_id: str) -> int:
+        """The i with `video_ids[i] == video_id`."""
+        if video_id not in self._numbers:
+            raise ValueError(f"no video '{video_id}' among the {len(self)} of {self.folder}")
+        return self._numbers[video_id]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {video_id: i for i, video_id in enumerate(self.video_ids)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen, (self.folder,)
+
+
+def reopen(folder: Path) -> Shards:
+    return Shards(folder, verify=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    file: str
+    bytes: int
+    crc32: int
+    video_ids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """What index.json says."""
+
+    version: int = VERSION
+    feature_dim: int
+    encoder: str
+    """Equal for features of equal meaning."""
+    tokenizer: dict[str, Any]
+    """What made the tokens; cls_id, sep_id and pad_id among it."""
+    shards: list[ShardEntry]
+
+    def __post_init__(self) -> None:
+        for key in SPECIAL_IDS:
+            none = key == "cls_id" and self.tokenizer.get(key, 0) is None  # texts begin with their first word
+            if not none and not isinstance(self.tokenizer.get(key), int):
+                raise ValueError(f"the tokenizer's {key} must be an integer, got {self.tokenizer.get(key)!r}")
+
+
+def read_index(folder: Path) -> ShardIndex:
+    path = folder / INDEX
+    if not path.is_file():
+        raise ValueError(f"no shards in {folder}: it has no {INDEX}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["version"] == VERSION:
+            return ShardIndex(**raw | {"shards": [ShardEntry(**entry) for entry in raw["shards"]]})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    raise ValueError(f"{path} is of version {raw['version']}, this is for version {VERSION}")
+
+
+def open_shard(path: Path, entry: ShardEntry, *, verify: bool) -> dict[str, np.ndarray]:
+    """The arrays of a shard, memory-mapped and read-only."""
+    if not path.is_file():
+        raise ValueError(f"shard {path} is missing")
+    if path.stat().st_size != entry.bytes:
+        raise ValueError(f"shard {path} has {path.stat().st_size} bytes, its index says {entry.bytes}")
+    if verify and (found := checksum(path)) != entry.crc32:
+        raise ValueError(f"shard {path} is damaged: its checksum is {found}, its index says {entry.crc32}")
+    try:
+        # As tensors, since safetensors copies what it gives as NumPy arrays.
+        with safe_open(path, framework="pt") as file:
+            arrays: dict[str, np.ndarray] = {name: file.get_tensor(name).numpy() for name in LAYOUT}
+    except SafetensorError as error:
+        raise ValueError(f"shard {path} is damaged: {error}") from error
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def video_bounds(
+    arrays: Mapping[str, np.ndarray], entry: ShardEntry, number: int, feature_dim: int, path: Path
+) -> Int[np.ndarray, "V 7"]:
+    """For each video the shard's number, and first and last (exclusive) row, caption and token."""
+    for name, (dtype, width) in LAYOUT.items():
+        expected = tuple(feature_dim if size is None else size for size in width)
+        if arrays[name].dtype != dtype or arrays[name].ndim == 0 or arrays[name].shape[1:] != expected:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise ValueError(f"shard {path} does not fit its index: {name} are {found}, expected {dtype} of {expected}")
+    rows, captions = arrays["feature_offsets"], arrays["caption_offsets"]
+    token_offsets = offsets(arrays["token_counts"])
+    for name, ends, num_ends, total in (
+        ("features", rows, len(entry.video_ids) + 1, len(arrays["features"])),
+        ("captions", captions, len(entry.video_ids) + 1, len(arrays["caption_times"])),
+        ("tokens", token_offsets, len(arrays["caption_times"]) + 1, len(arrays["tokens"])),
+    ):
+        if len(ends) != num_ends or ends[0] != 0 or ends[-1] != total or (np.diff(ends) < 0).any():
+            raise ValueError(f"shard {path} does not fit its index: the bounds of its {name} are wrong")
+    tokens = token_offsets[captions]
+    numbers = np.full(len(entry.video_ids), number)
+    return np.stack([numbers, rows[:-1], rows[1:], captions[:-1], captions[1:], tokens[:-1], tokens[1:]], axis=1)
+
+
+def checksum(path: Path) -> int:
+    """CRC-32: it finds damage, and faster than a disk reads."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value

@@ -1,0 +1,64 @@
+"""The shards that MMPT, the original toolkit, wrote: features and word pieces, ready but for their format.
+
+`{split}_meta.pkl` maps a shard's number to its video ids. Ragged arrays are two files, `..._data.npy` of all rows
+and `..._starts.npy` of where each item begins: `{split}_{k}` features, and `{captions}.{bert}.{split}_{k}.startends`
+and `.caps_ids`, which is padded with -1.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
+
+
+class ShardedVideo(NamedTuple):
+    """T seconds, N captions."""
+
+    video_id: str
+    features: Float[np.ndarray, "T F"]
+    caption_times: Float[np.ndarray, "N 2"]
+    tokens: list[list[int]]
+
+
+def read_mmpt_shards(features: Path, captions: Path, *, split: str = "train") -> Iterator[ShardedVideo]:
+    """Every video of a split, in the order of its shards, memory-mapped. ValueError names what does not fit."""
+    meta = features / f"{split}_meta.pkl"
+    shards = read_plain_pickle(meta)
+    if not isinstance(shards, dict) or not all(isinstance(ids, list) for ids in shards.values()):
+        raise ValueError(f"{meta} does not map shard numbers to lists of video ids")
+    for number, video_ids in shards.items():
+        rows = ragged(features / f"{split}_{number}")
+        times = ragged(only(captions, f"*.{split}_{number}.startends"))
+        ids = ragged(only(captions, f"*.{split}_{number}.caps_ids"))
+        for name, items in (("features", rows), ("startends", times), ("caps_ids", ids)):
+            if len(items) != len(video_ids):
+                raise ValueError(f"{meta}: shard {number} has {len(video_ids)} videos, but {name} of {len(items)}")
+        for video_id, video, spoken, padded in zip(video_ids, rows, times, ids, strict=True):
+            yield ShardedVideo(str(video_id), video, spoken, [row[row >= 0].tolist() for row in padded])
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one stem in `folder` that fits."""
+    found = sorted({path.name.removesuffix("_data.npy") for path in folder.glob(f"{pattern}_data.npy")})
+    if len(found) != 1:
+        raise ValueError(f"{folder} holds {len(found)} files {pattern}_data.npy, expected one {found or ''}".strip())
+    return folder / found[0]
+
+
+def ragged(stem: Path) -> Sequence[np.ndarray]:
+    """The items of a ragged array, as views into its file."""
+    arrays = []
+    for part in ("data", "starts"):
+        path = stem.with_name(f"{stem.name}_{part}.npy")
+        try:
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path} can't be read: {error}") from error
+    data, starts = arrays
+    if starts.ndim != 1 or len(starts) == 0 or starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
+        raise ValueError(f"{stem}_starts.npy does not fit {stem}_data.npy")
+    return [data[begin:end] for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]

@@ -1,0 +1,122 @@
+"""Writing shards: a whole folder or none."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors.numpy import save_file
+
+from mmpt_plugin.files import atomic_write, offsets
+from mmpt_plugin.shards.format import INDEX, ShardEntry, ShardIndex, VideoRecord, checksum
+
+
+class ShardWriter:
+    """Context manager that writes a folder of shards, whole or not at all; shards that were there are replaced.
+
+    `tokenizer` holds what is worth knowing of the tokenizer, and its cls_id, sep_id and pad_id. One shard is in
+    memory at a time, up to twice.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        feature_dim: int,
+        encoder: str,
+        tokenizer: Mapping[str, Any],
+        videos_per_shard: int = 4096,
+    ) -> None:
+        if out.exists() and not (out / INDEX).is_file() and not (out.is_dir() and not any(out.iterdir())):
+            raise ValueError(f"{out} holds something else than shards: choose another folder")
+        if videos_per_shard < 1:
+            raise ValueError(f"videos_per_shard must be at least 1, got {videos_per_shard}")
+        self.out = out.absolute()
+        self.beside = self.out.with_name(f".{self.out.name}.tmp")
+        self.videos_per_shard = videos_per_shard
+        self.index = ShardIndex(feature_dim=feature_dim, encoder=encoder, tokenizer=dict(tokenizer), shards=[])
+        self.seen: set[str] = set()
+        self.pending: list[VideoRecord] = []
+
+    def __enter__(self) -> "ShardWriter":
+        shutil.rmtree(self.beside, ignore_errors=True)
+        self.beside.mkdir(parents=True)
+        return self
+
+    def add(
+        self,
+        video_id: str,
+        features: Float[np.ndarray, "T F"],
+        caption_times: Float[np.ndarray, "N 2"],
+        tokens: Sequence[Sequence[int]],
+    ) -> None:
+        """One video; ValueError, naming it, where something is wrong with it: then it is not added."""
+        if video_id in self.seen:
+            raise ValueError(f"video '{video_id}' comes twice")
+        width = self.index.feature_dim
+        if features.shape[1:] != (width,):
+            raise ValueError(f"video '{video_id}': features have shape {features.shape}, expected (T, {width})")
+        if len(features) == 0 or len(caption_times) == 0:
+            raise ValueError(f"video '{video_id}' has {len(features)} s of features and {len(caption_times)} captions")
+        if len(tokens) != len(caption_times):
+            raise ValueError(f"video '{video_id}' has {len(caption_times)} captions, but tokens of {len(tokens)}")
+        with np.errstate(over="ignore"):
+            rows, times = features.astype(np.float16), caption_times.astype(np.float32)
+        for name, array in (("features", rows), ("caption times", times)):
+            if not np.isfinite(array).all():
+                raise ValueError(f"video '{video_id}': {name} hold NaN or infinity (as {array.dtype})")
+        counts = np.fromiter(map(len, tokens), dtype=np.int32)
+        flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
+        self.seen.add(video_id)
+        self.pending.append(VideoRecord(video_id, rows, times, counts, flat))
+        if len(self.pending) == self.videos_per_shard:
+            self._flush()
+
+    def _flush(self) -> None:
+        videos, self.pending = self.pending, []
+        arrays = {
+            "features": np.concatenate([video.features for video in videos]),
+            "feature_offsets": offsets([len(video.features) for video in videos]),
+            "caption_times": np.concatenate([video.caption_times for video in videos]),
+            "caption_offsets": offsets([len(video.caption_times) for video in videos]),
+            "token_counts": np.concatenate([video.token_counts for video in videos]),
+            "tokens": np.concatenate([video.tokens for video in videos]),
+        }
+        path = self.beside / f"shard-{len(self.index.shards):05d}.safetensors"
+        atomic_write(path, lambda beside: save_file(arrays, beside))
+        self.index.shards.append(
+            ShardEntry(
+                file=path.name,
+                bytes=path.stat().st_size,
+                crc32=checksum(path),
+                video_ids=[video.video_id for video in videos],
+            )
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self.beside, ignore_errors=True)
+
+    def _finish(self) -> None:
+        if self.pending:
+            self._flush()
+        if not self.index.shards:
+            raise ValueError(f"no videos for the shards in {self.out}")
+        (self.beside / INDEX).write_text(json.dumps(asdict(self.index)), encoding="utf-8")
+        replaced = self.beside.with_suffix(".old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(replaced)
+        self.beside.rename(self.out)
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,16 @@
+from .classification import ZeroShotClassification as ZeroShotClassification
+from .classification import ZeroShotClassificationConfig as ZeroShotClassificationConfig
+from .finetuning import FineTuning as FineTuning
+from .finetuning import FineTuningTaskConfig as FineTuningTaskConfig
+from .localization import StepLocalization as StepLocalization
+from .localization import StepLocalizationConfig as StepLocalizationConfig
+from .moments import MomentLocalization as MomentLocalization
+from .moments import MomentLocalizationConfig as MomentLocalizationConfig
+from .pretraining import VideoTextPretraining as VideoTextPretraining
+from .pretraining import VideoTextPretrainingConfig as VideoTextPretrainingConfig
+from .question_answering import MultipleChoiceQA as MultipleChoiceQA
+from .question_answering import MultipleChoiceQAConfig as MultipleChoiceQAConfig
+from .retrieval import TextVideoRetrieval as TextVideoRetrieval
+from .retrieval import TextVideoRetrievalConfig as TextVideoRetrievalConfig
+from .segmentation import ActionSegmentation as ActionSegmentation
+from .segmentation import ActionSegmentationConfig as ActionSegmentationConfig

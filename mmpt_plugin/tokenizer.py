@@ -1,0 +1,127 @@
+"""Text as token ids: loading a tokenizer, encoding, and the one place that limits a text's length.
+
+B texts, L tokens.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import (  # type: ignore[attr-defined]
+    AutoTokenizer,
+    BertTokenizerFast,
+    CLIPTokenizerFast,
+    PreTrainedTokenizerBase,
+)
+
+from mmpt_plugin.errors import first_line
+
+VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A fast tokenizer of BERT, CLIP or SigLIP, by hub name or folder.
+
+    Of a folder's files vocab.txt (BERT), vocab.json with merges.txt (CLIP), or tokenizer.json is enough.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        # Without these files transformers makes a tokenizer all the same, one that knows no word.
+        if not any((folder / file).is_file() for file in VOCABULARIES):
+            raise ValueError(f"no tokenizer at {folder}: it holds none of {', '.join(VOCABULARIES)}")
+    elif folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
+        raise ValueError(f"no tokenizer at '{name}': there is no such folder")
+    try:
+        tokenizer: PreTrainedTokenizerBase = loader(folder).from_pretrained(name, trust_remote_code=False)
+        vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+        around = [*special_ids(tokenizer).values(), tokenizer.unk_token_id]
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise ValueError(
+            f"no tokenizer '{name}', neither as a folder nor as a hub name: {first_line(error)}"
+        ) from error
+    special = [tokenizer.convert_ids_to_tokens(i) for i in around if i is not None]
+    lacking = [token for token in special if token not in vocabulary]
+    if lacking or len(vocabulary) <= len(tokenizer.all_special_ids):
+        raise ValueError(
+            f"tokenizer '{name}' can't be used: its {len(vocabulary)} word pieces lack {lacking or 'words'}"
+        )
+    return tokenizer
+
+
+def loader(folder: Path) -> Any:
+    """What reads a folder's files, or a hub's."""
+    config = folder / "tokenizer_config.json"
+    named = json.loads(config.read_text()).get("tokenizer_class") or "" if config.is_file() else ""
+    if not folder.is_dir() or (named and not named.startswith("Bert")):
+        return AutoTokenizer
+    return CLIPTokenizerFast if (folder / "vocab.json").is_file() and not named else BertTokenizerFast
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """What the tokenizer puts before a text (cls_id; SigLIP's has nothing there), after it (sep_id), and what pads."""
+    empty: list[int] = tokenizer("")["input_ids"]
+    if not 1 <= len(empty) <= 2:
+        raise ValueError(
+            f"it puts {len(empty)} special tokens around a text, expected [CLS] and [SEP], or one at the end"
+        )
+    pad = tokenizer.pad_token_id
+    return {
+        "cls_id": empty[0] if len(empty) == 2 else None,
+        "sep_id": empty[-1],
+        "pad_id": empty[-1] if pad is None else pad,
+    }
+
+
+def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict[str, Any]:
+    """What data that holds its ids must remember: name, size and SHA-256 of the vocabulary, and special ids."""
+    vocabulary = tokenizer.get_vocab()
+    pieces = "\n".join(sorted(vocabulary, key=lambda piece: vocabulary[piece]))
+    return {
+        "name": name,
+        "vocab_size": len(vocabulary),
+        "vocab_sha256": hashlib.sha256(pieces.encode()).hexdigest(),
+        **special_ids(tokenizer),
+    }
+
+
+def token_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """`[CLS] w1..wn [SEP] [PAD]..` of each text, cut to max_length ids, and the mask of what is not padding.
+
+    Training data passes no max_length: a text is cut where it is encoded, by the model, as long as that reads.
+    """
+    encoded = tokenizer(
+        list(texts),
+        padding=True,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_tensors="pt",
+        verbose=False,
+    )
+    return encoded["input_ids"], encoded["attention_mask"].bool()
+
+
+def tokenize(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int = 32,
+    max_characters: int | None = None,
+) -> tuple[list[list[int]], list[bool]]:
+    """Word piece ids of each text, without special tokens, and which texts were cut.
+
+    A text is cut to max_characters, then its ids to max_tokens. The released VideoCLIP saw 96 and 32.
+    """
+    if not texts:
+        return [], []
+    kept = [text[:max_characters] for text in texts]
+    rows = tokenizer(
+        kept, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
+    cut = [len(row) > max_tokens or text != whole for row, text, whole in zip(rows, kept, texts, strict=True)]
+    return [row[:max_tokens] for row in rows], cut

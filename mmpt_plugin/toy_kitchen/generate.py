@@ -1,0 +1,98 @@
+"""Writes the toy kitchen: videos, captions, annotations of the held-out part, and a tokenizer."""
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from mmpt_plugin.files import atomic_write
+from mmpt_plugin.shards.captions import Caption
+from mmpt_plugin.toy_kitchen.drawing import FPS, frames
+from mmpt_plugin.toy_kitchen.narration import describe, narrate, vocabulary
+from mmpt_plugin.toy_kitchen.recipes import invent
+from mmpt_plugin.video.write import write_video
+
+VERSION = 1
+
+
+def generate(
+    out: Path, *, num_train: int = 240, num_test: int = 80, seed: int = 0, num_workers: int | None = None
+) -> None:
+    """A folder of narrated videos, the same for the same settings; a complete one is left as it is, an interrupted one
+    is completed.
+
+    Video i depends on the seed and i alone. The training videos have nothing but their captions; every step of a
+    held-out video has a line in test_clips.jsonl.
+    """
+    if num_train < 1 or num_test < 1:
+        raise ValueError(f"there must be videos to train on and to test on, got {num_train} and {num_test}")
+    about = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
+    settings = out / "about.json"
+    if settings.is_file():
+        found = json.loads(settings.read_text())
+        complete = found.pop("complete")
+        if found != about:
+            raise ValueError(f"{out} holds a toy kitchen of other settings: choose another folder or remove it")
+        if complete:
+            return
+    for folder in ("videos", "captions", "tokenizer"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write_text(settings, json.dumps(about | {"complete": False}))
+    write_tokenizer(out / "tokenizer")
+    names = [video_name(i) for i in range(num_train + num_test)]
+    workers = num_workers or os.cpu_count() or 1
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = pool.map(partial(write_narrated_video, out, seed), range(len(names)), chunksize=4)
+        annotations = list(track(jobs, "drawing videos", total=len(names)))
+    write_text(out / "train.txt", "".join(f"{name}\n" for name in names[:num_train]))
+    write_text(out / "test.txt", "".join(f"{name}\n" for name in names[num_train:]))
+    write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[num_train:] for line in lines))
+    write_text(settings, json.dumps(about | {"complete": True}))
+
+
+def video_name(i: int) -> str:
+    return f"toy_{i:04d}"
+
+
+def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
+    """The video and its captions; returns its annotation, a line of JSON a step."""
+    rng = np.random.default_rng([seed, i])
+    recipe = invent(rng)
+    captions = narrate(recipe, rng)
+    lines = [
+        {"video_id": video_name(i), "start": step.start, "end": step.end, "caption": describe(step, rng)}
+        for step in recipe.steps
+    ]
+    write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
+    video = out / "videos" / f"{video_name(i)}.mp4"
+    if not video.is_file():
+        write_video(video, frames(recipe, rng), fps=FPS)
+    return [json.dumps(line) + "\n" for line in lines]
+
+
+def webvtt(captions: list[Caption]) -> str:
+    cues = [f"{clock(c.start)} --> {clock(c.end)}\n{c.text}\n" for c in captions]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def clock(seconds: float) -> str:
+    thousandths = round(seconds * 1000)
+    return f"{thousandths // 60000:02d}:{thousandths // 1000 % 60:02d}.{thousandths % 1000:03d}"
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Files for `BertTokenizer.from_pretrained`."""
+    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in vocabulary()))
+    write_text(
+        folder / "tokenizer_config.json",
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}),
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda beside: beside.write_text(text, encoding="utf-8"))

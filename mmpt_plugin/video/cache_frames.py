@@ -1,0 +1,56 @@
+"""Videos -> JPEGs in shards, which `dataset.videos` may be a folder of; resumable, by several processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mmpt_plugin.video.decode import duration_of, read_all
+from mmpt_plugin.video.frame_cache import EncodedVideo, FrameSettings, FrameShards, to_jpeg
+from mmpt_plugin.video.origin import origin
+from mmpt_plugin.video.store import list_videos
+from mmpt_plugin.video.workers import ExtractReport, check_num_workers, work_through
+
+
+def cache_frames(
+    videos: Sequence[Path],
+    out: Path,
+    *,
+    settings: FrameSettings,
+    num_workers: int = 1,
+    allow_missing: bool = False,
+) -> ExtractReport:
+    """Shards of frames in `out`; `videos` are files and folders, see `list_videos`, which gives them their ids.
+
+    What fails is named as by `extract`. A run that is interrupted keeps what it did.
+    """
+    check_num_workers(num_workers)
+    listed = list_videos(videos, out=out)
+    out.mkdir(parents=True, exist_ok=True)
+    shards = FrameShards(out, settings)
+    try:
+        return work_through(
+            listed,
+            FrameWork(settings),
+            build=partial(FrameWork, settings),
+            is_finished=shards.is_finished,
+            keep=shards.add,
+            num_workers=num_workers,
+            allow_missing=allow_missing,
+        )
+    finally:
+        shards.flush()
+
+
+@dataclass(frozen=True)
+class FrameWork:
+    """A video -> its JPEGs."""
+
+    settings: FrameSettings
+
+    def __call__(self, video_id: str, path: Path) -> EncodedVideo:
+        made_from = origin(path, self.settings.fingerprint)
+        duration = duration_of(path)
+        pictures = read_all(path, fps=self.settings.fps, size=self.settings.size)
+        jpegs = [to_jpeg(picture, quality=self.settings.quality) for picture in pictures]
+        return EncodedVideo(video_id, duration, made_from, jpegs)

@@ -1,0 +1,276 @@
+"""Video files in and out, by PyAV. S seconds, F frames a second."""
+
+import errno
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.stream import Disposition
+from jaxtyping import UInt8
+
+SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".ogv"),
+)
+"""Of files that are videos by their name; .ts is also TypeScript's."""
+
+# What ffmpeg gives pictures of all the same, by the names of its demuxers.
+TEXT = ("tty", "bintext", "xbin", "adf", "idf")
+IMAGES = ("image2", "apng", "ico")
+PLAYLISTS = ("hls", "dash", "concat", "sdp", "imf")
+
+
+class VideoError(ValueError):
+    """A video that can't be used: which, and why, in one line."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    duration: float
+    """Seconds, by the container's word."""
+    fps: float
+    width: int
+    height: int
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its video stream; whatever goes wrong inside is a VideoError."""
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder, not a video")
+    try:
+        # Metadata is not always UTF-8, and never needed. Of a relative path "12:30.mp4" ffmpeg reads a protocol "12".
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+            if kind := other_kind(container.format.name):
+                raise VideoError(f"{path} is {kind}, not a video")
+            # ffmpeg's own choice: the first stream may be a cover picture.
+            stream = container.streams.best("video")
+            if stream is None:
+                raise VideoError(f"{path} has no video stream")
+            if stream.disposition & Disposition.attached_pic:
+                raise VideoError(f"{path} has no video stream, only a cover picture")
+            if stream.codec_context is None:
+                raise VideoError(f"{path} can't be decoded: its index is damaged, or no decoder fits")
+            yield container, stream
+    except (av.FFmpegError, OSError) as error:
+        reason = error.strerror or str(error)
+        if getattr(error, "errno", None) == errno.ENOENT:
+            reason = "no such file"
+        raise VideoError(f"{path} can't be decoded: {reason}") from error
+
+
+def other_kind(demuxer: str) -> str | None:
+    """What a file is that ffmpeg decodes although it is not a video."""
+    if demuxer in TEXT:
+        return "a text"
+    if demuxer in IMAGES or demuxer.endswith("_pipe"):
+        return "an image"
+    return "a playlist" if demuxer in PLAYLISTS else None
+
+
+def check_moving(path: Path) -> None:
+    """VideoError unless two frames can be decoded: for files that are not videos by their name. AVIF and GIF images
+    open as videos do."""
+    with opened(path) as (container, stream):
+        found = [frame for frame, _ in zip(container.decode(stream), range(2), strict=False)]
+        if len(found) < 2:
+            raise VideoError(f"{path} is {'an image' if found else 'without frames'}, not a video")
+        if found[0].pts is None:
+            raise untimed(path)
+
+
+def untimed(path: Path) -> VideoError:
+    return VideoError(f"{path} can't be read: its frames carry no times (`ffmpeg -i FILE -c copy OTHER.mp4` adds them)")
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the container says, without decoding; width and height are as stored, before any rotation."""
+    with opened(path) as (container, stream):
+        return VideoInfo(
+            stated_duration(container, stream), float(stream.average_rate or 0), stream.width, stream.height
+        )
+
+
+def duration_of(path: Path) -> float:
+    """Seconds, by the container's word; a VideoError where it says nothing."""
+    duration = probe(path).duration
+    if duration <= 0:
+        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` adds it")
+    return duration
+
+
+def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds, the stream's own or else the container's, which is its longest stream's; 0 where neither says."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return float((container.duration or 0) / av.time_base)
+
+
+def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
+    """One array (fps, size, size, 3) of RGB a second of video, the last completed with black frames.
+
+    ffmpeg's own filters resample to `fps` frames a second by time stamp, scale the shorter side to `size`
+    (bicubic) and crop the centre. Memory does not grow with the video. A file that ends more than a second
+    before its stated duration raises at the end.
+    """
+    second = np.zeros((fps, size, size, 3), dtype=np.uint8)
+    count = 0
+    for frame in read_all(path, fps=fps, size=size):
+        second[count % fps] = frame
+        count += 1
+        if count % fps == 0:
+            yield second
+            second = np.zeros_like(second)
+    if count % fps:
+        yield second
+
+
+def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames of `read_seconds` one by one; frame k is what is shown up to the time (k + 1/2) / fps."""
+    frame = None
+    with opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        for frame in filtered(decoded(path, container, stream), stream, [("fps", f"fps={fps}"), *square(size)]):
+            yield frame
+    if frame is None:
+        raise VideoError(f"{path} can't be decoded: it has no frames")
+
+
+def square(size: int) -> list[tuple[str, str]]:
+    """Filters: the shorter side scaled to `size` (bicubic), the centre cropped."""
+    return [
+        ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
+        ("crop", f"{size}:{size}"),
+    ]
+
+
+def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames, their times counted from the container's start.
+
+    Where only the container states a duration, sound may be what lasts so long: then all streams must end early
+    for the file to be called cut short.
+    """
+    start = container.start_time or 0
+    end = 0.0
+    for packet in container.demux([stream] if stream.duration is not None else list(container.streams)):
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start / av.time_base)
+        if packet.stream.index == stream.index:
+            for frame in packet.decode():
+                if frame.pts is None:
+                    raise untimed(path)
+                frame.pts -= round(start / av.time_base / stream.time_base)
+                yield frame
+    stated = stated_duration(container, stream)
+    if end < stated - 1:
+        raise VideoError(f"{path} is cut short: it ends after {end:.1f} s of {stated:.1f} s")
+
+
+def filtered(
+    frames: Iterable[av.VideoFrame], stream: av.VideoStream, steps: Sequence[tuple[str, str]]
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Upright frames through ffmpeg's filters (name, arguments), as RGB."""
+    graph: Graph | None = None
+    for frame in frames:
+        if graph is None:
+            graph = filter_graph(stream, frame, steps)
+        graph.vpush(frame)
+        yield from pulled(graph)
+    if graph is not None:
+        graph.vpush(None)
+        yield from pulled(graph)
+
+
+def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
+    upright = {
+        90: [("transpose", "cclock")],
+        180: [("hflip", ""), ("vflip", "")],
+        270: [("transpose", "clock")],
+    }
+    graph = Graph()
+    chain = [
+        graph.add_buffer(template=stream, width=frame.width, height=frame.height, format=frame.format),
+        *(graph.add(name, arguments) for name, arguments in upright.get(frame.rotation % 360, [])),
+        *(graph.add(name, arguments) for name, arguments in steps),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*chain).configure()
+    return graph
+
+
+def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    while True:
+        try:
+            yield graph.vpull().to_ndarray()
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
+def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt8[np.ndarray, "H W 3"]]:
+    """The frames shown at these times (seconds), scaled to `height`; a time after the end gives the last frame."""
+    with opened(path) as (container, stream):
+        shown = shown_at(path, container, stream, times)
+        return list(filtered(shown, stream, [("scale", f"-2:{height}:flags=bicubic")]))
+
+
+def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+    """For each time (seconds, ascending) the frame shown, shorter side scaled and centre cropped; None where it is the
+    one shown at the time before."""
+    with opened(path) as (container, stream):
+        graph, last = None, None
+        for frame in shown_at(path, container, stream, times):
+            if last is not None and frame.pts == last:
+                yield None
+                continue
+            graph, last = graph or filter_graph(stream, frame, square(size)), frame.pts
+            graph.vpush(frame)
+            yield from pulled(graph)
+
+
+def shown_at(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, times: Iterable[float]
+) -> Iterator[av.VideoFrame]:
+    """The frame shown at each time (seconds from the container's start); after the end the last one.
+
+    Decoding goes on from where it is, or from the last key frame before the time where that comes later.
+    """
+    start = (container.start_time or 0) / av.time_base
+    frames: Iterator[av.VideoFrame] = iter(())
+    shown: av.VideoFrame | None = None
+    ahead: av.VideoFrame | None = None
+    for time in times:
+        # What floats lose must not make of a frame's very time the moment before it.
+        wanted = math.floor((start + max(0.0, time)) / stream.time_base + 1e-6)
+        if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
+            frames = decoded_from(container, stream, wanted)
+            shown = ahead = next(frames, None)
+        while ahead is not None and ahead.pts <= wanted:
+            shown, ahead = ahead, next(frames, None)
+        if shown is None:
+            raise VideoError(f"{path} has no frame at {time:g} s")
+        yield shown
+
+
+def decoded_from(
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: int
+) -> Iterator[av.VideoFrame]:
+    """The frames from the last key frame before this time stamp on."""
+    container.seek(wanted, stream=stream, backward=True)
+    for frame in container.decode(stream):
+        if frame.pts is None:
+            raise untimed(Path(container.name))
+        yield frame
+
+
+def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
+    """The time stamp of the last one, by the container's index; where that does not know, `wanted` itself."""
+    entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
+    number = entries.search_timestamp(wanted) if entries is not None else -1
+    return entries[number].timestamp if number >= 0 else wanted

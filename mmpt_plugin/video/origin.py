@@ -1,0 +1,55 @@
+"""What features and cached frames were made from, so that they are neither made twice nor replaced by another video's.
+
+A record holds the video file's path (`source`), size and time of change, the encoder's fingerprint, and `max_seconds`
+where only the video's beginning was read. Records of older versions have no source.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt_plugin.files import absolute
+
+Origin = Mapping[str, Any]
+
+FILE = ("bytes", "mtime_ns")
+
+
+def origin(video: Path, encoder: str, *, max_seconds: int | None = None) -> dict[str, Any]:
+    stat = video.stat()
+    made_from = {"source": str(absolute(video)), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return made_from | {"encoder": encoder} | ({} if max_seconds is None else {"max_seconds": max_seconds})
+
+
+def read_origin(about: Path) -> Origin | None:
+    """None where there is no record, or none that can be read."""
+    try:
+        record = json.loads(about.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return None
+    return record if isinstance(record, dict) and {*FILE, "encoder"} <= record.keys() else None
+
+
+def is_equal(there: Origin, now: Origin) -> bool:
+    """Of the same file, unchanged although perhaps moved, by an equal encoder."""
+    return all(there[key] == now[key] for key in (*FILE, "encoder"))
+
+
+def same_video(there: Origin, now: Origin) -> bool:
+    """The same path, which may hold a new file, or the same file, which may have moved."""
+    return there.get("source") == now["source"] or all(there[key] == now[key] for key in FILE)
+
+
+def check_replaceable(there: Origin | None, now: Origin, where: Path | str) -> None:
+    """ValueError where what is at `where` is not of this video, or may not be."""
+    if there is not None and ("source" in there or is_equal(there, now)):
+        if same_video(there, now):
+            return
+        made_from = f"was made from {there['source']}"
+    else:
+        made_from = "is there already, without a record of the file it was made from"
+    raise ValueError(
+        f"{now['source']}: {where} {made_from}: choose another --out, or extract both in one run from their common "
+        "folder, or delete what is there"
+    )

@@ -1,0 +1,183 @@
+"""The video files of a folder or a list, and their ids."""
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mmpt_plugin.files import absolute, files_below, read_list, without_suffix
+from mmpt_plugin.video.decode import SUFFIXES, VideoError, check_moving, duration_of, read_squares
+
+logger = logging.getLogger(__name__)
+
+OUR_SUFFIXES = (".npy", ".json", ".jsonl", ".safetensors", ".vtt", ".srt")  # known not to be videos
+NAMED = 10  # files left out that a report shows
+
+
+@dataclass(frozen=True)
+class VideoList(Sequence[Path]):
+    """Video files and their ids. A part of the list keeps the ids that they have among all."""
+
+    files: tuple[Path, ...]
+    ids: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Other file of the same folder -> why it is not a video."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, i: int) -> Path: ...
+    @overload
+    def __getitem__(self, i: slice) -> "VideoList": ...
+    def __getitem__(self, i: int | slice) -> "Path | VideoList":
+        return VideoList(self.files[i], self.ids[i], self.left_out) if isinstance(i, slice) else self.files[i]
+
+    def items(self) -> Iterator[tuple[str, Path]]:
+        return zip(self.ids, self.files, strict=True)
+
+
+def list_videos(videos: Sequence[Path], *, out: Path | None = None) -> VideoList:
+    """Video files, folders of them, or one .txt file that lists such paths; what lies in the folder `out` is not
+    looked at.
+
+    Of folders, see `find_videos`. A listed path is taken as it is, and where there is no such file, relative to the
+    list. A file that comes twice is taken once.
+    """
+    if isinstance(videos, VideoList):
+        return videos
+    where = ", ".join(map(str, videos[:3]))
+    if len(videos) == 1 and videos[0].suffix.lower() == ".txt":
+        videos = [listed(Path(line), videos[0].parent) for line in read_list(videos[0])]
+    found = gathered(videos, out)
+    if not found:
+        why = f"; {left_out_summary(found.left_out)}" if found.left_out else ""
+        raise ValueError(f"no videos in {where}{why}")
+    return found
+
+
+def find_videos(folder: Path) -> VideoList:
+    """The videos of a folder and of all folders in it. This is the one place that says which there are, and their ids.
+
+    A file is a video by its suffix (then one that can't be decoded fails where it is read) or, without a suffix that
+    is known, if it can be decoded. Its id is its name without suffix, or where several files have that name, its path
+    below the folder without suffix: `a/clip` and `b/clip`. Files that differ in nothing else keep their suffix.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no folder of videos at {folder}")
+    return gathered([folder], None)
+
+
+def gathered(paths: Sequence[Path], out: Path | None) -> VideoList:
+    files: dict[Path, Path] = {}
+    left_out: dict[str, str] = {}
+    for path in paths:
+        folder = path.is_dir()
+        for file in files_below(path, skip=out) if folder else [path]:
+            if folder and (reason := why_not(file)):
+                left_out[str(file)] = reason
+            else:
+                files.setdefault(absolute(file), file)
+    if files and left_out:
+        logger.info(f"{len(files)} videos in {', '.join(map(str, paths[:3]))}; {left_out_summary(left_out)}")
+    roots = [absolute(path) if path.is_dir() else absolute(path).parent for path in paths]
+    root = Path(os.path.commonpath(roots)) if roots else Path()
+    return VideoList(tuple(files.values()), ids_of(list(files), root), left_out)
+
+
+def listed(path: Path, folder: Path) -> Path:
+    return path if path.is_absolute() or path.exists() or not (folder / path).exists() else folder / path
+
+
+def why_not(path: Path) -> str | None:
+    """Why a file of a folder is not a video; None if it is one."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return None
+    if suffix in OUR_SUFFIXES:
+        return f"{path} is a {suffix} file, not a video"
+    if path.exists() and not path.is_file():
+        return f"{path} is not a regular file"  # opening a pipe would block
+    try:
+        check_moving(path)
+    except ValueError as error:  # also for a name that is not UTF-8
+        # What may not be read may be a video: it fails later, and is counted.
+        return None if isinstance(error.__cause__, PermissionError) else str(error)
+    return None
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
+    """A line for each of the first, and their number where there are more."""
+    lines = [f"left out: {reason}" for reason in islice(left_out.values(), NAMED)]
+    more = len(left_out) - len(lines)
+    return [*lines, f"left out: {more} more that are not videos"] if more else lines
+
+
+def left_out_summary(left_out: Mapping[str, str]) -> str:
+    return f"{len(left_out)} left out, such as: {next(iter(left_out.values()))}"
+
+
+def ids_of(files: Sequence[Path], root: Path) -> tuple[str, ...]:
+    """An id for each of these files below `root`: its name without suffix, or where others have that name, its path
+    without suffix, or where even that is another's, its path."""
+    below = [path.relative_to(root).as_posix() for path in files]
+    possible = [
+        (without_suffix(path.name), without_suffix(name), name) for path, name in zip(files, below, strict=True)
+    ]
+    number = [Counter(level) for level in zip(*possible, strict=True)]
+    return tuple(
+        next(choice for choice, counted in zip(choices, number, strict=True) if counted[choice] == 1)
+        for choices in possible
+    )
+
+
+class VideoFolder:
+    """The videos of a folder, by their ids (`find_videos`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = dict(find_videos(folder).items())
+        self._durations: dict[str, float] = {}
+
+    def __contains__(self, video_id: str) -> bool:
+        """Whether there is a file, and it can be opened; one that can't be is logged."""
+        if self._name(video_id) not in self.files:
+            return False
+        try:
+            self.duration(video_id)
+            return True
+        except VideoError as error:
+            logger.warning(str(error))
+            return False
+
+    def ids(self) -> list[str]:
+        return sorted(self.files)
+
+    def duration(self, video_id: str) -> float:
+        if video_id not in self._durations:
+            self._durations[video_id] = duration_of(self.file(video_id))
+        return self._durations[video_id]
+
+    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+        return read_squares(self.file(video_id), times, size=size)
+
+    def content(self, video_id: str) -> bytes:
+        with self.file(video_id).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def file(self, video_id: str) -> Path:
+        path = self.files.get(self._name(video_id))
+        if path is None:
+            raise ValueError(f"no video '{video_id}' in {self.folder}")
+        return path
+
+    def _name(self, video_id: str) -> str:
+        return video_id if video_id in self.files else without_suffix(video_id)  # an id may be a file's name

@@ -1,0 +1,172 @@
+"""Work on many videos, in one process or several: what is finished is skipped, what fails is named."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mmpt_plugin.video.store import VideoList, left_out_lines
+
+Result = TypeVar("Result")
+# What is done with one video (id, file), in any process; ValueError or OSError where it fails.
+Work = Callable[[str, Path], Result]
+
+
+@dataclass(frozen=True)
+class Failure:
+    reason: str
+
+
+@dataclass
+class ExtractReport:
+    done: int = 0
+    skipped: int = 0
+    """Finished before, from the same file by the same encoder."""
+    seconds: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Video file -> why it has no features."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Other file of the folder -> why it is not a video."""
+
+    def __str__(self) -> str:
+        total = self.done + self.skipped + len(self.failed)
+        line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} were there"
+        if self.failed:
+            line = f"{len(self.failed)} of {total} videos failed, {line}"
+        failed = (f"failed: {reason}" for reason in self.failed.values())
+        return "\n".join([line, *failed, *left_out_lines(self.left_out)])
+
+
+class ExtractionFailed(ValueError):
+    """Some videos have no features; the others have."""
+
+    def __init__(self, report: ExtractReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+def work_through(
+    videos: VideoList,
+    work: Work[Result],
+    *,
+    build: Callable[[], Work[Result]],
+    is_finished: Callable[[str, Path], bool],
+    keep: Callable[[Result], int],
+    num_workers: int,
+    allow_missing: bool,
+) -> ExtractReport:
+    """`work` on each video that is not finished; `keep` takes its result in this process, and returns its seconds.
+
+    ExtractionFailed at the end where videos failed, unless allow_missing. Other processes `build` the work themselves.
+    """
+    report = ExtractReport(left_out=dict(videos.left_out))
+    waiting: list[tuple[str, Path]] = []
+    for video_id, path in videos.items():
+        finished = attempt(is_finished, video_id, path)
+        if isinstance(finished, Failure):
+            report.failed[str(path)] = finished.reason
+        elif finished:
+            report.skipped += 1
+        else:
+            waiting.append((video_id, path))
+    with progress_bar() as progress:
+        bar = progress.add_task("extracting", total=len(waiting))
+        for path, outcome in outcomes(waiting, work, build, num_workers):
+            if isinstance(outcome, Failure):
+                report.failed[str(path)] = outcome.reason
+            else:
+                report.done += 1
+                report.seconds += keep(outcome)
+            progress.advance(bar)
+    if report.failed and not allow_missing:
+        raise ExtractionFailed(report)
+    return report
+
+
+def check_num_workers(num_workers: int) -> None:
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+
+
+def outcomes(
+    videos: list[tuple[str, Path]], work: Work[Result], build: Callable[[], Work[Result]], num_workers: int
+) -> Iterator[tuple[Path, Result | Failure]]:
+    """Each file and its outcome, as they finish; `work` is what `build` gives, for where no workers are started."""
+    if min(num_workers, len(videos)) <= 1:
+        for video_id, path in videos:
+            yield path, attempt(work, video_id, path)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(videos)),
+        spawn,
+        initializer=start_worker,
+        initargs=(build, max(1, (os.cpu_count() or 1) // num_workers), spawn.Value("i", 0)),
+    )
+    try:
+        path_of = {pool.submit(attempt_in_worker, video_id, path): path for video_id, path in videos}
+        for future in as_completed(path_of):
+            yield path_of.pop(future), future.result()  # popped, since a result may be a video's frames
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"one of {num_workers} processes died, perhaps out of memory: run again, with fewer --workers, to continue"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def attempt(work: Work[Result], video_id: str, path: Path) -> Result | Failure:
+    try:
+        return work(video_id, path)
+    except ValueError as error:
+        return Failure(str(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename and Path(error.filename) != path else ""
+        return Failure(f"{path}: {error.strerror or error}{where}")
+
+
+_work: Work[Any] | None = None
+
+
+def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any) -> None:
+    """Each process builds the encoder once; what there is to warn of, the first process has said."""
+    global _work
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(threads)
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    _work = build()
+
+
+def attempt_in_worker(video_id: str, path: Path) -> Any:
+    assert _work is not None
+    return attempt(_work, video_id, path)
+
+
+def progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
