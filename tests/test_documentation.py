@@ -99,15 +99,22 @@ def test_every_link_within_the_repository_leads_somewhere(page, link, heading):
         assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings]
 
 
-def example(page: str, name: str) -> dict[str, Any]:
-    """What a page's Python file defines; the components in it are registered, once."""
-    code = files(ROOT / "docs" / "how-to" / page)[name]
-    defined: dict[str, Any] = {"__name__": f"shown_in_{Path(page).stem.replace('-', '_')}"}
-    exec(compile(code, f"{page}: {name}", "exec"), defined)
-    return defined
+@pytest.fixture
+def example():
+    """Run a page's Python file, and return what it defines; the components in it are registered for one test."""
+
+    def defined(page: str, name: str) -> dict[str, Any]:
+        names: dict[str, Any] = {"__name__": "shown"}
+        exec(compile(files(ROOT / "docs" / "how-to" / page)[name], f"{page}: {name}", "exec"), names)
+        return names
+
+    yield defined
+    for registered in registry.REGISTRIES:
+        for name in [name for name, entry in registered._entries.items() if entry.cls.__module__ == "shown"]:
+            del registered._entries[name]
 
 
-def test_the_example_of_a_loss_works():
+def test_the_example_of_a_loss_works(example):
     """Vectors that are each other's match, one apart from the others, at the margin and at twice the margin."""
     defined = example("add-a-loss.md", "my_plugin/__init__.py")
     assert registry.criterions.build({"_name": "hinge"})(torch.eye(3), torch.eye(3)).item() == 0
@@ -115,7 +122,7 @@ def test_the_example_of_a_loss_works():
     assert defined["HingeConfig"]().margin == 1
 
 
-def test_the_example_of_a_model_works():
+def test_the_example_of_a_model_works(example):
     """Its video vector is that of the real rows alone."""
     example("add-a-model.md", "my_models/__init__.py")
     model = registry.models.build({"_name": "mean_pool", "feature_dim": 4, "vocab_size": 9, "width": 3})
@@ -127,7 +134,7 @@ def test_the_example_of_a_model_works():
     torch.testing.assert_close(text, model.words(ids[:, 0]))
 
 
-def test_the_example_of_a_model_on_clip_works():
+def test_the_example_of_a_model_on_clip_works(example):
     defined = example("add-a-model.md", "my_clip_models/__init__.py")
     frames, mask = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]]), torch.tensor([[True, True, False]])
     torch.testing.assert_close(defined["CLIPMax"].pool_frames(None, frames, mask), torch.tensor([[0.6, 0.8]]))
