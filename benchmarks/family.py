@@ -123,7 +123,7 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
     train = [
         "train", f"{setting.model}/toy_kitchen", f"checkpoint.save_dir={save_dir}", f"common.log_file={save_dir}.log",
         f"common.seed={seed}", "dataset.num_workers=0", f"optimization.max_epoch={epochs}", "optimization.lr=1e-3",
-        f"criterion._name={setting.criterion}", "sampler._name=uniform", "sampler.clusters_from=null",
+        f"criterion._name={setting.criterion}", "sampler._name=uniform", "sampler.num_neighbors=null",
         f"task.dataset.splits.train={folder}/shards", "task.dataset.frames=null", "task.dataset.pairs_per_video=8",
         f"task.dataset.caption_shift={setting.shift}", "model.max_video_len=32",
     ]  # fmt: skip

@@ -1,10 +1,14 @@
 """Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpt_plugin import registry
 from mmpt_plugin.errors import unknown_name
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,7 +41,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    folder, name = locate(project)
+    folder, name = locate(with_recipe(project, overrides))
     files = [override for override in overrides if is_task_file(override)]
     into_file = [override for override in overrides if files and override.startswith("task.")]
     others = [override for override in overrides if override not in files + into_file]
@@ -49,12 +53,56 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
             OmegaConf.set_struct(config, False)
             config.task = OmegaConf.load(files[-1].partition("=")[2])
             config.merge_with(OmegaConf.from_dotlist(into_file))
+        use_new_names(config, overrides)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        if "You must specify 'tasks@task'" in str(error):
+            recipes = [
+                path.partition("/finetune/")[2] for path in available("projects") if path.startswith(f"{name[9:]}/")
+            ]
+            raise ValueError(f"project '{project}' needs task=NAME, with a recipe of its own: {recipes}") from error
         raise ValueError(one_line(project, error)) from error
     return config
+
+
+def with_recipe(project: str, overrides: Sequence[str]) -> str:
+    """`videoclip/finetune` with task=youcook2 is projects/videoclip/finetune/youcook2.yaml, if there is such a file."""
+    tasks = [override.partition("=")[2] for override in overrides if override.startswith("task=")]
+    name = f"{project.removesuffix('.yaml').removeprefix('projects/')}/{tasks[-1]}" if tasks else ""
+    return name if name in available("projects") else project
+
+
+# What the `finetune` section of a task's YAML held in version 0.1, and where a project has it now.
+RECIPE_KEYS = {
+    "videos_per_batch": "sampler.cluster_size",
+    "epochs": "optimization.max_epoch",
+    "criterion": "criterion",
+    "model": "model._name",
+    "num_centers": "model.num_centers",
+}
+
+
+def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
+    """Makes keys of version 0.1 count, except where an override gives the key under its new name."""
+    from omegaconf import OmegaConf, open_dict
+
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    recipe = OmegaConf.select(config, "task.finetune") or {}
+    with open_dict(config):
+        for old, new in RECIPE_KEYS.items():
+            if old in recipe:
+                logger.warning("task.finetune.%s is now %s; the old name works for one version", old, new)
+                value = recipe.pop(old)
+                if not any(key == new or key.startswith(f"{new}.") for key in given):
+                    OmegaConf.update(config, new, value, merge=False)
+        for section, kind in registry.SECTIONS.items():
+            values = config.get(section) or {}
+            renamed = getattr(kind[values["_name"]].config, "RENAMED", {}) if values.get("_name") in kind else {}
+            for old, new in renamed.items():
+                if old in values and f"{section}.{new}" in given:
+                    del values[old]
 
 
 def is_task_file(override: str) -> bool:

@@ -116,13 +116,7 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
     from omegaconf import OmegaConf  # 0.1 s, not needed to list what there is
     from omegaconf.errors import OmegaConfBaseException
 
-    values = {str(key): value for key, value in values.items() if value is not None}
-    for old, new in getattr(config_type, "RENAMED", {}).items():
-        if old in values and "." in new:
-            raise ValueError(f"{name}.{old} is gone: {new} decides")
-        if old in values:
-            logger.warning("%s.%s is now %s.%s; the old name works for one version", name, old, name, new)
-            values.setdefault(new, values.pop(old))
+    values = with_new_names(config_type, {str(key): value for key, value in values.items() if value is not None}, name)
     known = [field.name for field in fields(config_type)]
     for key in values:
         if key not in known:
@@ -131,6 +125,19 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config_type), values))
     except OmegaConfBaseException as error:
         raise ValueError(f"{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def with_new_names(config_type: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Values under the new names of keys that the config's RENAMED lists; ValueError for one that moved to another
+    section. Where both names are given the old one counts: it is the user's own, the new one may be inherited."""
+    renamed = dict(values)
+    for old, new in getattr(config_type, "RENAMED", {}).items():
+        if old in renamed and "." in new:
+            raise ValueError(f"{name}.{old} is gone: {new} decides")
+        if old in renamed:
+            logger.warning("%s.%s is now %s.%s; the old name works for one version", name, old, name, new)
+            renamed[new] = renamed.pop(old)
+    return renamed
 
 
 class Registry(Generic[P]):
@@ -225,6 +232,9 @@ samplers: "Registry[Sampler]" = Registry("sampler")
 encoders: "Registry[Encoder]" = Registry("encoder")
 
 REGISTRIES: tuple[Registry[Any], ...] = (models, criterions, tasks, datasets, corpora, samplers, encoders)
+
+SECTIONS: dict[str, Registry[Any]] = {"model": models, "criterion": criterions, "sampler": samplers}
+"""The sections of a project that name one component each."""
 
 register_model = models.register
 register_criterion = criterions.register

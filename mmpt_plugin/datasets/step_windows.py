@@ -29,7 +29,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
 
     def __getitem__(self, cluster: Cluster) -> StepBatch:
         if len(cluster.videos) != 1:
-            raise ValueError("sampler.videos_per_batch must be 1: videos of different tasks have different steps")
+            raise ValueError("sampler.cluster_size must be 1: videos of different tasks have different steps")
         video = self.corpus.videos[cluster.videos[0]]
         steps = self.corpus.steps[video.group]
         text, text_mask = token_ids(steps, self.tokenizer)

@@ -51,7 +51,7 @@ def is_container(hint: Any) -> bool:
 
 
 def flow(value: Any) -> str:
-    """A mapping or a list as one line of YAML, `{_name: uniform, videos_per_batch: 32}`."""
+    """A mapping or a list as one line of YAML, `{_name: uniform, cluster_size: 32}`."""
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
 
 

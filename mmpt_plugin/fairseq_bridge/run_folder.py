@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import read_torch_file
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.files import atomic_write
@@ -29,16 +30,27 @@ def check_settings(project: Mapping[str, Any]) -> None:
     if not stored.is_file() or not any(folder.glob("checkpoint*.pt")):
         return
     try:
-        before = flat(yaml.safe_load(stored.read_text(encoding="utf-8")) or {})
+        before = flat(with_new_names(yaml.safe_load(stored.read_text(encoding="utf-8")) or {}))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ValueError(f"{stored} can't be read, so it is unknown what was trained there: {error}") from error
-    changed = list(differences(before, flat(project)))
+    changed = list(differences(before, flat(with_new_names(project))))
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ValueError(
             f"{folder} holds a run with other settings: {'; '.join(changed[:5])}{more}. Choose another "
             "checkpoint.save_dir, or continue that run with the changed settings: --resume"
         )
+
+
+def with_new_names(project: Mapping[str, Any]) -> Settings:
+    """The project under the keys of this version, so that a run of the version before can be resumed."""
+    sections = dict(project)
+    for name, kind in registry.SECTIONS.items():
+        section = sections.get(name) or {}
+        if section.get("_name") in kind:
+            config = kind[section["_name"]].config
+            sections[name] = registry.with_new_names(config, section, section["_name"])
+    return sections
 
 
 def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,11 +24,11 @@ SPREAD = 2  # a covering round draws centres that want half of the videos left: 
 class RetrievalAugmentedConfig(UniformConfig):
     """How clusters of similar videos are drawn; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
 
-    clusters_from: int = 64
+    num_neighbors: int = 64
     """Nearest videos of a random centre that the videos of a cluster are drawn from: the paper's 2k."""
-    metric: str = "inner_product"
+    distance: str = "inner_product"
     """What "nearest" means: inner_product (largest dot product) or l2 (smallest Euclidean distance)."""
-    recall: float = 0.95
+    index_recall: float = 0.95
     """Share of the exact nearest videos that the index must find, in (0, 1]. The index is tuned to reach it; 1 compares
     every pair of videos."""
     cover: bool = False
@@ -35,15 +36,20 @@ class RetrievalAugmentedConfig(UniformConfig):
     sharded: bool = False
     """Keep on each rank only its share of the vectors. Use it when they do not fit into the memory of one machine."""
 
+    RENAMED: ClassVar[dict[str, str]] = UniformConfig.RENAMED | {
+        "clusters_from": "num_neighbors",
+        "metric": "distance",
+        "recall": "index_recall",
+    }
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.clusters_from < self.videos_per_batch:
+        if self.num_neighbors < self.cluster_size:
             raise ValueError(
-                f"sampler.clusters_from {self.clusters_from} is smaller than "
-                f"sampler.videos_per_batch {self.videos_per_batch}"
+                f"sampler.num_neighbors {self.num_neighbors} is smaller than sampler.cluster_size {self.cluster_size}"
             )
-        if not 0 < self.recall <= 1:
-            raise ValueError(f"sampler.recall must be in (0, 1], got {self.recall}")
+        if not 0 < self.index_recall <= 1:
+            raise ValueError(f"sampler.index_recall must be in (0, 1], got {self.index_recall}")
 
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
@@ -55,7 +61,7 @@ class RetrievalAugmented:
     """
 
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:
-        require_videos(num_videos, config.clusters_from, "clusters_from")
+        require_videos(num_videos, config.num_neighbors, "num_neighbors")
         self.config = config
         self.num_videos = num_videos
         self.seed = seed
@@ -63,7 +69,7 @@ class RetrievalAugmented:
     @property
     def num_clusters(self) -> int:
         """Of an epoch."""
-        return -(-self.num_videos // self.config.videos_per_batch)
+        return -(-self.num_videos // self.config.cluster_size)
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
         """Video indices, a row a cluster; the same on all ranks, and for equal seed, epoch and embeddings.
@@ -73,11 +79,13 @@ class RetrievalAugmented:
         config = self.config
         vectors = embed(gather=not config.sharded)
         check_finite(vectors, epoch)
-        index = build_index(vectors, k=config.clusters_from, metric=config.metric, recall=config.recall, seed=epoch)
+        index = build_index(
+            vectors, k=config.num_neighbors, metric=config.distance, recall=config.index_recall, seed=epoch
+        )
         neighbours = SharedVectors(index) if config.sharded else SharedQueries(index)
         draw = covering_clusters if config.cover else random_clusters
         rng = np.random.default_rng([self.seed, epoch])
-        clusters = draw(neighbours, self.num_videos, config.videos_per_batch, config.clusters_from, rng)
+        clusters = draw(neighbours, self.num_videos, config.cluster_size, config.num_neighbors, rng)
         logger.info(
             "epoch %d: %d clusters of %d videos show %s", epoch, *clusters.shape, coverage(clusters, self.num_videos)
         )

@@ -1,6 +1,7 @@
 """Every video once an epoch, in random company."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -13,13 +14,15 @@ from mmpt_plugin.registry import register_sampler
 class UniformConfig:
     """How many videos share a batch."""
 
-    videos_per_batch: int = 32
+    cluster_size: int = 32
     """Videos per cluster; a batch holds `dataset.batch_size` clusters per GPU. The paper pre-trains with 32
     (VideoCLIP, section 5.2)."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"videos_per_batch": "cluster_size"}
+
     def __post_init__(self) -> None:
-        if self.videos_per_batch < 1:
-            raise ValueError(f"sampler.videos_per_batch must be at least 1, got {self.videos_per_batch}")
+        if self.cluster_size < 1:
+            raise ValueError(f"sampler.cluster_size must be at least 1, got {self.cluster_size}")
 
 
 @register_sampler("uniform", dataclass=UniformConfig)
@@ -31,7 +34,7 @@ class Uniform:
     """
 
     def __init__(self, config: UniformConfig, *, num_videos: int, seed: int) -> None:
-        require_videos(num_videos, config.videos_per_batch, "videos_per_batch")
+        require_videos(num_videos, config.cluster_size, "cluster_size")
         self.config = config
         self.num_videos = num_videos
         self.seed = seed
@@ -39,12 +42,12 @@ class Uniform:
     @property
     def num_clusters(self) -> int:
         """Of an epoch."""
-        return -(-self.num_videos // self.config.videos_per_batch)
+        return -(-self.num_videos // self.config.cluster_size)
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
         """Video indices, a row a cluster; the same for equal seed and epoch. `embed` is not called."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_videos)
-        shape = self.num_clusters, self.config.videos_per_batch
+        shape = self.num_clusters, self.config.cluster_size
         return np.resize(order, shape[0] * shape[1]).reshape(shape)
 
 

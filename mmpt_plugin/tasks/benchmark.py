@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class BenchmarkConfig:
 
     dataset: dict[str, Any] = field(default_factory=dict)
     """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
-    clips_at_once: int = 64
+    chunk_size: int = 64
     """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
     paper: dict[str, Any] = field(default_factory=dict)
     """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
@@ -43,9 +43,11 @@ class BenchmarkConfig:
     finetune: dict[str, Any] = field(default_factory=dict)
     """Training data and settings that a fine-tuning project takes from this task."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "chunk_size"}
+
     def __post_init__(self) -> None:
-        if self.clips_at_once < 1:
-            raise ValueError(f"task.clips_at_once must be at least 1, got {self.clips_at_once}")
+        if self.chunk_size < 1:
+            raise ValueError(f"task.chunk_size must be at least 1, got {self.chunk_size}")
 
 
 class Benchmark(Generic[AnyCorpus]):
@@ -86,7 +88,7 @@ class Benchmark(Generic[AnyCorpus]):
         def encode(model: Embedder, some: list[str]) -> Tensor:
             return model.encode_text(*model.tokenize(some, tokenizer))
 
-        vectors = list(on_all_gpus(model, encode, batches(different, self.config.clips_at_once)))
+        vectors = list(on_all_gpus(model, encode, batches(different, self.config.chunk_size)))
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
@@ -96,7 +98,7 @@ class Benchmark(Generic[AnyCorpus]):
         def encode(model: Embedder, rows: list[Clip]) -> Tensor:
             return model.encode_video(*pad(rows, model))
 
-        vectors = list(on_all_gpus(model, encode, batches(clips, self.config.clips_at_once)))
+        vectors = list(on_all_gpus(model, encode, batches(clips, self.config.chunk_size)))
         return np.asarray(torch.cat(vectors).numpy())
 
     def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:

@@ -65,8 +65,8 @@ class VideoTextPretraining:
         """The sampler of the training split; other splits are taken in uniform batches of the same size."""
         config: Mapping[str, Any] = self.config.sampler
         if split != self.train_split:
-            size = min(config.get("videos_per_batch", 32), len(dataset))
-            config = {"_name": "uniform", "videos_per_batch": size}
+            size = min(config.get("cluster_size", 32), len(dataset))
+            config = {"_name": "uniform", "cluster_size": size}
         return registry.samplers.build(config, num_videos=len(dataset), seed=seed)
 
 

@@ -26,8 +26,8 @@ def train(shards, save_dir, *overrides):
     words = [f"model.{key}={value}" for key, value in TINY_MODEL.items()]
     return [
         "train", "videoclip/toy_kitchen", *words, f"task.dataset.splits.train={shards}", "dataset.num_workers=0",
-        f"checkpoint.save_dir={save_dir}", "common.log_file=null", "sampler.videos_per_batch=3",
-        "sampler.clusters_from=6", *overrides,
+        f"checkpoint.save_dir={save_dir}", "common.log_file=null", "sampler.cluster_size=3",
+        "sampler.num_neighbors=6", *overrides,
     ]  # fmt: skip
 
 
@@ -172,8 +172,8 @@ class TestTraining:
 
     def test_fewer_videos_than_a_batch_needs_are_refused(self, capsys, tmp_path, kitchen):
         pytest.importorskip("fairseq")
-        line = refused(capsys, *train(kitchen.shards, tmp_path / "run", "sampler.clusters_from=64"))
-        assert "sampler.clusters_from is 64, but the split has only 12 videos" in line
+        line = refused(capsys, *train(kitchen.shards, tmp_path / "run", "sampler.num_neighbors=64"))
+        assert "sampler.num_neighbors is 64, but the split has only 12 videos" in line
 
     def test_a_split_without_shards_is_named(self, capsys, tmp_path):
         pytest.importorskip("fairseq")

@@ -44,7 +44,7 @@ def set_up(kitchen, tmp_path, *, train_subset="train", splits=None, sampler=None
                 },
                 **options,
             },
-            "sampler": sampler or {"_name": "retrieval_augmented", "videos_per_batch": 3, "clusters_from": 6},
+            "sampler": sampler or {"_name": "retrieval_augmented", "cluster_size": 3, "num_neighbors": 6},
             "dataset": {"train_subset": train_subset},
             "model": {"_name": "videoclip", **TINY_MODEL},
             "criterion": {"_name": "nce"},
@@ -210,9 +210,9 @@ def spied(sampler, calls):
 def test_a_changed_sampler_counts_within_the_epoch_too(kitchen, tmp_path, caplog):
     batches(set_up(kitchen, tmp_path), 2)
     (tmp_path / "checkpoint_last.pt").touch()
-    changed = set_up(kitchen, tmp_path, sampler={"_name": "uniform", "videos_per_batch": 4})
+    changed = set_up(kitchen, tmp_path, sampler={"_name": "uniform", "cluster_size": 4})
     assert [len(videos(batch)) for batch in batches(changed, 2)] == [4, 4, 4]
-    assert "sampler was {_name: retrieval_augmented, videos_per_batch: 3" in caplog.text
+    assert "sampler was {_name: retrieval_augmented, cluster_size: 3" in caplog.text
 
 
 def test_a_finished_run_that_is_started_again_embeds_nothing_and_keeps_its_clusters(kitchen, tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def project(kitchen, folder, **sections):
                 "max_text_len": 20,
             }
         },
-        "sampler": {"_name": "uniform", "videos_per_batch": 3},
+        "sampler": {"_name": "uniform", "cluster_size": 3},
         "dataset": {"num_workers": 0},
         "optimization": {"max_epoch": 1, "max_update": 2, "lr": [1e-2], "clip_norm": 0.0},
         "lr_scheduler": {"_name": "fixed", "warmup_updates": 0, "total_num_update": None},

@@ -37,7 +37,7 @@ def project(kitchen, folder, criterion, precision):
                 "pairs_per_video": 3,
             },
         },
-        "sampler": {"_name": "uniform", "videos_per_batch": 1},
+        "sampler": {"_name": "uniform", "cluster_size": 1},
         "model": {"_name": "videoclip", **TINY_MODEL, "normalize": criterion != "nce"},
         "criterion": {"_name": criterion},
         "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)"},

@@ -51,16 +51,16 @@ def tiny(name, kitchen, folder):
             "splits": {"train": own, "valid": own | {"annotations": f"{folder}/valid.jsonl"}},
         }
         project["task"] |= {"dataset": own}
-        project["sampler"]["videos_per_batch"] = 3
+        project["sampler"]["cluster_size"] = 3
     else:
         data = project["task"]["dataset"] | {"splits": {"train": str(kitchen.shards)}, "pairs_per_video": 2}
         data |= {"videos": str(kitchen.root / "videos"), "verify_checksums": True}
         if data.get("frames"):
             data |= {"frames": {"num_frames": 2, "size": 8}, "max_text_len": 20}
         project["task"]["dataset"] = data
-        project["sampler"] |= {"videos_per_batch": 3}
+        project["sampler"] |= {"cluster_size": 3}
         if project["sampler"]["_name"] == "retrieval_augmented":
-            project["sampler"]["clusters_from"] = 6
+            project["sampler"]["num_neighbors"] = 6
     project["model"] = model
     project["optimization"] |= {"max_update": 2}
     project["dataset"] |= {"num_workers": 0}

@@ -23,7 +23,7 @@ def words(kitchen, folder, *overrides, epochs=2):
     return [
         "train", "videoclip/toy_kitchen", *(f"model.{key}={value}" for key, value in TINY_MODEL.items()),
         f"task.dataset.splits.train={kitchen.shards}", "task.dataset.pairs_per_video=2", "dataset.num_workers=0",
-        "sampler._name=uniform", "sampler.clusters_from=null", "sampler.videos_per_batch=3",
+        "sampler._name=uniform", "sampler.num_neighbors=null", "sampler.cluster_size=3",
         f"optimization.max_epoch={epochs}", "lr_scheduler.warmup_updates=1", "common.log_interval=1",
         f"checkpoint.save_dir={folder}", *overrides,
     ]  # fmt: skip
@@ -47,10 +47,10 @@ def trained(kitchen, tmp_path_factory):
 
 def test_a_changed_setting_is_refused_by_its_name_and_the_record_stays(kitchen, trained):
     before = (trained / "project.yaml").read_text(), (trained / "checkpoint_last.pt").stat().st_mtime_ns
-    changed = ["optimization.lr=[1e-4]", "sampler.videos_per_batch=4"]
+    changed = ["optimization.lr=[1e-4]", "sampler.cluster_size=4"]
     done = run("mmpt", *words(kitchen, trained, *changed), check=False)
     assert done.returncode == 2
-    assert "optimization.lr is [0.0001], was [0.002]; sampler.videos_per_batch is 4, was 3" in done.stderr
+    assert "optimization.lr is [0.0001], was [0.002]; sampler.cluster_size is 4, was 3" in done.stderr
     assert "Choose another checkpoint.save_dir, or continue that run with the changed settings: --resume" in done.stderr
     assert ((trained / "project.yaml").read_text(), (trained / "checkpoint_last.pt").stat().st_mtime_ns) == before
 

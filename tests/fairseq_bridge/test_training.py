@@ -25,7 +25,7 @@ def flags(save_dir: Path, shards: Path, **options: object) -> list[object]:
         "arch": "videoclip",
         "criterion": "nce",
         "dataset": f"{{_name: overlapped_clips, splits: {{train: {shards}}}, pairs_per_video: 2}}",
-        "sampler": "{_name: retrieval_augmented, videos_per_batch: 3, clusters_from: 6}",
+        "sampler": "{_name: retrieval_augmented, cluster_size: 3, num_neighbors: 6}",
         "optimizer": "adam",
         "lr": 0.001,
         "batch_size": 1,
@@ -138,7 +138,7 @@ def test_mmpt_train_starts_the_processes_itself_and_resumes(kitchen, tmp_path):
 defaults: [/projects/base@_global_, /tasks@task: toy_kitchen, _self_]
 model: {json.dumps({"_name": "videoclip", **TINY_MODEL})}
 criterion: {{_name: nce}}
-sampler: {{_name: uniform, videos_per_batch: 3}}
+sampler: {{_name: uniform, cluster_size: 3}}
 task: {{dataset: {{splits: {{train: "{kitchen.shards}"}}, pairs_per_video: 2}}}}
 dataset: {{num_workers: 0}}
 common: {{log_format: json, log_interval: 1}}
@@ -157,7 +157,7 @@ def test_the_dry_run_prints_a_command_that_trains(kitchen, tmp_path):
     overrides = [f"model.{key}={value}" for key, value in TINY_MODEL.items()]
     printed = run(
         "mmpt", "train", "videoclip/toy_kitchen", "--dry-run", f"checkpoint.save_dir={tmp_path}",
-        f"task.dataset.splits.train={kitchen.shards}", "sampler.videos_per_batch=4", "sampler.clusters_from=8",
+        f"task.dataset.splits.train={kitchen.shards}", "sampler.cluster_size=4", "sampler.num_neighbors=8",
         "optimization.max_epoch=1", f"common.log_file={tmp_path}/log", *overrides,
     ).stdout  # fmt: skip
     assert printed.startswith("fairseq-train ")

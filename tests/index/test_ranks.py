@@ -31,7 +31,7 @@ def search(rank, size, folder):
     parts = SharedVectors(build_index(part(rank, size), k=K))
 
     def clusters(**options):
-        config = RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=8, **options)
+        config = RetrievalAugmentedConfig(cluster_size=4, num_neighbors=8, **options)
         sampler = RetrievalAugmented(config, num_videos=600, seed=1)
         return sampler.clusters(1, lambda gather: vectors() if gather else part(rank, size))
 
@@ -57,7 +57,7 @@ def test_ranks_together_find_what_one_index_finds(size, tmp_path):
     some = Flat(vectors()).only(SOME).search(vectors()[ASKED], K)[1]
     alone = {
         cover: RetrievalAugmented(
-            RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=8, cover=cover), num_videos=600, seed=1
+            RetrievalAugmentedConfig(cluster_size=4, num_neighbors=8, cover=cover), num_videos=600, seed=1
         ).clusters(1, lambda gather: vectors())
         for cover in (False, True)
     }

@@ -60,7 +60,7 @@ def narrated(kitchen: Kitchen, tmp_path_factory: pytest.TempPathFactory) -> Narr
 defaults: [/projects/base@_global_, /tasks@task: toy_kitchen, _self_]
 model: {json.dumps(model)}
 criterion: {{_name: nce}}
-sampler: {{_name: retrieval_augmented, videos_per_batch: 4, clusters_from: 8}}
+sampler: {{_name: retrieval_augmented, cluster_size: 4, num_neighbors: 8}}
 task: {{dataset: {{splits: {{train: {root}/shards}}, pairs_per_video: 4}}}}
 dataset: {{num_workers: 0}}
 common: {{log_interval: 1}}

@@ -15,12 +15,12 @@ def never():
 
 
 def retrieval(num_videos, k, from_, **options):
-    config = RetrievalAugmentedConfig(videos_per_batch=k, clusters_from=from_, **options)
+    config = RetrievalAugmentedConfig(cluster_size=k, num_neighbors=from_, **options)
     return RetrievalAugmented(config, num_videos=num_videos, seed=1)
 
 
 def test_uniform_shows_every_video_and_fills_the_last_cluster():
-    sampler = Uniform(UniformConfig(videos_per_batch=4), num_videos=10, seed=1)
+    sampler = Uniform(UniformConfig(cluster_size=4), num_videos=10, seed=1)
     clusters = sampler.clusters(1, never)
     assert clusters.shape == (3, 4)
     assert sorted(set(clusters.ravel().tolist())) == list(range(10))
@@ -75,8 +75,8 @@ def test_another_seed_or_epoch_draws_other_clusters(kind):
 
     def draw(seed, epoch):
         if kind == "uniform":
-            return Uniform(UniformConfig(videos_per_batch=4), num_videos=40, seed=seed).clusters(epoch, never)
-        config = RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=8, cover=kind == "covering")
+            return Uniform(UniformConfig(cluster_size=4), num_videos=40, seed=seed).clusters(epoch, never)
+        config = RetrievalAugmentedConfig(cluster_size=4, num_neighbors=8, cover=kind == "covering")
         return RetrievalAugmented(config, num_videos=40, seed=seed).clusters(epoch, lambda **_: vectors)
 
     first = draw(1, 1)
@@ -101,7 +101,7 @@ def test_the_metric_decides_what_is_near():
         sampler = retrieval(4, 2, 2, **options)
         return {frozenset(c.tolist()) for epoch in range(9) for c in sampler.clusters(epoch, lambda **_: vectors)}
 
-    assert found(metric="l2") == {frozenset({0, 1}), frozenset({2, 3})}
+    assert found(distance="l2") == {frozenset({0, 1}), frozenset({2, 3})}
     assert found() == {frozenset({2, 3})}
 
 
@@ -132,17 +132,17 @@ def test_vectors_are_gathered_unless_they_are_sharded(sharded):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: UniformConfig(videos_per_batch=0), "sampler.videos_per_batch must be at least 1, got 0"),
-        (lambda: RetrievalAugmentedConfig(recall=0.0), r"sampler.recall must be in \(0, 1\], got 0.0"),
-        (lambda: RetrievalAugmentedConfig(recall=1.1), r"sampler.recall must be in \(0, 1\], got 1.1"),
+        (lambda: UniformConfig(cluster_size=0), "sampler.cluster_size must be at least 1, got 0"),
+        (lambda: RetrievalAugmentedConfig(index_recall=0.0), r"sampler.index_recall must be in \(0, 1\], got 0.0"),
+        (lambda: RetrievalAugmentedConfig(index_recall=1.1), r"sampler.index_recall must be in \(0, 1\], got 1.1"),
         (
-            lambda: RetrievalAugmentedConfig(videos_per_batch=5, clusters_from=4),
-            "sampler.clusters_from 4 is smaller than sampler.videos_per_batch 5",
+            lambda: RetrievalAugmentedConfig(cluster_size=5, num_neighbors=4),
+            "sampler.num_neighbors 4 is smaller than sampler.cluster_size 5",
         ),
     ],
 )
 def test_bad_settings_are_named(make, message):
-    RetrievalAugmentedConfig(videos_per_batch=4, clusters_from=4, recall=1.0)  # the limits themselves are fine
+    RetrievalAugmentedConfig(cluster_size=4, num_neighbors=4, index_recall=1.0)  # the limits themselves are fine
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -162,9 +162,9 @@ def test_a_sampler_reports_its_coverage(caplog):
 
 
 def test_too_few_videos_are_refused():
-    with pytest.raises(ValueError, match="sampler.clusters_from is 64, but the split has only 40 videos"):
+    with pytest.raises(ValueError, match="sampler.num_neighbors is 64, but the split has only 40 videos"):
         retrieval(40, 32, 64)
-    with pytest.raises(ValueError, match="sampler.videos_per_batch is 32, but the split has only 3 videos"):
+    with pytest.raises(ValueError, match="sampler.cluster_size is 32, but the split has only 3 videos"):
         Uniform(UniformConfig(), num_videos=3, seed=1)
 
 
@@ -187,11 +187,9 @@ def test_saved_clusters_of_another_run_are_left_and_what_changed_is_said(tmp_pat
     path = tmp_path / "clusters.safetensors"
     write_clusters(path, np.arange(9).reshape(3, 3), RUN)
     assert read_clusters(path, RUN | {"num_videos": 12}) is None
-    write_clusters(path, np.arange(9).reshape(3, 3), RUN | {"sampler": "{_name: uniform, videos_per_batch: 3}"})
-    assert read_clusters(path, RUN | {"sampler": "{_name: uniform, videos_per_batch: 4}"}) is None
-    assert (
-        "sampler was {_name: uniform, videos_per_batch: 3} and is {_name: uniform, videos_per_batch: 4}" in caplog.text
-    )
+    write_clusters(path, np.arange(9).reshape(3, 3), RUN | {"sampler": "{_name: uniform, cluster_size: 3}"})
+    assert read_clusters(path, RUN | {"sampler": "{_name: uniform, cluster_size: 4}"}) is None
+    assert "sampler was {_name: uniform, cluster_size: 3} and is {_name: uniform, cluster_size: 4}" in caplog.text
     assert "num_videos was 9 and is 12" in caplog.text
     assert "seed" not in caplog.text
 

@@ -106,8 +106,7 @@ def test_a_classifier_wider_than_the_labels_is_scored():
 
 def test_windows_are_the_same_in_any_batches(model):
     one, many = (
-        task("action_segmentation", "coin", "coin/COIN.json", options={"clips_at_once": size}, **COIN)
-        for size in (1, 64)
+        task("action_segmentation", "coin", "coin/COIN.json", options={"chunk_size": size}, **COIN) for size in (1, 64)
     )
     labels = one.encode_labels(model)
     for a, b in zip(one.scores(model, labels), many.scores(model, labels), strict=True):
@@ -137,10 +136,10 @@ def test_crosstask_recall(model, crosstask):
     assert 0 < result["chance"]["average_recall"] < 1
 
 
-@pytest.mark.parametrize("clips_at_once", [1, 64])
-def test_didemo_rankings_and_metrics(model, clips_at_once):
+@pytest.mark.parametrize("chunk_size", [1, 64])
+def test_didemo_rankings_and_metrics(model, chunk_size):
     """Padding counts in a moment's mean, so a short video alone is padded as it is in a batch."""
-    options = {"clips_at_once": clips_at_once}
+    options = {"chunk_size": chunk_size}
     didemo = task("moment_localization", "didemo_moments", "didemo/test_data.json", options=options)
     recorded = METRICS["test_didemo_zs"]
     for scores, possible, ranked in zip(*didemo.scores(model), recorded["ranked_segments"], strict=True):
