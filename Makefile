@@ -1,5 +1,6 @@
 # make demo     the whole way, from videos that it makes to a page of what was found
 # make test     lint, types and tests; what CI runs
+# make docs     the documentation site, in site/; a warning is an error
 # make mutants  tests of the tests: each of about 200 small errors must make one fail; half an hour, not in CI
 # All set up what they need in .venv.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,demo
 
-.PHONY: demo test check lint types unit mutants test-fairseq-meta test-oldest
+.PHONY: demo test check lint types unit docs mutants test-fairseq-meta test-oldest
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -33,6 +34,9 @@ types: .venv/.dev
 
 unit: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --site-dir site
 
 # For some files only: make mutants ONLY="criterions metrics/"
 mutants: .venv/.dev
@@ -62,4 +66,8 @@ test-oldest: .venv/.dev
 
 .venv/.dev: .venv/.demo
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),slurm,dev]'
+	touch $@
+
+.venv/.docs: .venv/.demo
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),docs]'
 	touch $@

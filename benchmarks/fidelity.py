@@ -1,4 +1,4 @@
-"""The largest difference to each quantity that was recorded from the original: the table in docs/fidelity.md.
+"""The largest difference to each quantity recorded from the original: the table in docs/explanation/fidelity.md.
 
     python -m benchmarks.fidelity
 

@@ -1,19 +1,29 @@
-"""The commands that the documentation shows: each is understood, and those of the README's first run work."""
+"""What the documentation shows: every command is understood, the examples work, and so does a first run."""
 
 import re
 import shlex
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from mmpt_plugin import Batch, registry
 from mmpt_plugin.cli import parse
 from mmpt_plugin.cli.launch import as_command
 from mmpt_plugin.config import load_project, plain
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import ROOT, run
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*/README.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+FAIRSEQ_TRAIN = ROOT / "docs" / "how-to" / "fairseq-train.md"
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -23,15 +33,26 @@ def commands(page: Path) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def files(page: Path) -> dict[str, str]:
+    """The files that a page asks its reader to save: the blocks with a title, which is the file's name."""
+    blocks = re.findall(r'^( *)```\w+ title="([^"]+)"\n(.*?)^ *```$', page.read_text(encoding="utf-8"), re.S | re.M)
+    return {name: textwrap.dedent(indent + text.removeprefix(indent)) for indent, name, text in blocks}
+
+
 def shown(program: str) -> list[object]:
     found = [(page, words) for page in PAGES for words in commands(page) if words[0] == program]
-    return [pytest.param(words[1:], id=f"{page.relative_to(ROOT)}: {' '.join(words[:3])}") for page, words in found]
+    return [
+        pytest.param(page, words[1:], id=f"{page.relative_to(ROOT)}: {' '.join(words[:3])}") for page, words in found
+    ]
 
 
-@pytest.mark.parametrize("words", shown("mmpt"))
-def test_every_mmpt_command_is_understood(words):
+@pytest.mark.parametrize(("page", "words"), shown("mmpt"))
+def test_every_mmpt_command_is_understood(page, words, tmp_path):
     """Its options exist, its project composes, and the overrides are keys."""
-    arguments = parse(words)
+    for name, text in files(page).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    arguments = parse([str(tmp_path / word) if word in files(page) else word for word in words])
     launched = arguments.launched if arguments.command == "launch" else arguments
     if launched.command in ("train", "evaluate"):
         assert fine_tuned(plain(load_project(launched.project, launched.overrides)))
@@ -41,13 +62,13 @@ def test_every_mmpt_command_is_understood(words):
         assert load_profile(arguments.profile, arguments.for_profile).nodes >= 1
 
 
-@pytest.mark.parametrize("words", shown("make"))
-def test_every_make_target_exists(words):
-    assert re.search(rf"^{words[0]}\b.*:", (ROOT / "Makefile").read_text(), re.M)
+@pytest.mark.parametrize(("page", "words"), shown("make"))
+def test_every_make_target_exists(page, words):
+    assert re.search(rf"^(?:[\w-]+ )*{words[0]}\b.*:", (ROOT / "Makefile").read_text(), re.M)
 
 
-@pytest.mark.parametrize("words", shown("pip"))
-def test_every_install_command_is_taken_by_pip(words):
+@pytest.mark.parametrize(("page", "words"), shown("pip"))
+def test_every_install_command_is_taken_by_pip(page, words):
     """As far as that can be seen without the network: what is named is there, and the package's own extras exist."""
     if "-r" in words:
         assert (ROOT / words[words.index("-r") + 1]).is_file()
@@ -58,12 +79,74 @@ def test_every_install_command_is_taken_by_pip(words):
     assert "does not provide the extra" not in done.stderr
 
 
+def linked(page: Path) -> list[object]:
+    """The files that a page links to, and their headings."""
+    links = re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
+    return [
+        pytest.param(page, *link, id=f"{page.relative_to(ROOT)}: {'#'.join(link)}") for link in dict.fromkeys(links)
+    ]
+
+
+@pytest.mark.parametrize(("page", "link", "heading"), [link for page in PAGES for link in linked(page)])
+def test_every_link_within_the_repository_leads_somewhere(page, link, heading):
+    """Pages of the site that are made when it is built, such as reference/cli.md, are mkdocs' to check."""
+    target = (page.parent / link).resolve() if link else page
+    if target.parent == ROOT / "docs" / "reference" and page.is_relative_to(ROOT / "docs"):
+        return
+    assert target.exists()
+    if heading:
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+        assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings]
+
+
+@pytest.fixture
+def example():
+    """Run a page's Python file, and return what it defines; the components in it are registered for one test."""
+
+    def defined(page: str, name: str) -> dict[str, Any]:
+        names: dict[str, Any] = {"__name__": "shown"}
+        exec(compile(files(ROOT / "docs" / "how-to" / page)[name], f"{page}: {name}", "exec"), names)
+        return names
+
+    yield defined
+    for registered in registry.REGISTRIES:
+        for name in [name for name, entry in registered._entries.items() if entry.cls.__module__ == "shown"]:
+            del registered._entries[name]
+
+
+def test_the_example_of_a_loss_works(example):
+    """Vectors that are each other's match, one apart from the others, at the margin and at twice the margin."""
+    defined = example("add-a-loss.md", "my_plugin/__init__.py")
+    assert registry.criterions.build({"_name": "hinge"})(torch.eye(3), torch.eye(3)).item() == 0
+    assert registry.criterions.build({"_name": "hinge", "margin": 2.0})(torch.eye(3), torch.eye(3)).item() == 1
+    assert defined["HingeConfig"]().margin == 1
+
+
+def test_the_example_of_a_model_works(example):
+    """Its video vector is that of the real rows alone."""
+    example("add-a-model.md", "my_models/__init__.py")
+    model = registry.models.build({"_name": "mean_pool", "feature_dim": 4, "vocab_size": 9, "width": 3})
+    rows, mask = torch.tensor([[[1.0, 0, 0, 0], [9, 9, 9, 9]]]), torch.tensor([[True, False]])
+    ids = torch.tensor([[2, 3]])
+    batch = Batch(video=rows, video_mask=mask, text=ids, text_mask=mask, video_ids=torch.tensor([0]))
+    video, text = model(batch)
+    torch.testing.assert_close(video, model.video(rows[:, 0]))
+    torch.testing.assert_close(text, model.words(ids[:, 0]))
+
+
+def test_the_example_of_a_model_on_clip_works(example):
+    defined = example("add-a-model.md", "my_clip_models/__init__.py")
+    frames, mask = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]]), torch.tensor([[True, True, False]])
+    torch.testing.assert_close(defined["CLIPMax"].pool_frames(None, frames, mask), torch.tensor([[0.6, 0.8]]))
+    assert registry.models["clip_max"].cls is defined["CLIPMax"]
+
+
 @pytest.mark.fairseq
 @pytest.mark.slow
-def test_the_first_run_of_the_readme_works(tmp_path):
+def test_the_first_run_works(tmp_path):
     """Word for word but for the folders, the number of videos and the number of epochs."""
     pytest.importorskip("fairseq")
-    first, *others = (words for words in commands(ROOT / "README.md") if "toy_kitchen" in " ".join(words))
+    first, *others = (words for words in commands(FAIRSEQ_TRAIN) if "toy_kitchen" in " ".join(words))
     lines = [[*first, "--train", "34", "--test", "2"], *(words for words in others if words[0] == "mmpt")]
     overrides = [
         "optimization.max_epoch=1", f"checkpoint.save_dir={tmp_path}/runs/demo",

@@ -194,9 +194,10 @@ def test_an_installed_wheel_trains_from_another_folder(kitchen, tmp_path):
     assert "videoclip/pretrain" in where
 
 
-def test_the_readme_command_trains(kitchen, tmp_path):
-    """The fairseq-train command of README.md, word for word but for its folders and its length."""
-    block = re.search(r"```bash\n(fairseq-train.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+def test_the_documented_command_trains(kitchen, tmp_path):
+    """The fairseq-train command of the documentation, word for word but for its folders and its length."""
+    page = ROOT / "docs" / "how-to" / "fairseq-train.md"
+    block = re.search(r"```bash\n(fairseq-train.*?)```", page.read_text(), re.S).group(1)
     command = " ".join(block.replace("\\\n", " ").split())
     command = command.replace("data/toy_kitchen/shards/train", str(kitchen.shards)).replace(
         "runs/by_hand", str(tmp_path)

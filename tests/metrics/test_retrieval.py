@@ -82,7 +82,7 @@ def test_recalls_and_median_are_the_originals_where_no_scores_tie(recorded, expe
 
 @pytest.mark.parametrize("size", range(1, 4))
 def test_where_scores_tie_the_original_scores_higher(recorded, expected, size):
-    """It takes each equal score for a further query with a rank of its own (docs/fidelity.md)."""
+    """It takes each equal score for a further query with a rank of its own (docs/explanation/fidelity.md)."""
     scores = recorded[f"retr_{size}_ties"].astype(np.float64)
     values = summary(ranks(scores, np.eye(len(scores)), np.arange(len(scores))), prefix="t2v")
     assert values["t2v_recall@1"] < expected[f"retr_{size}_ties"]["R1"]

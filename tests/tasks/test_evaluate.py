@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import textwrap
 
 import numpy as np
 import pytest
@@ -135,10 +136,10 @@ def test_every_task_yaml_is_complete():
             assert set().union(*config.published.values()) <= keys | {"rank@1", "rank@5"}
 
 
-def test_a_benchmark_added_as_the_readme_says_runs(checkpoint, tmp_path):
+def test_a_benchmark_added_as_the_documentation_says_runs(checkpoint, tmp_path):
     """A made-up one: which of two colours, for videos whose features happen to be there."""
-    readme = (ROOT / "tasks" / "README.md").read_text()
-    block = readme.split("`tasks/my_actions.yaml`")[1].split("```yaml\n")[1].split("```")[0]
+    page = (ROOT / "docs" / "how-to" / "add-a-benchmark.md").read_text()
+    block = textwrap.dedent(page.split('title="tasks/my_actions.yaml"\n')[1].split("```")[0])
     (tmp_path / "test.csv").write_text("video_id,label\nvideo7000,RedCar\nvideo7001,blue_car\n")
     task = yaml.safe_load(block.replace("data/my_actions/features", str(ENDTASK / "msrvtt" / "features")))
     task["dataset"] |= {"annotations": str(tmp_path / "test.csv"), "tokenizer": str(ENDTASK / "tokenizer")}
