@@ -55,8 +55,8 @@ test-fairseq-meta: .venv/.dev
 # The oldest versions that setup.py allows, but of torch, whose old wheels are gigabytes.
 test-oldest: .venv/.dev
 	$(BIN)/pip install --quiet --target .venv/oldest --upgrade 'transformers==4.57.*' 'numpy==2.0.*' 'faiss-cpu==1.9.*'
-	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models tests/criterions tests/clips \
-		tests/index tests/samplers tests/metrics tests/features/test_clip.py tests/fairseq_bridge/test_projects.py
+	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models tests/criterions tests/shards \
+		tests/test_batch.py tests/test_tokenizer.py tests/datasets tests/index tests/samplers tests/metrics tests/features/test_clip.py tests/fairseq_bridge/test_projects.py
 
 .venv/.demo: setup.py requirements/fairseq.txt
 	$(PYTHON) -m venv .venv

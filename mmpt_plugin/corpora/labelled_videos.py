@@ -100,7 +100,7 @@ class HMDB51(LabelledVideos):
 
 @dataclass(kw_only=True)
 class UCF101Config(CorpusConfig):
-    """`annotations` is the folder ucfTrainTestlist, with classInd.txt and {train,test}list0{1,2,3}.txt, as published."""
+    """`annotations` is the published folder ucfTrainTestlist, with classInd.txt and {train,test}list0{1,2,3}.txt."""
 
     fold: int = 1
     """Which of the three published splits to read: 1, 2 or 3."""

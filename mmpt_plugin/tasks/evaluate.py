@@ -30,8 +30,7 @@ class Models:
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """`{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`; no fairseq needed.
 
-    `published` is added where the task's YAML has numbers for the project's `protocol`. A CUDA device is used where there
-    is one.
+    `published` is added if the task's YAML has numbers for the project's `protocol`. Uses CUDA if there is a device.
     """
     task = build_task(project)
     models = load_models(Path(project["checkpoint"]))
@@ -116,7 +115,7 @@ def load_models(checkpoint: Path) -> Models:
 def measure(task: Any, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
     result: dict[str, Any] = task.evaluate(models.trained)
-    published = getattr(task.config, "published", {}).get(project.get("protocol"))
+    published = getattr(getattr(task, "config", None), "published", {}).get(project.get("protocol"))
     return {
         "task": project["task"]["_name"],
         "checkpoint": models.checkpoint,
