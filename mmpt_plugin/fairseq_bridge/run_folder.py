@@ -42,15 +42,14 @@ def check_settings(project: Mapping[str, Any]) -> None:
         )
 
 
-def with_new_names(project: Mapping[str, Any]) -> Settings:
-    """The project under the keys of this version, so that a run of the version before can be resumed."""
-    sections = dict(project)
-    for name, kind in registry.SECTIONS.items():
-        section = sections.get(name) or {}
-        if section.get("_name") in kind:
-            config = kind[section["_name"]].config
-            sections[name] = registry.with_new_names(config, section, section["_name"])
-    return sections
+def with_new_names(section: Any) -> Any:
+    """A project under the keys of this version, so that a run of the version before can be resumed."""
+    if not isinstance(section, Mapping):
+        return section
+    name: Any = section.get("_name")
+    config = next((kind[name].config for kind in registry.REGISTRIES if name in kind), object)
+    renamed = registry.with_new_names(config, section, str(name))
+    return {key: with_new_names(value) for key, value in renamed.items()}
 
 
 def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:

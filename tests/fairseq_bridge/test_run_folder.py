@@ -38,6 +38,18 @@ def test_settings_are_checked_only_where_there_are_checkpoints(tmp_path):
         check_settings(changed)
 
 
+def test_settings_of_the_version_before_are_compared_under_their_new_names(tmp_path):
+    sampler = {"_name": "retrieval_augmented", "videos_per_batch": 16, "clusters_from": 32}
+    before = {"checkpoint": {"save_dir": str(tmp_path)}, "sampler": sampler, "setting": "zero_shot"}
+    write_project(before)
+    (tmp_path / "checkpoint_last.pt").touch()
+    now = before | {"sampler": {"_name": "retrieval_augmented", "cluster_size": 16, "num_neighbors": 32}}
+    check_settings(now)
+    now["sampler"] |= {"num_neighbors": 64}
+    with pytest.raises(ValueError, match="sampler.num_neighbors is 64, was 32"):
+        check_settings(now)
+
+
 @pytest.mark.parametrize(
     ("max_epoch", "max_update", "expected"),
     [
