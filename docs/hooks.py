@@ -1,7 +1,7 @@
 """mkdocs hook: the reference pages, made from the code when the site is built and kept in memory.
 
-mkdocs.yml names it under `hooks`, and the pages in `nav`: reference/cli.md, reference/configuration.md,
-reference/python.md. The Python that builds the site needs the package's dependencies.
+mkdocs.yml names it under `hooks`, and the pages in `nav`: reference/cli.md and
+reference/configuration.md. The Python that builds the site needs the package's dependencies.
 """
 
 import logging
@@ -30,7 +30,6 @@ def reference_pages() -> dict[str, str]:
     pages = {
         "cli": reference.command_page(parser()),
         "configuration": reference.configuration_page(),
-        "python": reference.python_page(),
     }
     logging.root.level, logging.root.handlers = level, handlers  # which fairseq changes when it is imported
     return pages

@@ -217,26 +217,6 @@ def test_the_command_page_is_as_wide_on_every_terminal(monkeypatch):
     assert reference.command_page(parser()) == narrow
 
 
-def test_the_python_page_has_the_public_names_with_their_docstrings():
-    page = reference.python_page()
-    for name in ("VideoCLIP", "load_model", "Batch", "Cluster", *(f"VideoCLIP.{method}" for method in pages.METHODS)):
-        heading, _, about = page.partition(f"# {name}\n")[2].partition("```\n")[2].partition("\n#")
-        assert heading.strip(), f"{name} has no docstring"
-        assert about
-    for kind in registry.REGISTRIES:
-        assert f"register_{kind.kind}(name: str" in page
-    assert "jaxtyping." not in page
-
-
-def test_the_python_page_has_protocols_where_there_are_some(monkeypatch):
-    monkeypatch.setattr(pages, "PROTOCOLS", __name__)
-    text = "\n".join(pages.protocols())
-    assert "### Looks\n\nHas eyes." in text
-    assert "Looks.look(far: bool = False) -> int" in text
-    monkeypatch.setattr(pages, "PROTOCOLS", "tests.no_such_module")
-    assert pages.protocols() == []
-
-
 def test_a_long_signature_has_a_parameter_a_line():
     def find(query: str, *others: str, most_neighbours_of_it: int = 10, least_score_that_is_found: float = 0.5): ...
 
@@ -256,4 +236,4 @@ def test_the_site_has_the_reference_pages():
     config.load_dict({"site_name": "site", "plugins": [], "hooks": [str(ROOT / "docs" / "hooks.py")]})
     assert config.validate() == ([], [])
     found = config.plugins.on_files(files.Files([]), config=config)
-    assert {file.src_uri for file in found} == {f"reference/{name}.md" for name in ("cli", "configuration", "python")}
+    assert {file.src_uri for file in found} == {f"reference/{name}.md" for name in ("cli", "configuration")}

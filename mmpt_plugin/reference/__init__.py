@@ -2,7 +2,7 @@
 
 from mmpt_plugin.reference.configuration import Key, fairseq_keys, field_doc, keys
 from mmpt_plugin.reference.lookup import describe, overview
-from mmpt_plugin.reference.pages import command_page, configuration_page, python_page
+from mmpt_plugin.reference.pages import command_page, configuration_page
 
 __all__ = [
     "Key",
@@ -13,5 +13,4 @@ __all__ = [
     "field_doc",
     "keys",
     "overview",
-    "python_page",
 ]

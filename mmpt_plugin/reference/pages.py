@@ -1,13 +1,8 @@
 """The reference pages of the documentation, in Markdown."""
 
 import argparse
-import importlib
-import importlib.util
-import inspect
 import re
-import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from mmpt_plugin import registry
 from mmpt_plugin.reference.configuration import (
@@ -16,7 +11,6 @@ from mmpt_plugin.reference.configuration import (
     SETTINGS,
     Key,
     fairseq_keys,
-    field_doc,
     keys,
     load,
     one_line,
@@ -24,17 +18,7 @@ from mmpt_plugin.reference.configuration import (
 )
 from mmpt_plugin.reference.lookup import FAIRSEQ_PAGES, FAIRSEQ_SECTIONS
 
-MODEL = "mmpt_plugin.models:VideoCLIP"
-METHODS = (
-    *("from_pretrained", "save_pretrained", "encode_video", "encode_text", "encode_video_steps", "tokenize"),
-    *("embed_videos", "embed_features", "embed_candidates", "embed_text", "classify"),
-)
-LOAD_MODEL = "mmpt_plugin.models:load_model"
-DATA = ("mmpt_plugin.batch:Batch", "mmpt_plugin.batch:Cluster")
-PROTOCOLS = "mmpt_plugin.protocols"
-SPECIAL = ("__call__", "__getitem__", "__len__")
 WIDTH = 88
-KEYWORD_ONLY, VAR_POSITIONAL = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_POSITIONAL
 
 
 def configuration_page() -> str:
@@ -89,65 +73,6 @@ def command_page(parser: argparse.ArgumentParser) -> str:
         rows = [argument(command, action) for action in command._actions if takes_value(action)]
         lines += [*table(("argument", "default", "meaning"), rows), ""] if rows else []
     return "\n".join(lines)
-
-
-def python_page() -> str:
-    """The public Python API: signatures and docstrings."""
-    model = load(MODEL)
-    lines = ["# Python", "", "## Models", "", *item(model, model.__name__, doc=own_doc(model))]
-    for name in METHODS:
-        lines += item(getattr(model, name), f"{model.__name__}.{name}", level=4)
-    lines += [*item(load(LOAD_MODEL), "load_model"), "## Data", ""]
-    for cls in map(load, DATA):
-        lines += item(cls, cls.__name__, doc=own_doc(cls))
-        hints = typing.get_type_hints(cls)
-        rows = [(code(name), code(bare(hint)), field_doc(cls, name)) for name, hint in hints.items()]
-        lines += [*table(("field", "type", "meaning"), rows), ""]
-    decorators = sorted(name for name in vars(registry) if name.startswith("register_"))
-    lines += ["## Registration", "", "```python"]
-    lines += [f"{name}{signature(getattr(registry, name))}" for name in decorators]
-    return "\n".join([*lines, "```", "", inspect.getdoc(registry.Registry.register) or "", "", *protocols()])
-
-
-def protocols() -> list[str]:
-    """What a component of each kind must have, if there is a module of protocols."""
-    if not importlib.util.find_spec(PROTOCOLS):
-        return []
-    lines = ["## Protocols", ""]
-    for name, cls in vars(importlib.import_module(PROTOCOLS)).items():
-        if getattr(cls, "_is_protocol", False) and cls.__module__ == PROTOCOLS:
-            lines += item(cls, name, doc=own_doc(cls), shows_signature=False)
-            for method, value in vars(cls).items():
-                if inspect.isfunction(value) and (not method.startswith("_") or method in SPECIAL):
-                    lines += item(value, f"{name}.{method}", level=4)
-    return lines
-
-
-def item(thing: Any, name: str, *, doc: str | None = None, level: int = 3, shows_signature: bool = True) -> list[str]:
-    """A heading, a signature and a docstring."""
-    shown = ["```python", f"{name}{signature(thing)}", "```", ""] if shows_signature else []
-    return [f"{'#' * level} {name}", "", *shown, inspect.getdoc(thing) or "" if doc is None else doc, ""]
-
-
-def signature(thing: Callable[..., Any]) -> str:
-    """A signature without `self` and the modules of types; a long one has a parameter per line."""
-    whole = inspect.signature(thing)
-    whole = whole.replace(parameters=[one for one in whole.parameters.values() if one.name not in ("self", "cls")])
-    if len(text := bare(str(whole))) <= WIDTH:
-        return text
-    rows, parameters = [], list(whole.parameters.values())
-    kinds = [one.kind for one in parameters]
-    first = None if VAR_POSITIONAL in kinds else next((one for one in parameters if one.kind is KEYWORD_ONLY), None)
-    for one in parameters:
-        rows += ["    *,"] * (one is first) + [f"    {bare(str(one))},"]
-    back = whole.return_annotation
-    return "\n".join(["(", *rows, ")" if back is whole.empty else f") -> {bare(inspect.formatannotation(back))}"])
-
-
-def bare(hint: Any) -> str:
-    """A type as code, without the modules of its classes and the marks of type variables."""
-    text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
-    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])|~(?=[A-Z])", "", text)
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:

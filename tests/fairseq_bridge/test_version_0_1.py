@@ -66,7 +66,6 @@ def test_a_run_of_version_0_1_is_known_as_finished_and_can_be_trained_further(ki
     (folder / "project.yaml").write_text(stored)
     words = ["mmpt", "train", PROJECT, f"task.dataset.splits.train={kitchen.shards}", f"checkpoint.save_dir={folder}"]
     assert "is finished: 1 epochs, 4 updates" in run(*words).stderr
-    further = run(*words, "optimization.max_epoch=2", "--resume")
-    assert "num_updates: 8" in further.stderr.replace('"', "") or "8 updates" in further.stderr
+    run(*words, "optimization.max_epoch=2", "--resume")
     state = torch.load(folder / "checkpoint_last.pt", weights_only=False)
     assert state["optimizer_history"][-1]["num_updates"] == 8
