@@ -7,7 +7,7 @@ of it.
 B pairs, D embedding width, T video steps, L text tokens, V videos, C clusters of K videos.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -136,6 +136,3 @@ class Encoder(Protocol):
 
 EncoderSettings = str | Mapping[str, Any] | Encoder
 """An encoder by name, by settings such as `{"_name": "s3d", "weights": ...}`, or built."""
-
-Prompts = Sequence[str] | Mapping[str, str | Sequence[str]]
-"""Labels, or for each label one or more sentences."""

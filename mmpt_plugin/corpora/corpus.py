@@ -3,17 +3,18 @@
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mmpt_plugin import registry
 from mmpt_plugin.corpora.readers import AnnotationReader, DataNotThere
 from mmpt_plugin.features.files import FeatureFolder, read_features
 from mmpt_plugin.video.frame_cache import open_videos
@@ -209,6 +210,20 @@ class Corpus(AnnotationReader):
             digest.update(self.source.content(name) if frames else path.read_bytes())
         kind = "videos" if frames else "features"
         return {"annotations_sha256": self.annotations_sha256, f"{kind}_sha256": digest.hexdigest()}
+
+
+AnyCorpus = TypeVar("AnyCorpus", bound=Corpus)
+
+
+def build_corpus(section: Mapping[str, Any], kind: type[AnyCorpus], *, needs: str) -> AnyCorpus:
+    """The corpus that a YAML section names.
+
+    Any class with the attributes of `kind` will do; ValueError for a corpus without the attribute `needs`.
+    """
+    corpus = registry.corpora.build(section)
+    if not hasattr(corpus, needs):
+        raise ValueError(f"corpus '{section['_name']}' has no {needs}, which are needed: set another dataset._name")
+    return cast(AnyCorpus, corpus)
 
 
 class ClipCorpus(Corpus):

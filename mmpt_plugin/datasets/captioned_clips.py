@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from mmpt_plugin.batch import Batch, Cluster, pad_video
+from mmpt_plugin.corpora.corpus import ClipCorpus
 from mmpt_plugin.datasets.clip_sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
@@ -30,7 +31,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
         self.config = config
-        self.corpus = build_split(config, split)
+        self.corpus = build_split(config, split, ClipCorpus, needs="clips")
         captions: dict[Any, list[str]] = {}
         for clip in self.corpus.clips:
             captions.setdefault((clip.video_id, clip.start, clip.end), []).append(clip.caption)

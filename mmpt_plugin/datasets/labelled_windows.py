@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmpt_plugin.batch import NO_LABEL, Cluster, LabelledBatch, pad_video
+from mmpt_plugin.corpora.coin import COIN
 from mmpt_plugin.corpora.segments import frame_labels, window_starts
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
@@ -30,7 +31,7 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
 
     def __init__(self, config: LabelledWindowsConfig, split: str = "train") -> None:
         self.config = config
-        self.corpus = build_split(config, split)
+        self.corpus = build_split(config, split, COIN, needs="videos")
         self.feature_dim = self.corpus.feature_dim
 
     def __len__(self) -> int:
@@ -46,9 +47,9 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
         labels: list[Tensor] = []
         owners: list[int] = []
         for number in cluster.videos:
-            video = self.corpus.videos[number]
-            rows = self.corpus.seconds(video.video_id)
-            marked = torch.from_numpy(frame_labels(video.segments, len(rows)))
+            annotated = self.corpus.videos[number]
+            rows = self.corpus.seconds(annotated.video_id)
+            marked = torch.from_numpy(frame_labels(annotated.segments, len(rows)))
             for start in window_starts(len(rows), window=self.config.window, stride=self.config.stride):
                 features.append(rows[start : start + self.config.window])
                 labels.append(marked[start : start + self.config.window])

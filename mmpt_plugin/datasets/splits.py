@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmpt_plugin import registry
+from mmpt_plugin.corpora.corpus import AnyCorpus, build_corpus
 from mmpt_plugin.errors import unknown_name
 
 
@@ -16,9 +16,9 @@ class FineTuningConfig:
     """Corpus of each split: `{train: {_name: msrvtt, ...}, valid: {...}}`."""
 
 
-def build_split(config: FineTuningConfig, split: str) -> Any:
-    """The corpus of a split."""
-    return registry.corpora.build(of_split(config.splits, split))
+def build_split(config: FineTuningConfig, split: str, kind: type[AnyCorpus], *, needs: str) -> AnyCorpus:
+    """The corpus of a split; ValueError for one without the attribute `needs`, which corpora like `kind` have."""
+    return build_corpus(of_split(config.splits, split), kind, needs=needs)
 
 
 def of_split(splits: Mapping[str, Any], split: str) -> Any:

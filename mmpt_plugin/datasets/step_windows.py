@@ -4,6 +4,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from mmpt_plugin.batch import Cluster, StepBatch, pad_video
+from mmpt_plugin.corpora.crosstask import CrossTask
 from mmpt_plugin.corpora.segments import steps_shown, window_starts
 from mmpt_plugin.datasets.labelled_windows import LabelledWindowsConfig
 from mmpt_plugin.datasets.splits import build_split
@@ -19,7 +20,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
 
     def __init__(self, config: LabelledWindowsConfig, split: str = "train") -> None:
         self.config = config
-        self.corpus = build_split(config, split)
+        self.corpus = build_split(config, split, CrossTask, needs="steps")
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
         self.feature_dim = self.corpus.feature_dim
         self.vocab_size = len(self.tokenizer)

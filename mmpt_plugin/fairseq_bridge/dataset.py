@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmpt_plugin.batch import Batch, Cluster, concatenate
+from mmpt_plugin.protocols import Dataset
 
 
 class ClusterDataset(FairseqDataset):
@@ -17,7 +18,7 @@ class ClusterDataset(FairseqDataset):
     of this object from when they were started, and must not need anything newer.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.clusters: list[Cluster] = []
         self.batches_multiple_of = 1

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
 from mmpt_plugin.batch import pad_video
-from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.protocols import Encoder, EncoderSettings
 from mmpt_plugin.tokenizer import token_ids
 
 S = TypeVar("S")
@@ -112,7 +112,7 @@ class Embedder(nn.Module):
     def embed_videos(
         self,
         paths: str | Path | Iterable[str | Path],
-        encoder: str | Mapping[str, Any] | Encoder | None = None,
+        encoder: EncoderSettings | None = None,
         *,
         truncate: bool = False,
         batch_size: int = 64,
@@ -255,7 +255,7 @@ def path_list(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
-def build_encoder(encoder: str | Mapping[str, Any] | Encoder) -> Encoder:
+def build_encoder(encoder: EncoderSettings) -> Encoder:
     """By its name, by its settings, or as it is."""
     named = {"_name": encoder} if isinstance(encoder, str) else encoder
     built: Encoder = registry.encoders.build(named) if isinstance(named, Mapping) else named

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from mmpt_plugin.batch import Batch, Cluster
 from mmpt_plugin.distributed import gather_arrays, rank, world_size
+from mmpt_plugin.protocols import Dataset
 
 EMBEDDING_CHUNK = 32  # videos whose clips are embedded at a time
 
@@ -23,7 +24,7 @@ MERGED_CHUNK = 4096  # videos merged over ranks at a time
 @torch.no_grad()
 def embed_dataset(
     model: nn.Module,
-    dataset: Any,
+    dataset: Dataset,
     *,
     seed: int,
     epoch: int,
@@ -44,7 +45,8 @@ def embed_dataset(
     each = -(-len(chunks) // world_size())
     first = rank() * each
     mine = [chunks[min(number, len(chunks) - 1)] for number in range(first, first + each)]
-    embedded = embed_chunks(model, DataLoader(dataset, sampler=mine, batch_size=None, num_workers=num_workers), device)
+    loader = DataLoader(cast(Any, dataset), sampler=mine, batch_size=None, num_workers=num_workers)
+    embedded = embed_chunks(model, loader, device)
     training = model.training
     model.eval()
     vectors: np.ndarray | None = None

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mmpt_plugin.distributed import from_rank_0, rank
 from mmpt_plugin.files import atomic_write
+from mmpt_plugin.protocols import Dataset, Sampler
 from mmpt_plugin.samplers.coverage import Coverage, coverage
 from mmpt_plugin.samplers.dataset_embeddings import RunningMeans, embed_dataset
 
@@ -31,8 +31,8 @@ class EpochPlan:
     C clusters of K videos each.
     """
 
-    sampler: Any
-    dataset: Any
+    sampler: Sampler
+    dataset: Dataset
     """`len(dataset)` videos, `dataset[Cluster]` a batch of clip pairs."""
     seed: int
     max_epoch: int = 0

@@ -13,15 +13,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from mmpt_plugin import registry
 from mmpt_plugin.batch import pad_video
-from mmpt_plugin.corpora.corpus import Corpus
+from mmpt_plugin.corpora.corpus import AnyCorpus, Corpus, build_corpus
 from mmpt_plugin.distributed import world_size
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.tokenizer import load_tokenizer
 
 T = TypeVar("T")
-AnyCorpus = TypeVar("AnyCorpus", bound=Corpus)
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
@@ -53,9 +51,12 @@ class BenchmarkConfig:
 class Benchmark(Generic[AnyCorpus]):
     """A kind of task that measures; a subclass says how in `evaluate(model)`."""
 
+    needs: ClassVar[str] = "video_ids"
+    """The attribute that the corpus must have, as those of type AnyCorpus do."""
+
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
-        self.dataset = cast(AnyCorpus, registry.corpora.build(config.dataset))
+        self.dataset: AnyCorpus = cast(AnyCorpus, build_corpus(config.dataset, Corpus, needs=self.needs))
 
     def check(self, model: Embedder) -> None:
         """ValueError where the model can't be measured on this data, before anything is encoded."""

@@ -33,6 +33,7 @@ class ZeroShotClassification(Benchmark[LabelledVideos]):
     """Zero-shot classification: the answer is the label whose prompts have the highest dot product with the video."""
 
     config: ZeroShotClassificationConfig
+    needs = "labels"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Top-1, top-5 and mean accuracy per class, as shares; chance is a random order of the labels."""

@@ -12,6 +12,7 @@ import torch
 from mmpt_plugin import registry
 from mmpt_plugin.corpora.readers import DataNotThere
 from mmpt_plugin.models import Embedder, load_model
+from mmpt_plugin.protocols import BenchmarkTask
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def evaluate_all(
     first = next(iter(projects.values()))
     check_sections(first)
     models = load_models(Path(first["checkpoint"]))
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, BenchmarkTask] = {}
     not_there: dict[str, dict[str, str]] = {}
     wrong: dict[str, str] = {}
     for name, project in projects.items():
@@ -80,7 +81,7 @@ def evaluate_all(
     return outcome
 
 
-def check_model(task: Any, models: Models) -> None:
+def check_model(task: BenchmarkTask, models: Models) -> None:
     """What can be known before measuring; a task of somebody else's need not have such a check."""
     if hasattr(task, "check"):
         task.check(models.trained)
@@ -92,11 +93,11 @@ def check_sections(project: Mapping[str, Any]) -> None:
         raise ValueError(f"an evaluation has no section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
 
 
-def build_task(project: Mapping[str, Any]) -> Any:
+def build_task(project: Mapping[str, Any]) -> BenchmarkTask:
     """The project's task; ValueError if it only trains."""
     check_sections(project)
     task = registry.tasks.build(project["task"])
-    if not hasattr(task, "evaluate"):
+    if not isinstance(task, BenchmarkTask):
         raise ValueError(f"task '{project['task']['_name']}' is for training: it has nothing to evaluate")
     return task
 
@@ -112,9 +113,9 @@ def load_models(checkpoint: Path) -> Models:
     return Models({"path": str(checkpoint), "sha256": fingerprint(checkpoint)}, trained, untrained)
 
 
-def measure(task: Any, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
+def measure(task: BenchmarkTask, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
-    result: dict[str, Any] = task.evaluate(models.trained)
+    result = task.evaluate(models.trained)
     published = getattr(getattr(task, "config", None), "published", {}).get(project.get("protocol"))
     return {
         "task": project["task"]["_name"],

@@ -1,10 +1,11 @@
 """Fine-tuning on a benchmark's own training data, measured by the benchmark itself as training goes on."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from mmpt_plugin import registry
 from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.protocols import BenchmarkTask, Dataset
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
 
@@ -26,26 +27,25 @@ class FineTuning(VideoTextPretraining):
 
     def __init__(self, config: FineTuningTaskConfig) -> None:
         super().__init__(config)
-        self.benchmark: Any = None
+        self.benchmark: BenchmarkTask | None = None
 
-    def dataset(self, split: str) -> Any:
+    def dataset(self, split: str) -> Dataset:
         """A validation split brings the benchmark with it: what is wrong with it is said before training."""
         dataset = super().dataset(split)
         if split != self.train_split:
             self._build_benchmark()
         return dataset
 
-    def _build_benchmark(self) -> None:
+    def _build_benchmark(self) -> BenchmarkTask | None:
         if self.config.benchmark and self.benchmark is None:
-            self.benchmark = registry.tasks.build(self.config.benchmark)
-            self.keep_apart("the validation benchmark", self.benchmark.dataset)
+            self.benchmark = cast(BenchmarkTask, registry.tasks.build(self.config.benchmark))
+            self.keep_apart("the validation benchmark", getattr(self.benchmark, "dataset", None))
+        return self.benchmark
 
     def measure(self, model: Embedder) -> dict[str, float]:
         """The benchmark's metrics, none where there is no benchmark."""
-        if not self.config.benchmark:
-            return {}
-        self._build_benchmark()
-        metrics: dict[str, float] = self.benchmark.evaluate(model)["metrics"]
+        benchmark = self._build_benchmark()
+        metrics: dict[str, float] = {} if benchmark is None else benchmark.evaluate(model)["metrics"]
         return metrics
 
 

@@ -28,6 +28,7 @@ class StepLocalization(WindowedBenchmark[CrossTask]):
     """Finds one second for each step of a known task, in the order of the steps, with the highest total similarity."""
 
     config: StepLocalizationConfig
+    needs = "steps"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Chance is the same search on random costs."""

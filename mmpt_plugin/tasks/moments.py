@@ -32,6 +32,8 @@ class MomentLocalizationConfig(BenchmarkConfig):
 class MomentLocalization(Benchmark[DiDeMoMoments]):
     """Ranks the 21 possible runs of five-second chunks by the dot product of their mean state with the description."""
 
+    needs = "moments"
+
     def check(self, model: Embedder) -> None:
         """See `Benchmark.check`; the model must also encode every second of a 30 s video."""
         super().check(model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin import registry
+from mmpt_plugin.protocols import Dataset, Sampler
 from mmpt_plugin.registry import register_task
 
 
@@ -39,13 +40,13 @@ class VideoTextPretraining:
         """Which split is trained on; the others are validated on."""
         self.video_ids: dict[str, Sequence[str]] = {}
 
-    def dataset(self, split: str) -> Any:
+    def dataset(self, split: str) -> Dataset:
         """`len()` is the number of videos, and `dataset[Cluster]` a Batch; no split has videos that train has."""
         dataset = registry.datasets.build(self.config.dataset, split)
         self.keep_apart(f"split '{split}'", dataset)
         return dataset
 
-    def keep_apart(self, name: str, dataset: Any) -> None:
+    def keep_apart(self, name: str, dataset: object) -> None:
         """ValueError where what is trained on and what is validated on share videos."""
         video_ids = video_ids_of(dataset)
         if video_ids is None:
@@ -61,7 +62,7 @@ class VideoTextPretraining:
                     f"{', '.join(both[:5])}: validate on others, or not at all (dataset.disable_validation=true)"
                 )
 
-    def sampler(self, dataset: Any, *, split: str, seed: int) -> Any:
+    def sampler(self, dataset: Dataset, *, split: str, seed: int) -> Sampler:
         """The sampler of the training split; other splits are taken in uniform batches of the same size."""
         config: Mapping[str, Any] = self.config.sampler
         if split != self.train_split:
@@ -70,7 +71,7 @@ class VideoTextPretraining:
         return registry.samplers.build(config, num_videos=len(dataset), seed=seed)
 
 
-def video_ids_of(dataset: Any) -> Sequence[str] | None:
+def video_ids_of(dataset: object) -> Sequence[str] | None:
     """The ids of a data set's videos, which its corpus or its shards may hold; None where it does not tell them."""
     for owner in (dataset, getattr(dataset, "corpus", None), getattr(dataset, "shards", None)):
         video_ids: Sequence[str] | None = getattr(owner, "video_ids", None)

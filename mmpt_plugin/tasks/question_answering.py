@@ -23,6 +23,8 @@ class MultipleChoiceQAConfig(BenchmarkConfig):
 class MultipleChoiceQA(Benchmark[MSRVTTMultipleChoice]):
     """Multiple choice: the answer is the option with the highest dot product with the video."""
 
+    needs = "questions"
+
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Accuracy, as a share of the questions; chance is a random guess."""
         questions = self.dataset.questions

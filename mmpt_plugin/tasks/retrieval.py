@@ -40,6 +40,7 @@ class TextVideoRetrieval(Benchmark[ClipCorpus]):
     """
 
     config: TextVideoRetrievalConfig
+    needs = "clips"
 
     def __init__(self, config: TextVideoRetrievalConfig) -> None:
         super().__init__(config)

@@ -32,6 +32,7 @@ class ActionSegmentation(WindowedBenchmark[COIN]):
     """
 
     config: ActionSegmentationConfig
+    needs = "labels"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
         """Metrics of `metrics.segmentation`; chance is a random label per second."""

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmpt_plugin.corpora.corpus import AnyCorpus
 from mmpt_plugin.corpora.segments import window_starts
 from mmpt_plugin.models import Embedder
-from mmpt_plugin.tasks.benchmark import AnyCorpus, Benchmark, BenchmarkConfig, batches, on_all_gpus, pad
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, on_all_gpus, pad
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,10 @@ from mmpt_plugin.fairseq_bridge.task import FairseqTaskAdapter  # noqa: E402
 class Drawn:
     """A data set whose clips are one number, drawn as real ones are: with the cluster's own generator."""
 
-    pad_id = 0
+    feature_dim, pad_id = 1, 0
+
+    def __len__(self):
+        return 8
 
     def __getitem__(self, cluster):
         number = torch.tensor(cluster.rng().random()).view(1, 1, 1)

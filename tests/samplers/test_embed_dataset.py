@@ -16,6 +16,8 @@ NUM_VIDEOS, PAIRS = 45, 2
 class TwoPairs(torch.utils.data.Dataset):
     """Of video v: features (v, 1) and (v + 2, 1), so that its mean is (v + 1, 1)."""
 
+    feature_dim, pad_id = 2, 0
+
     def __len__(self):
         return NUM_VIDEOS
 

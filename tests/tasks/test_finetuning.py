@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,9 +162,22 @@ def test_shards_are_compared_and_what_tells_no_videos_is_not(kitchen, monkeypatc
     with pytest.raises(ValueError, match="split 'valid' has 12 of its 12 videos in common with split 'train'"):
         task.dataset("valid")
 
-    monkeypatch.setattr(registry.datasets, "build", lambda *_: [])
+    class Anonymous(list):
+        feature_dim, pad_id = 4, 0
+
+    monkeypatch.setattr(registry.datasets, "build", lambda *_: Anonymous())
     task = VideoTextPretraining(VideoTextPretrainingConfig())
-    assert [task.dataset(split) for split in ("train", "valid")] == [[], []]
+    assert [len(task.dataset(split)) for split in ("train", "valid")] == [0, 0]
+
+
+def test_a_corpus_that_does_not_fit_is_named(corpus):
+    """To train on, and to measure."""
+    labelled = corpus("a") | {"_name": "labelled_csv"}
+    (Path(labelled["annotations"])).write_text("video_id,label\na,cut\n")
+    with pytest.raises(ValueError, match="corpus 'labelled_csv' has no clips, which are needed: set another"):
+        finetuning(labelled, labelled).dataset("train")
+    with pytest.raises(ValueError, match="corpus 'jsonl' has no labels, which are needed"):
+        registry.tasks.build({"_name": "zero_shot_classification", "dataset": corpus("a")})
 
 
 @pytest.fixture
