@@ -32,7 +32,7 @@ class BenchmarkConfig:
 
     dataset: dict[str, Any] = field(default_factory=dict)
     """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
-    chunk_size: int = 64
+    eval_chunk_size: int = 64
     """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
     published: dict[str, Any] = field(default_factory=dict)
     """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
@@ -41,11 +41,11 @@ class BenchmarkConfig:
     finetune: dict[str, Any] = field(default_factory=dict)
     """Training data and settings that a fine-tuning project takes from this task."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "chunk_size", "paper": "published"}
+    RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "eval_chunk_size", "paper": "published"}
 
     def __post_init__(self) -> None:
-        if self.chunk_size < 1:
-            raise ValueError(f"task.chunk_size must be at least 1, got {self.chunk_size}")
+        if self.eval_chunk_size < 1:
+            raise ValueError(f"task.eval_chunk_size must be at least 1, got {self.eval_chunk_size}")
 
 
 class Benchmark(Generic[AnyCorpus]):
@@ -89,7 +89,7 @@ class Benchmark(Generic[AnyCorpus]):
         def encode(model: Embedder, some: list[str]) -> Tensor:
             return model.encode_text(*model.tokenize(some, tokenizer))
 
-        vectors = list(on_all_gpus(model, encode, batches(different, self.config.chunk_size)))
+        vectors = list(on_all_gpus(model, encode, batches(different, self.config.eval_chunk_size)))
         position = {text: number for number, text in enumerate(different)}
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
@@ -99,7 +99,7 @@ class Benchmark(Generic[AnyCorpus]):
         def encode(model: Embedder, rows: list[Clip]) -> Tensor:
             return model.encode_video(*pad(rows, model))
 
-        vectors = list(on_all_gpus(model, encode, batches(clips, self.config.chunk_size)))
+        vectors = list(on_all_gpus(model, encode, batches(clips, self.config.eval_chunk_size)))
         return np.asarray(torch.cat(vectors).numpy())
 
     def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:

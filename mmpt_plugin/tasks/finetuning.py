@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast
 
 from mmpt_plugin import registry
+from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.protocols import BenchmarkTask, Dataset
 from mmpt_plugin.registry import register_task
@@ -49,6 +50,10 @@ class FineTuning(VideoTextPretraining):
         return metrics
 
 
+FINETUNE_KEYS = ["dataset", "benchmark", "metric"]
+"""What the `finetune` section of a task's YAML may say. How to train is the project's to say."""
+
+
 def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
     """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split.
 
@@ -60,6 +65,9 @@ def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
     recipe = task.pop("finetune", None)
     if not recipe:
         return project
+    for key in recipe:
+        if key not in FINETUNE_KEYS:
+            raise ValueError(unknown_name("key", f"task.finetune.{key}", FINETUNE_KEYS, guess=key))
     own = (recipe.get("dataset") or {}).get("splits")
     if not own:
         raise ValueError("task.finetune.dataset.splits is missing, {train: {...}, valid: {...}}")

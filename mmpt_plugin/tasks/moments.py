@@ -78,7 +78,7 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
         self.check(model)
         seen = model.config.max_video_len
         videos = list(dict.fromkeys(moment.video_id for moment in self.dataset.moments))
-        for some in batches(videos, self.config.chunk_size):
+        for some in batches(videos, self.config.eval_chunk_size):
             rows = [self.dataset.seconds(video_id, 0, seen) for video_id in some]
             with torch.inference_mode():
                 states = require_steps(model).encode_video_steps(*pad(rows, model, length=seen)).float().cpu()

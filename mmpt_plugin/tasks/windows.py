@@ -112,7 +112,7 @@ class WindowedBenchmark(Benchmark[AnyCorpus]):
             clip = pad([video.features(start) for video, start in batch], model)
             return require_steps(model).encode_video_steps(*clip, **options)
 
-        groups, waiting = tee(batches(windows, self.config.chunk_size))
+        groups, waiting = tee(batches(windows, self.config.eval_chunk_size))
         for batch, states in zip(waiting, on_all_gpus(model, encode, groups), strict=True):
             for (video, start), of_window in zip(batch, states, strict=True):
                 video.add(start, of_window)

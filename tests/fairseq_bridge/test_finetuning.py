@@ -52,12 +52,15 @@ def corpus(data, kitchen, name, annotations, **options):
     return {"_name": name, **files, "tokenizer": str(kitchen.root / "tokenizer"), **options}
 
 
-def finetune(data, task, *overrides, **options):
-    """A user's own project: the package's, with a task of their own."""
+def finetune(data, task, *overrides, recipe, **options):
+    """A user's own project: the package's, with a task and a recipe of their own."""
     project = {
         "defaults": ["/projects/videoclip/finetune@_global_", {"override /tasks@task": None}, "_self_"],
         "task": task,
-        "model": TINY,
+        "model": TINY | {"_name": recipe.pop("model", "videoclip")},
+        "sampler": {"cluster_size": recipe.pop("cluster_size")},
+        "optimization": {"max_epoch": recipe.pop("epochs")},
+        **recipe,
     }
     (data / "project.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(project, sort_keys=False)}")
     return run(
@@ -83,13 +86,11 @@ def test_retrieval_is_validated_by_its_own_metric(data, kitchen):
                 "_name": "captioned_clips",
                 "splits": {split: corpus(data, kitchen, "jsonl", f"{split}.jsonl") for split in ("train", "valid")},
             },
-            "cluster_size": 5,
-            "epochs": 2,
-            "criterion": {"_name": "nce", "directions": "text_to_video"},
             "metric": "t2v_recall@1",
         },
     }
-    measured = validations(finetune(data, task))
+    recipe = {"cluster_size": 5, "epochs": 2, "criterion": {"_name": "nce", "directions": "text_to_video"}}
+    measured = validations(finetune(data, task, recipe=recipe))
     assert [line["epoch"] for line in measured] == [1, 2]
     assert all(0 <= float(line["valid_t2v_recall@5"]) <= 1 for line in measured)
     assert float(measured[-1]["valid_best_t2v_recall@1"]) == max(float(m["valid_t2v_recall@1"]) for m in measured)
@@ -102,13 +103,10 @@ def test_validation_on_training_videos_is_refused_before_training(data, kitchen)
         "dataset": corpus(data, kitchen, "jsonl", "train.jsonl"),
         "finetune": {
             "dataset": {"_name": "captioned_clips", "splits": {"train": {}, "valid": {}}},
-            "cluster_size": 5,
-            "epochs": 1,
-            "criterion": {"_name": "nce"},
             "metric": "t2v_recall@1",
         },
     }
-    done = finetune(data, task, check=False)
+    done = finetune(data, task, recipe={"cluster_size": 5, "epochs": 1}, check=False)
     assert done.returncode == 2
     assert "split 'valid' has 5 of its 5 videos in common with split 'train', such as v0, v1" in done.stderr
     assert "Traceback" not in done.stderr
@@ -127,17 +125,15 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
         "finetune": {
             "dataset": {
                 "_name": "labelled_windows",
-                "splits": {"train": {"subset": "training"}, "valid": {}},
+                "splits": {"train": {"split": "train"}, "valid": {}},
             },
-            "cluster_size": 1,
-            "epochs": 12,
-            "model": "videoclip_segmenter",
-            "criterion": {"_name": "frame_cross_entropy"},
             "metric": "frame_accuracy",
         },
     }
     overrides = ["model.num_labels=4", "optimization.lr=[0.01]", "optimizer.lr=[0.01]", "lr_scheduler.lr=[0.01]"]
-    measured = validations(finetune(data, task, *overrides, "lr_scheduler.warmup_updates=1"))
+    recipe = {"model": "videoclip_segmenter", "cluster_size": 1, "epochs": 12}
+    recipe["criterion"] = {"_name": "frame_cross_entropy"}
+    measured = validations(finetune(data, task, *overrides, "lr_scheduler.warmup_updates=1", recipe=recipe))
     assert float(measured[-1]["valid_frame_accuracy"]) == 1.0
     assert float(measured[-1]["valid_macro_f1"]) == 1.0
     checkpoint = data / "run" / "checkpoint_best.pt"
@@ -164,18 +160,16 @@ def test_step_localization_trains_on_recorded_annotations(data, kitchen):
         "finetune": {
             "dataset": {
                 "_name": "step_windows",
-                "splits": {"train": {"subset": "train"}, "valid": {}},
+                "splits": {"train": {"split": "train"}, "valid": {}},
             },
-            "cluster_size": 1,
-            "epochs": 2,
-            "model": "videoclip_step_localizer",
-            "criterion": {"_name": "step_cross_entropy"},
             "metric": "average_recall",
         },
     }
     torch.manual_seed(0)
     VideoCLIP(VideoCLIPConfig(**TINY_MODEL)).save_pretrained(data / "pretrained")
-    measured = validations(finetune(data, task, "model.feature_dim=512"))
+    recipe = {"model": "videoclip_step_localizer", "cluster_size": 1, "epochs": 2}
+    recipe["criterion"] = {"_name": "step_cross_entropy"}
+    measured = validations(finetune(data, task, "model.feature_dim=512", recipe=recipe))
     assert [line["epoch"] for line in measured] == [1, 2]
     assert all(0 <= float(line["valid_average_recall"]) <= 1 for line in measured)
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIPStepLocalizer)

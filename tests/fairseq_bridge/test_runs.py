@@ -181,6 +181,9 @@ def test_a_file_that_every_start_would_load_again_is_refused(kitchen, trained, t
 
 def test_a_model_to_start_from_that_is_not_named_is_asked_for(kitchen, tmp_path):
     """`pretrained: ???` means that there is no sensible default: not that training starts from random weights."""
-    done = run("mmpt", "train", "videoclip/finetune", f"checkpoint.save_dir={tmp_path}", check=False)
+    words = ["mmpt", "train", "videoclip/finetune", f"checkpoint.save_dir={tmp_path}"]
+    done = run(*words, "task=msrvtt", check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == "mmpt train: project 'videoclip/finetune' needs model.pretrained=VALUE"
+    done = run(*words, check=False)
+    assert "project 'videoclip/finetune' needs task=NAME, with a recipe of its own: ['coin', 'crosstask'" in done.stderr

@@ -106,7 +106,8 @@ def test_a_classifier_wider_than_the_labels_is_scored():
 
 def test_windows_are_the_same_in_any_batches(model):
     one, many = (
-        task("action_segmentation", "coin", "coin/COIN.json", options={"chunk_size": size}, **COIN) for size in (1, 64)
+        task("action_segmentation", "coin", "coin/COIN.json", options={"eval_chunk_size": size}, **COIN)
+        for size in (1, 64)
     )
     labels = one.encode_labels(model)
     for a, b in zip(one.scores(model, labels), many.scores(model, labels), strict=True):
@@ -136,10 +137,10 @@ def test_crosstask_recall(model, crosstask):
     assert 0 < result["chance"]["average_recall"] < 1
 
 
-@pytest.mark.parametrize("chunk_size", [1, 64])
-def test_didemo_rankings_and_metrics(model, chunk_size):
+@pytest.mark.parametrize("eval_chunk_size", [1, 64])
+def test_didemo_rankings_and_metrics(model, eval_chunk_size):
     """Padding counts in a moment's mean, so a short video alone is padded as it is in a batch."""
-    options = {"chunk_size": chunk_size}
+    options = {"eval_chunk_size": eval_chunk_size}
     didemo = task("moment_localization", "didemo_moments", "didemo/test_data.json", options=options)
     recorded = METRICS["test_didemo_zs"]
     for scores, possible, ranked in zip(*didemo.scores(model), recorded["ranked_segments"], strict=True):

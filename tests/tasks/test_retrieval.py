@@ -32,7 +32,7 @@ def model():
 
 
 def test_embeddings_are_the_models_own(kitchen, model):
-    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen), chunk_size=4))
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen), eval_chunk_size=4))
     embeddings = task.embed(model)
     clip = task.dataset.clips[5]
     rows = torch.from_numpy(np.load(kitchen.features / f"{clip.video_id}.npy").astype(np.float32))
@@ -83,7 +83,7 @@ class MeanColour(Embedder):
 
 def test_a_model_of_frames_is_measured_as_one_of_features_is(kitchen):
     frames = {"features": None, "videos": str(kitchen.root / "videos"), "frames": {"num_frames": 4, "size": 16}}
-    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **frames), chunk_size=4))
+    task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **frames), eval_chunk_size=4))
     result, embeddings = task.evaluate(MeanColour()), task.embed(MeanColour())
     assert result["num_queries"] == len(task.dataset.clips) == len(embeddings.text)
     assert result["data"].keys() == {"annotations_sha256", "videos_sha256"}
