@@ -1,5 +1,6 @@
-# make demo     the whole way, from videos that it makes to a page of what was found
-# make test     lint, types and tests; what CI runs
+# make demo     the main job: from generated videos to a page of what was found
+# make check    lint, types and the fast tests; run it before each commit
+# make test     lint, types and all tests; what CI runs
 # make docs     the documentation site, in site/; a warning is an error
 # make mutants  tests of the tests: each of about 200 small errors must make one fail; half an hour, not in CI
 # All set up what they need in .venv.
@@ -10,7 +11,7 @@ RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,demo
 
-.PHONY: demo test check lint types unit docs mutants test-fairseq-meta test-oldest
+.PHONY: demo test check lint types fast unit docs mutants test-fairseq-meta test-oldest
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -23,7 +24,9 @@ demo: .venv/.demo
 		--json $(RUN)/metrics.json
 	$(BIN)/mmpt report $(RUN) --videos $(DATA)/videos
 
-test check: lint types unit
+check: lint types fast
+
+test: lint types unit
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -32,8 +35,13 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fast: .venv/.dev
+	$(PYTEST) -m 'not slow and not slurm'
+
 unit: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --site-dir site
@@ -42,7 +50,7 @@ docs: .venv/.docs
 mutants: .venv/.dev
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-# The bridge on Meta's own fairseq 0.12.2, which stands before ve-fairseq on the path. READTHEDOCS leaves out its C++
+# The bridge on Meta's own fairseq 0.12.2, which comes before ve-fairseq on the path. READTHEDOCS leaves out its C++
 # parts, of which the sdist lacks files and this project needs none; its own fairseq-train does not start on Python 3.11.
 test-fairseq-meta: .venv/.dev
 	READTHEDOCS=1 $(BIN)/pip install --quiet --target .venv/fairseq-meta --upgrade --no-deps --no-build-isolation \

@@ -217,15 +217,6 @@ def test_the_command_page_is_as_wide_on_every_terminal(monkeypatch):
     assert reference.command_page(parser()) == narrow
 
 
-def test_a_long_signature_has_a_parameter_a_line():
-    def find(query: str, *others: str, most_neighbours_of_it: int = 10, least_score_that_is_found: float = 0.5): ...
-
-    assert pages.signature(find) == (
-        "(\n    query: str,\n    *others: str,\n    most_neighbours_of_it: int = 10,\n"
-        "    least_score_that_is_found: float = 0.5,\n)"
-    )
-
-
 def test_a_cell_keeps_its_table_whole():
     assert pages.cell("a | b < c,\n`d|e<f>`") == r"a \| b &lt; c, `d|e<f>`"
 

@@ -189,6 +189,7 @@ def test_an_empty_split_is_refused(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.fairseq
 def test_without_fairseq_all_but_training_works(tmp_path, kitchen):
     """A Python in which fairseq can't be imported."""

@@ -61,6 +61,7 @@ def moved(before, after):
     return {key: float((after[key] - value).abs().max()) for key, value in before.items() if value.is_floating_point()}
 
 
+@pytest.mark.slow
 def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, towers, tmp_path):
     """Adam's first steps are as long as the rate, whatever the gradient; the checkpoint needs no CLIP to be read."""
     model = {"_name": "clip2video", "clip": str(towers), "max_video_len": 4, "max_text_len": 20}
@@ -82,6 +83,7 @@ def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, 
     assert abs(float(content["criterion"]["criterion.log_scale"]) - 0.6931) > 5e-3  # learned, at the rest's rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["best_fit_nce", "mil_nce", "sigmoid"])
 def test_criteria_over_candidates_train_a_vit_in_chunks(kitchen, tmp_path, criterion):
     sizes = {"backbone": SIZES, "max_video_len": 4, "max_text_len": 20, "embedding_dim": 8, "chunk_size": 4}
@@ -162,6 +164,7 @@ def test_the_embedded_data_has_projects_too(name, tmp_path):
     plain(load_project(f"{name}/evaluate", [f"checkpoint={tmp_path}", "task=msvd"]))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_by_its_name_alone(kitchen, tmp_path):
     """`mmpt evaluate` builds whichever model the folder names, over frames and over features."""
     clips = [

@@ -77,6 +77,7 @@ def validations(done):
     ]
 
 
+@pytest.mark.slow
 def test_retrieval_is_validated_by_its_own_metric(data, kitchen):
     task = {
         "_name": "text_video_retrieval",
@@ -97,6 +98,7 @@ def test_retrieval_is_validated_by_its_own_metric(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIP)
 
 
+@pytest.mark.slow
 def test_validation_on_training_videos_is_refused_before_training(data, kitchen):
     task = {
         "_name": "text_video_retrieval",
@@ -113,6 +115,7 @@ def test_validation_on_training_videos_is_refused_before_training(data, kitchen)
     assert not list((data / "run").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     """A second's label is its feature, so a few epochs are enough to know labels in unseen videos.
 
@@ -143,6 +146,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     assert "an evaluation has no section" in done.stderr
 
 
+@pytest.mark.slow
 def test_step_localization_trains_on_recorded_annotations(data, kitchen):
     """The official format of CrossTask; 512-d features."""
     folder = ENDTASK / "crosstask"

@@ -16,6 +16,8 @@ pytest.importorskip("fairseq")
 from mmpt_plugin.fairseq_bridge.train import Place, fairseq_config, free_port, run_fairseq
 from tests.conftest import TINY_MODEL
 
+pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
+
 LAYOUTS = {6: [(1, 6, 1), (2, 3, 1), (3, 2, 1)], 2: [(1, 2, 3), (2, 1, 3)]}  # by the clusters of all processes
 UPDATES = 6  # of six of twelve clusters each: three epochs
 CRITERIA = ("nce", "best_fit_nce", "mil_nce", "sigmoid")

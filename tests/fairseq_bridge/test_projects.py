@@ -12,6 +12,8 @@ from mmpt_plugin.fairseq_bridge.train import Place, fairseq_config, free_port, r
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import TINY_MODEL
 
+pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
+
 VISION = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
 TEXT = VISION | {"num_hidden_layers": 4, "vocab_size": 317, "max_position_embeddings": 40}
 BACKBONE = {

@@ -18,6 +18,8 @@ from mmpt_plugin.fairseq_bridge.run_folder import check_restart
 from mmpt_plugin.fairseq_bridge.train import user_error
 from tests.conftest import ROOT, TINY_MODEL, run
 
+pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
+
 
 def words(kitchen, folder, *overrides, epochs=2):
     return [

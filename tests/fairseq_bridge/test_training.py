@@ -15,7 +15,7 @@ from mmpt_plugin import VideoCLIP
 from mmpt_plugin.report.curve import records
 from tests.conftest import PLUGIN, ROOT, TINY_MODEL, run
 
-pytestmark = pytest.mark.fairseq
+pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
 
 def flags(save_dir: Path, shards: Path, **options: object) -> list[object]:

@@ -112,6 +112,7 @@ def full_size_checkpoint(folder):
     return folder / "checkpoint_best.pt"
 
 
+@pytest.mark.slow
 def test_the_full_size_model_equals_its_recording(tmp_path):
     model = VideoCLIP.from_pretrained(full_size_checkpoint(tmp_path))
     with np.load(GOLDEN / "full" / "expected.npz") as recorded, torch.no_grad():

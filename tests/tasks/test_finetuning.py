@@ -94,7 +94,9 @@ def test_another_corpus_inherits_what_all_corpora_share():
 
 def test_a_recipe_without_splits_is_an_error():
     with pytest.raises(ValueError, match=r"task.finetune.dataset.splits is missing"):
-        fine_tuned({"task": {"finetune": {"epochs": 3}}})
+        fine_tuned({"task": {"finetune": {"metric": "t2v_recall@1"}}})
+    with pytest.raises(ValueError, match="no key 'task.finetune.metrik'. Did you mean 'metric'?"):
+        fine_tuned({"task": {"finetune": {"metrik": "t2v_recall@1"}}})
 
 
 @pytest.fixture
