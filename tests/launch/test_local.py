@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmpt_plugin.launch import describe_jobs
 from mmpt_plugin.report.curve import records
 from tests.conftest import run
 from tests.launch.cluster import wait_until
@@ -46,7 +47,7 @@ def tasks_of(job_id: str) -> list[int]:
 
 def wait_for(folder: Path, state: str) -> None:
     def says() -> bool:
-        return state in run("mmpt", "jobs", folder).stdout
+        return any(state in line for line in describe_jobs(folder))
 
     wait_until(says, state)
 
