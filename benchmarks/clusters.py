@@ -37,7 +37,7 @@ from mmpt_plugin.samplers.retrieval_augmented import covering_clusters, random_c
 
 WIDTH, SIZE, CANDIDATES = 768, 32, 64
 DIRECTIONS, TOPIC_SIZE, WITHIN_TOPICS = 32, 500, 0.4
-BLOCK = 16384  # vectors made at a time
+VECTORS_CHUNK = 16384  # vectors made at a time
 QUERIES = 256  # queries of the exact route at a time
 
 Vectors = Float16[np.ndarray, "V D"]
@@ -107,8 +107,8 @@ def make_vectors(path: Path, num_videos: int, noise: float) -> None:
     directions *= np.sqrt((1 - noise) * WIDTH / np.square(weights).sum())
     topics = rng.standard_normal((max(num_videos // TOPIC_SIZE, 1), DIRECTIONS)) * np.sqrt(1 - WITHIN_TOPICS)
     vectors = np.lib.format.open_memmap(path, "w+", np.float16, (num_videos, WIDTH))
-    for begin in range(0, num_videos, BLOCK):
-        count = min(BLOCK, num_videos - begin)
+    for begin in range(0, num_videos, VECTORS_CHUNK):
+        count = min(VECTORS_CHUNK, num_videos - begin)
         places = topics[rng.integers(len(topics), size=count)]
         places += np.sqrt(WITHIN_TOPICS) * rng.standard_normal(places.shape)
         block = (places @ directions).astype(np.float32)
@@ -120,7 +120,7 @@ def drawing() -> np.random.Generator:
     return np.random.default_rng([1, 1])
 
 
-def centres(num_videos: int) -> Int[np.ndarray, " C"]:
+def centers(num_videos: int) -> Int[np.ndarray, " C"]:
     """Those that random_clusters draws."""
     return drawing().choice(num_videos, -(-num_videos // SIZE), replace=False)
 
@@ -131,7 +131,7 @@ def our_route(path: Path) -> tuple[Neighbours, dict[str, Any]]:
     index, build_seconds = timed(lambda: SharedQueries(build_index(vectors, k=CANDIDATES)))
     clusters, draw_seconds = timed(lambda: random_clusters(index, len(vectors), SIZE, CANDIDATES, drawing()))
     memory = peak_bytes() - before
-    found, search_seconds = timed(lambda: index.neighbours(centres(len(vectors)), CANDIDATES))
+    found, search_seconds = timed(lambda: index.neighbors(centers(len(vectors)), CANDIDATES))
     return found, {
         "videos": len(vectors),
         "vector_bytes": vectors.nbytes,
@@ -161,7 +161,7 @@ def covering_route(path: Path) -> dict[str, Any]:
 
 def exact_route(path: Path) -> tuple[Neighbours, float]:
     vectors = torch.from_numpy(np.load(path).astype(np.float32))
-    queries = vectors[torch.from_numpy(centres(len(vectors)))]
+    queries = vectors[torch.from_numpy(centers(len(vectors)))]
     found, seconds = timed(
         lambda: torch.cat([(part @ vectors.T).topk(CANDIDATES).indices for part in torch.split(queries, QUERIES)])
     )
@@ -171,7 +171,7 @@ def exact_route(path: Path) -> tuple[Neighbours, float]:
 def plain_route(path: Path) -> tuple[Neighbours, float]:
     """L2, as the vectors have equal lengths; 512 lists trained on the first 48 vectors each."""
     vectors = np.load(path).astype(np.float32)
-    queries = vectors[centres(len(vectors))]
+    queries = vectors[centers(len(vectors))]
 
     def search() -> Neighbours:
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, 512)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.metrics.localization import ordered_steps
-from mmpt_plugin.metrics.retrieval import SCORES_AT_ONCE, ranks, summary
+from mmpt_plugin.metrics.retrieval import SCORES_CHUNK, ranks, summary
 from mmpt_plugin.metrics.segmentation import segmentation
 
 WIDTH = 768
@@ -75,7 +75,7 @@ def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
     ranks(text[:100], video[:100], right[:100])  # BLAS starts its threads
     ways: dict[str, Callable[[], Any]] = {
         "ours": ours,
-        "product": lambda: multiply(text, video, size=max(1, SCORES_AT_ONCE // num_queries)),
+        "product": lambda: multiply(text, video, size=max(1, SCORES_CHUNK // num_queries)),
         "argsort": lambda: argsort_ranks(queries, video, right[:num_argsorted]),
         "argsort_product": lambda: multiply(queries, video, size=num_argsorted),
     }

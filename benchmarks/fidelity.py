@@ -19,7 +19,7 @@ from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.datasets.clip_sampling import overlapped_video_clips
 from mmpt_plugin.features.s3d import S3D, read_words, word_ids
 from mmpt_plugin.shards.mmpt_shards import read_mmpt_shards
-from tests.clips import test_sampling_fidelity as sampling
+from tests.datasets import test_clip_sampling_fidelity as sampling
 from tests.fairseq_bridge import test_trajectory as trajectory
 from tests.features import test_s3d as s3d
 from tests.models.test_videoclip import CASES, GOLDEN, full_size_checkpoint, text_of

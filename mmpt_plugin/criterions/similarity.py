@@ -1,4 +1,4 @@
-"""What the contrastive losses share: similarities of vectors as they come, and the temperature that divides them."""
+"""Base class of the contrastive losses: similarities divided by a fixed or learned temperature."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class SimilarityConfig:
     """How similarities are scaled; `model.normalize` decides whether they are dot products or cosines."""
 
     temperature: float = 1.0
-    """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale them: 1.0."""
+    """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale similarities: 1.0."""
     learn_temperature: bool = False
     """Train the temperature with the model. It stays at 0.01 or above, as in CLIP."""
 
@@ -35,7 +35,7 @@ class SimilarityConfig:
 
 
 class SimilarityCriterion(Criterion):
-    """A loss of scaled similarities; the logarithm of the scale, 1 / temperature, is what is learned."""
+    """A loss on scaled similarities. The learned parameter is the logarithm of the scale, 1 / temperature."""
 
     def __init__(self, config: SimilarityConfig) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class SimilarityCriterion(Criterion):
 
 
 class _AtMost(torch.autograd.Function):
-    """`value` up to a limit. Beyond it only a gradient that brings it down passes, so that it neither runs on, with
-    no effect, nor stays there.
+    """`value` clamped to a limit. At or above the limit, only gradients that decrease the value pass, so it can return
+    below the limit but not grow further.
 
-    The parameter itself is left alone: under fp16 the optimizer has a copy of its own, which would not see a change.
+    The parameter itself is not changed: under fp16 the optimizer keeps its own copy, which would not see the change.
     """
 
     @staticmethod

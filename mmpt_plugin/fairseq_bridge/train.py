@@ -52,7 +52,7 @@ CPU: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Which of a run's processes this is: all that fairseq must know of it, so that it guesses nothing."""
 
     rank: int
@@ -62,7 +62,7 @@ class Place:
     init_method: str
     """`tcp://host:port` of rank 0."""
 
-    def told(self, project: dict[str, Any]) -> dict[str, Any]:
+    def apply_to(self, project: dict[str, Any]) -> dict[str, Any]:
         """The project, its section distributed_training filled in."""
         options: dict[str, Any] = {"distributed_world_size": self.world_size}
         if self.world_size > 1:
@@ -138,16 +138,16 @@ def user_error(error: Exception) -> ValueError | None:
 
 
 def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:
-    config = fairseq_config(Place(rank, processes, device=rank, init_method=init_method).told(project))
+    config = fairseq_config(RankInfo(rank, processes, device=rank, init_method=init_method).apply_to(project))
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
         stopped.value = was_stopped()
 
 
-def train_rank(project: dict[str, Any], place: Place) -> bool:
+def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
     """One process of a run that was started elsewhere; False where it was asked to stop before its end."""
-    config = fairseq_config(place.told(project))
-    if place.rank == 0:  # before the others, who wait for rank 0, look for a checkpoint
+    config = fairseq_config(rank_info.apply_to(project))
+    if rank_info.rank == 0:  # before the others, who wait for rank 0, look for a checkpoint
         write_project(project)
         mend_last_checkpoint(Path(config.checkpoint.save_dir))
     with stops_at_step_boundaries():

@@ -23,8 +23,8 @@ from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, check_num
 
 __all__ = ["ExtractReport", "ExtractionFailed", "FeatureWork", "encode", "extract", "list_videos"]
 
-SECONDS_AT_ONCE = 16
-PIXELS_AT_ONCE = 2**23  # S3D at full size: 5 seconds and 1.5 GB a process; 16 would be 3 GB, and no faster
+SECONDS_CHUNK = 16
+PIXELS_CHUNK = 2**23  # S3D at full size: 5 seconds and 1.5 GB a process; 16 would be 3 GB, and no faster
 
 
 def extract(
@@ -125,8 +125,8 @@ def encode(path: Path, encoder: Encoder, *, max_seconds: int | None = None) -> F
     A few seconds of frames are in memory at a time.
     """
     rows = []
-    at_once = max(1, min(SECONDS_AT_ONCE, PIXELS_AT_ONCE // (encoder.fps * encoder.size**2)))
+    chunk_size = max(1, min(SECONDS_CHUNK, PIXELS_CHUNK // (encoder.fps * encoder.size**2)))
     seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size), max_seconds)
-    while waiting := list(islice(seconds, at_once)):
+    while waiting := list(islice(seconds, chunk_size)):
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
     return np.concatenate(rows).astype(np.float16)

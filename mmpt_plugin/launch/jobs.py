@@ -48,7 +48,7 @@ class TrainingJob:
             note_start(Path(self.project["checkpoint"]["save_dir"]), env)
         with stops_on_job_signals(env, self.signal_seconds, on_signal=preemption.request) as listener:
             try:
-                finished = train_rank(self.project, place(env))
+                finished = train_rank(self.project, rank_info(env))
             except Exception as error:
                 if peer_is_gone(error):
                     leave(env, error)
@@ -85,11 +85,11 @@ class CommandJob:
         return DelayedSubmission(self)
 
 
-def place(env: JobEnvironment) -> Any:
+def rank_info(env: JobEnvironment) -> Any:
     """This task's place in the run, from the job's environment alone."""
-    from mmpt_plugin.fairseq_bridge.train import Place
+    from mmpt_plugin.fairseq_bridge.train import RankInfo
 
-    return Place(
+    return RankInfo(
         rank=env.global_rank,
         world_size=env.num_tasks,
         device=env.local_rank % max(1, torch.cuda.device_count()),  # a task sees its node's GPUs, or its own only

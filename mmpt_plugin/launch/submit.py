@@ -230,7 +230,7 @@ def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
     if isinstance(plan.call, CommandJob):
         yield f"mmpt {' '.join(plan.words)}"
         return
-    from mmpt_plugin.fairseq_bridge.train import Place, command_line
+    from mmpt_plugin.fairseq_bridge.train import RankInfo, command_line
 
     ranks = profile.nodes * profile.tasks
     project = dict(plan.call.project)
@@ -238,9 +238,9 @@ def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
         yield "# and in bf16, for which fairseq-train has no flag (its --bf16 is for TPUs); the job itself needs none"
         project["common"] = project["common"] | {"bf16": False}
     for rank in range(ranks):
-        place = Place(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
+        rank_info = RankInfo(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
         yield f"# rank {rank} on node {rank // profile.tasks}"
-        yield command_line(place.told(project), cpu=profile.gpus_per_node == 0)
+        yield command_line(rank_info.apply_to(project), cpu=profile.gpus_per_node == 0)
 
 
 def wait(launched: Sequence[Launched]) -> list[str]:

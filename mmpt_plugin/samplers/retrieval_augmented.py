@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 Neighbours = SharedQueries | SharedVectors
 
-SPREAD = 2  # a covering round draws centres that want half of the videos left: few want the same
+SPREAD = 2  # a covering round draws centers that want half of the videos left: few want the same
 
 
 @dataclass(kw_only=True)
@@ -74,10 +74,10 @@ class RetrievalAugmented:
         vectors = embed(gather=not config.sharded)
         check_finite(vectors, epoch)
         index = build_index(vectors, k=config.clusters_from, metric=config.metric, recall=config.recall, seed=epoch)
-        neighbours = SharedVectors(index) if config.sharded else SharedQueries(index)
+        neighbors = SharedVectors(index) if config.sharded else SharedQueries(index)
         draw = covering_clusters if config.cover else random_clusters
         rng = np.random.default_rng([self.seed, epoch])
-        clusters = draw(neighbours, self.num_videos, config.videos_per_batch, config.clusters_from, rng)
+        clusters = draw(neighbors, self.num_videos, config.videos_per_batch, config.clusters_from, rng)
         logger.info(
             "epoch %d: %d clusters of %d videos show %s", epoch, *clusters.shape, coverage(clusters, self.num_videos)
         )
@@ -97,9 +97,9 @@ def check_finite(vectors: Float[np.ndarray, "V D"], epoch: int) -> None:
 def random_clusters(
     index: Neighbours, num_videos: int, size: int, candidates: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "C K"]:
-    """Around random centres, `size` of the `candidates` nearest, whether they are in other clusters or not."""
-    centres = rng.choice(num_videos, -(-num_videos // size), replace=False)
-    return rng.permuted(index.neighbours(centres, candidates), axis=1)[:, :size]
+    """Around random centers, `size` of the `candidates` nearest, whether they are in other clusters or not."""
+    centers = rng.choice(num_videos, -(-num_videos // size), replace=False)
+    return rng.permuted(index.neighbors(centers, candidates), axis=1)[:, :size]
 
 
 def covering_clusters(
@@ -107,14 +107,14 @@ def covering_clusters(
 ) -> Int[np.ndarray, "C K"]:
     """Without replacement: a centre and its `candidates` nearest, all in no cluster yet, make clusters at random.
 
-    Where centres of one round want the same videos, what the later one is left with may make fewer clusters, or
+    Where centers of one round want the same videos, what the later one is left with may make fewer clusters, or
     none. The very last cluster is filled up with videos near to those left.
     """
     clusters, free = [], np.ones(num_videos, dtype=bool)
     while free.sum() >= size:
         unused = np.flatnonzero(free)
-        centres = rng.choice(unused, max(1, len(unused) // (SPREAD * candidates)), replace=False)
-        near = index.only(unused).neighbours(centres, min(candidates, len(unused)))
+        centers = rng.choice(unused, max(1, len(unused) // (SPREAD * candidates)), replace=False)
+        near = index.only(unused).neighbors(centers, min(candidates, len(unused)))
         for row in rng.permuted(near, axis=1):
             taken = row[free[row]]
             taken = taken[: len(taken) // size * size]
@@ -122,6 +122,6 @@ def covering_clusters(
             clusters.extend(taken.reshape(-1, size))
     if free.any():
         rest = np.flatnonzero(free)
-        near = index.neighbours(rest[:1], size)[0]
+        near = index.neighbors(rest[:1], size)[0]
         clusters.append(np.concatenate([rest, near[~free[near]]])[:size])
     return rng.permutation(np.stack(clusters))  # the last ones, of what was left, stand among the others

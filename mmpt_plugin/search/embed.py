@@ -35,7 +35,7 @@ def write_video_vectors(
     if isinstance(model, CLIPModel) and model.encoder is None:
         return write_frame_vectors(model, listed, out, num_threads=num_workers, truncate=truncate)
     if model.encoder is None:
-        raise ValueError("this model came without an encoder, see VideoCLIP.from_pretrained")
+        raise ValueError("this model has no encoder: pass `encoder` to VideoCLIP.from_pretrained")
     encoder = build_encoder(model.encoder)
     model.check_encoder(encoder)
     max_seconds = model.config.max_video_len if truncate else None

@@ -18,7 +18,7 @@ import numpy as np
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
-CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
+CHARACTERS_CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-\w{2,})*")  # en, en-US, zh-Hans, en-orig
 LONGEST = 1 << 26  # no video has as many
 
@@ -182,7 +182,7 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
     JSON streams refuse, and which HowTo100M's captions may hold."""
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8-sig") as file:
-        text, at = file.read(CHUNK), 0
+        text, at = file.read(CHARACTERS_CHUNK), 0
 
         def parse(parser: Callable[[str, int], tuple[Any, int]]) -> Any:
             """What `parser` finds at the current place, with as much more of the file as it takes."""
@@ -192,7 +192,7 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                     value, at = parser(text, at)
                     return value
                 except (json.JSONDecodeError, IndexError) as error:
-                    more = file.read(CHUNK) if len(text) - at < LONGEST else ""
+                    more = file.read(CHARACTERS_CHUNK) if len(text) - at < LONGEST else ""
                     if not more:
                         raise ValueError(f"{path} is not a whole JSON object: {error}") from error
                     text, at = text[at:] + more, 0

@@ -20,7 +20,7 @@ from mmpt_plugin.files import offsets
 
 INDEX = "index.json"
 VERSION = 1
-CHUNK = 1 << 22
+BYTES_CHUNK = 1 << 22
 SPECIAL_IDS = ("cls_id", "sep_id", "pad_id")
 
 # What a shard of n videos holds: the type, and the width of arrays with two dimensions (None: feature_dim).
@@ -200,6 +200,6 @@ def checksum(path: Path) -> int:
     """CRC-32: it finds damage, and faster than a disk reads."""
     value = 0
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(BYTES_CHUNK):
             value = zlib.crc32(chunk, value)
     return value

@@ -184,7 +184,7 @@ class FrameCache:
     def duration(self, video_id: str) -> float:
         return self._durations[self._name(video_id)]
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+    def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
         if size != self.size:
             raise ValueError(f"{self.folder} holds frames of {self.size} pixels, frames.size is {size}")
         shard, first, last = self._places[self._name(video_id)]

@@ -62,7 +62,7 @@ class Videos(Protocol):
     def duration(self, video_id: str) -> float:
         """Seconds."""
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+    def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
         """For each time (seconds, ascending) the frame shown, or None where it is still the one of the time before."""
 
     def content(self, video_id: str) -> bytes:
@@ -83,7 +83,7 @@ def read_clips(
     times = sorted({time for own in of_clip for time in own})
     pictures: list[Picture] = []
     shown: dict[float, int] = {}
-    for time, picture in zip(times, videos.look(video_id, times, size=config.size), strict=True):
+    for time, picture in zip(times, videos.frames_at(video_id, times, size=config.size), strict=True):
         if picture is not None:
             pictures.append(picture)
         shown[time] = len(pictures) - 1

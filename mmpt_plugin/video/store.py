@@ -166,7 +166,9 @@ class VideoFolder:
             self._durations[video_id] = duration_of(self.file(video_id))
         return self._durations[video_id]
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+    def frames_at(
+        self, video_id: str, times: Sequence[float], *, size: int
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
         return read_squares(self.file(video_id), times, size=size)
 
     def content(self, video_id: str) -> bytes:

@@ -168,7 +168,7 @@ class TestTraining:
     def test_features_of_another_width_than_the_models_are_named(self, capsys, tmp_path, kitchen):
         pytest.importorskip("fairseq")
         line = refused(capsys, *train(kitchen.shards, tmp_path / "run", "model.feature_dim=1024"))
-        assert "width 512, the model takes features of width 1024" in line
+        assert "width 512, but the model expects features of width 1024" in line
 
     def test_fewer_videos_than_a_batch_needs_are_refused(self, capsys, tmp_path, kitchen):
         pytest.importorskip("fairseq")

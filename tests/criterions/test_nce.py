@@ -79,7 +79,7 @@ def test_parts_have_losses_of_their_own():
     loss, metrics = NCE(NCEConfig(temperature=0.1, parts=2)).with_metrics(video, text)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert metrics == plain.with_metrics(video, text)[1]
-    with pytest.raises(ValueError, match=r"criterion.parts is 4, of vectors of width 6"):
+    with pytest.raises(ValueError, match=r"criterion.parts 4 does not divide the vectors' width 6"):
         NCE(NCEConfig(parts=4))(video, text)
 
 

@@ -283,7 +283,7 @@ def test_checkpoints_of_fairseq_train_hold_a_namespace_that_torch_is_told_to_all
 def test_features_of_another_width_are_refused(task, kitchen):
     task.datasets.clear()
     task.model.model.config.feature_dim = 1024
-    with pytest.raises(ValueError, match=r"width 512, the model takes features of width 1024"):
+    with pytest.raises(ValueError, match=r"width 512, but the model expects features of width 1024"):
         task.load_dataset("train")
 
 

@@ -91,7 +91,9 @@ def test_what_a_rank_says_of_wrong_data_is_one_line(kitchen, tmp_path):
     two = "distributed_training.distributed_world_size=2"
     done = run("mmpt", *words(kitchen, tmp_path, two, "model.feature_dim=7"), check=False)
     assert done.returncode == 2
-    assert "mmpt train: split 'train' holds features of width 512, the model takes features of width 7" in done.stderr
+    assert (
+        "mmpt train: split 'train' has features of width 512, but the model expects features of width 7" in done.stderr
+    )
     last = "mmpt_plugin.corpora.corpus.DataNotThere: no features at x"
     assert str(user_error(RuntimeError(f"-- Process 1 terminated\nTraceback\n{last}"))) == "no features at x"
     assert user_error(RuntimeError("Traceback\nKeyError: 'x'")) is None

@@ -65,7 +65,7 @@ def test_a_torn_line_stops_no_later_start(tmp_path, env, caplog):
         (RuntimeError("NCCL communicator was aborted on rank 3."), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), False),
-        (ValueError("model.hidden_size 10 is no multiple"), False),
+        (ValueError("model.hidden_size 10 is not a multiple"), False),
     ],
 )  # fmt: skip
 def test_only_a_failed_collective_is_blamed_on_another_rank(error, gone):

@@ -258,7 +258,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage, message):
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
     torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other\.pt is no checkpoint of VideoCLIP: it has no video_encoder"):
+    with pytest.raises(ValueError, match=r"other\.pt is not a VideoCLIP checkpoint: it has no video_encoder"):
         VideoCLIP.from_pretrained(tmp_path / "other.pt")
 
 

@@ -45,7 +45,7 @@ def test_howto100m_s_captions_come_in_the_file_s_order_without_silence(howto100m
 @pytest.mark.parametrize("chunk", [1, 2, 7, 50, 10_000])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_object_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk, indent):
-    monkeypatch.setattr(caption_sources, "CHUNK", chunk)
+    monkeypatch.setattr(caption_sources, "CHARACTERS_CHUNK", chunk)
     path = tmp_path / "raw_caption.json"
     content = {key: value for key, value in HOWTO100M.items() if key != "a"}
     path.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
@@ -61,7 +61,7 @@ def test_json_that_is_damaged_is_named(tmp_path, text):
 
 
 def test_a_damaged_value_does_not_read_the_rest_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(caption_sources, "CHUNK", 100)
+    monkeypatch.setattr(caption_sources, "CHARACTERS_CHUNK", 100)
     monkeypatch.setattr(caption_sources, "LONGEST", 1000)
     path = tmp_path / "raw_caption.json"
     path.write_text('{"a": {"start": [1, nothing' + " " * 10_000 + "}")

@@ -69,7 +69,7 @@ def test_one_frame_a_second_is_that_of_its_middle_and_stands_for_all_of_it(video
     write_video(videos / "a.mp4", [np.full((32, 32, 3), 10 * n, dtype=np.uint8) for n in range(13)], fps=5)
     cache_frames([videos / "a.mp4"], tmp_path / "cache", settings=replace(SETTINGS, fps=1))
     cache = FrameCache(tmp_path / "cache")
-    frames = list(cache.look("a", [0.0, 0.99, 1.0, 2.3, 2.59, 7.0], size=SIZE))
+    frames = list(cache.frames_at("a", [0.0, 0.99, 1.0, 2.3, 2.59, 7.0], size=SIZE))
     assert [frame if frame is None else round(float(frame.mean())) for frame in frames] == [
         pytest.approx(20, abs=2), None, pytest.approx(70, abs=2), pytest.approx(120, abs=2), None, None,
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_copy_in_another_process_opens_the_files_again(videos, tmp_path):
     cache_frames([videos], tmp_path / "cache", settings=SETTINGS)
     sent = pickle.dumps(FrameCache(tmp_path / "cache"))
     assert len(sent) < 1000
-    (frame,) = pickle.loads(sent).look("a", [0.0], size=SIZE)
+    (frame,) = pickle.loads(sent).frames_at("a", [0.0], size=SIZE)
     assert frame.shape == (SIZE, SIZE, 3)
 
 
@@ -206,7 +206,7 @@ def test_damage_is_named(videos, tmp_path, damage):
         content[:8] = size.to_bytes(8, "little")
     path.write_bytes(content[: -100 if damage == "cut" else None])
     with pytest.raises(ValueError, match=r"frames?.*frames-00000-.*damaged"):
-        list(FrameCache(tmp_path / "cache").look("a", [0.0], size=SIZE))
+        list(FrameCache(tmp_path / "cache").frames_at("a", [0.0], size=SIZE))
 
 
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"size": 0}, {"quality": 96}])
