@@ -26,16 +26,16 @@ class SigmoidConfig:
     """Start value of the learned temperature, which divides the cosines."""
     bias: float = -10.0
     """Start value of the learned bias, which is added to the scaled cosines. -10, because most pairs are negative."""
-    chunk_size: int = 1024
+    text_chunk_size: int = 1024
     """Texts scored at a time against this rank's videos. Lower it to save memory; the loss does not change."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"texts_at_once": "chunk_size"}
+    RENAMED: ClassVar[dict[str, str]] = {"texts_at_once": "text_chunk_size"}
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
-        if self.chunk_size < 1:
-            raise ValueError(f"criterion.chunk_size must be at least 1, got {self.chunk_size}")
+        if self.text_chunk_size < 1:
+            raise ValueError(f"criterion.text_chunk_size must be at least 1, got {self.text_chunk_size}")
 
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
@@ -43,7 +43,7 @@ class Sigmoid(Criterion):
     """Binary cross entropy of scaled cosines, summed over all combinations and divided by the number of pairs (SigLIP).
 
     The model must return unit vectors. Text embeddings are exchanged in a ring (SigLIP, section 3.3): a rank holds the
-    texts of one rank at a time and scores `chunk_size` of them at a time, also in the backward pass. The mean over
+    texts of one rank at a time and scores `text_chunk_size` of them at a time, also in the backward pass. The mean over
     ranks equals the loss of one process that holds all pairs.
     """
 
@@ -67,8 +67,8 @@ class Sigmoid(Criterion):
         own = (video * text).sum(dim=1).detach()
         for step in range(self.num_ranks):
             text = from_previous_rank(text) if step else text
-            for begin in range(0, len(text), self.config.chunk_size):
-                some = slice(begin, begin + self.config.chunk_size)
+            for begin in range(0, len(text), self.config.text_chunk_size):
+                some = slice(begin, begin + self.config.text_chunk_size)
                 own_place = (places if step == 0 else nowhere) - begin
                 part: Tensor = checkpoint(self.chunk, video, text[some], own_place, use_reentrant=False)
                 loss = loss + part

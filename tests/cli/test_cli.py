@@ -69,9 +69,9 @@ def test_doctor_says_what_runs_here(capsys):
         ("model.hidden_size=wide", "videoclip.hidden_size: Value 'wide'"),
         ("task=toy_kichen", "no task YAML 'toy_kichen'. Did you mean 'toy_kitchen'?"),
         ("nonsense", "override 'nonsense' is no key=value"),
-        ("lr=1e-3", "'lr' is a section, as in lr.key=value, and can't be 0.001"),
-        ("optimization.lr=fast", "optimization.lr is a number or a list of them, such as [1e-4], got 'fast'"),
-        ("sampler=uniform", "'sampler' is a section"),
+        ("lr=1e-3", "'lr' must be a section, as in lr.key=value, got 0.001"),
+        ("optimization.lr=fast", "optimization.lr must be a number or a list such as [1e-4], got 'fast'"),
+        ("sampler=uniform", "'sampler' must be a section"),
         ("criterion.l2_normalize=true", "nce.l2_normalize is gone: model.normalize decides"),
     ],
 )

@@ -101,21 +101,21 @@ def looped_sigmoid(video, text, *, scale, bias):
     return total / len(video)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 1024])
-def test_sigmoid_equals_a_plain_loop(chunk_size):
+@pytest.mark.parametrize("text_chunk_size", [1, 4, 1024])
+def test_sigmoid_equals_a_plain_loop(text_chunk_size):
     video, text = pairs()
-    criterion = Sigmoid(SigmoidConfig(chunk_size=chunk_size))
+    criterion = Sigmoid(SigmoidConfig(text_chunk_size=text_chunk_size))
     loss, metrics = criterion.with_metrics(video, text)
     assert loss.item() == pytest.approx(looped_sigmoid(video, text, scale=10, bias=-10), rel=1e-6)
     scores = video @ text.T
     assert metrics["v2t_recall@1"] == pytest.approx(float((scores.argmax(1) == torch.arange(6)).float().mean()))
 
 
-@pytest.mark.parametrize("chunk_size", [2, 1024])
-def test_sigmoids_recall_leaves_out_the_own_pair(chunk_size):
+@pytest.mark.parametrize("text_chunk_size", [2, 1024])
+def test_sigmoids_recall_leaves_out_the_own_pair(text_chunk_size):
     """Videos 0, 2 and 3 are like their texts, video 1 is like text 0."""
     video = torch.eye(4)[[0, 0, 2, 3]]
-    _, metrics = Sigmoid(SigmoidConfig(chunk_size=chunk_size)).with_metrics(video, torch.eye(4))
+    _, metrics = Sigmoid(SigmoidConfig(text_chunk_size=text_chunk_size)).with_metrics(video, torch.eye(4))
     assert metrics == {"v2t_recall@1": 0.75}
 
 
@@ -132,7 +132,7 @@ def test_sigmoid_never_holds_all_scores():
     """128 videos against 128 texts, 16 at a time: what forward keeps for backward is less than 128 x 128 scores."""
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
-        Sigmoid(SigmoidConfig(chunk_size=16))(*(rows.requires_grad_(True) for rows in pairs(128)))
+        Sigmoid(SigmoidConfig(text_chunk_size=16))(*(rows.requires_grad_(True) for rows in pairs(128)))
     assert 0 < sum(kept) < 128 * 128
 
 
@@ -152,7 +152,7 @@ def test_a_learned_temperature_stays_within_clips_limit_and_can_come_back():
         (lambda: CandidateNCEConfig(temperature=0.0), r"criterion.temperature must be positive, got 0.0"),
         (lambda: NCEConfig(temperature=0.005, learn_temperature=True), r"kept at 0.01 or above, got 0.005"),
         (lambda: SigmoidConfig(temperature=-1.0), r"criterion.temperature must be positive, got -1.0"),
-        (lambda: SigmoidConfig(chunk_size=0), r"criterion.chunk_size must be at least 1, got 0"),
+        (lambda: SigmoidConfig(text_chunk_size=0), r"criterion.text_chunk_size must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(make, message):
@@ -163,7 +163,7 @@ def test_bad_settings_are_named(make, message):
 CRITERIONS = {
     "best_fit": (BestFitNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
     "mil": (MILNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
-    "sigmoid": (Sigmoid, SigmoidConfig(chunk_size=2)),
+    "sigmoid": (Sigmoid, SigmoidConfig(text_chunk_size=2)),
 }
 ALL = CRITERIONS | {"nce": (NCE, NCEConfig())}
 

@@ -1,4 +1,4 @@
-"""A run resumes from its newest whole checkpoint."""
+"""A run resumes from its newest intact checkpoint."""
 
 import os
 

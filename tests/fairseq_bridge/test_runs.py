@@ -75,7 +75,7 @@ def test_a_finished_run_is_trained_further_if_that_is_asked_for(kitchen, tmp_pat
 def test_another_architecture_in_the_folder_is_one_line(kitchen, trained):
     done = run("mmpt", *words(kitchen, trained, "model.hidden_size=8", epochs=3), "--resume", check=False)
     assert done.returncode == 2
-    assert "has another architecture than the project's model" in done.stderr
+    assert "does not fit the architecture of the project's model" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -214,4 +214,4 @@ def test_torchrun_without_fairseqs_flags_is_stopped(kitchen, tmp_path):
         "fairseq-train", "--user-dir", "mmpt_plugin", *flags(tmp_path, kitchen.shards), check=False, WORLD_SIZE="2"
     )
     assert done.returncode != 0
-    assert "WORLD_SIZE is 2, but fairseq trains alone" in done.stdout + done.stderr
+    assert "WORLD_SIZE is 2, but fairseq uses one process" in done.stdout + done.stderr

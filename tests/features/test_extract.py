@@ -124,7 +124,7 @@ def test_another_video_s_features_are_never_replaced(videos, tmp_path):
     (reason,) = report.failed.values()
     assert reason == (
         f"{tmp_path}/more/a.mp4: {out}/a.npy was made from {videos}/a.mp4: choose another --out, or extract both in "
-        "one run from their common folder, or delete what is there"
+        "one run from their common folder, or delete it"
     )
     assert (out / "a.npy").read_bytes() == content
     assert counts(extract([videos], out, encoder=COLOUR)) == (0, 2, 0)
@@ -152,7 +152,7 @@ def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
     write_features(out / "a.npy", np.ones((2, 3), dtype=np.float16))
     if record is not None:
         (out / "a.json").write_text(record)
-    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy is there already, without a record"
+    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
     with pytest.raises(ValueError, match=message):
         extract([videos], out, encoder=COLOUR)
     assert read_features(out / "a.npy").shape == (2, 3)
@@ -268,8 +268,8 @@ def test_what_is_left_out_is_in_the_report(videos, tmp_path):
     report = extract([videos], tmp_path / "out", encoder=COLOUR)
     assert len(report.left_out) == 11
     first, *lines = str(report).split("\n")
-    assert first == "2 videos extracted (4 s), 0 were there"
-    assert lines[0] == f"left out: {videos}/about.txt is a text, not a video"
+    assert first == "2 videos extracted (4 s), 0 already finished"
+    assert lines[0] == f"left out: {videos}/about.txt is a text file, not a video"
     assert lines[-1] == "left out: 1 more that are not videos"
 
 
@@ -284,7 +284,7 @@ def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path
     report = extract([videos], tmp_path / "out", encoder=COLOUR, allow_missing=True)
     assert counts(report) == (0, 2, 2)
     assert "bad.mp4 can't be decoded" in report.failed[str(videos / "bad.mp4")]
-    assert "2 of 4 videos failed, 0 videos extracted (0 s), 2 were there\nfailed: " in str(report)
+    assert "2 of 4 videos failed, 0 videos extracted (0 s), 2 already finished\nfailed: " in str(report)
 
 
 def test_a_file_that_is_not_there_is_named(videos, tmp_path):
@@ -321,7 +321,7 @@ def test_a_folder_without_videos_is_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"no videos in {tmp_path}$"):
         extract([tmp_path], tmp_path / "out", encoder=COLOUR)
     (tmp_path / "about.txt").write_text("not a video\n" * 50)
-    with pytest.raises(ValueError, match=r"no videos in .*; 1 left out, such as: .*about\.txt is a text, not a video$"):
+    with pytest.raises(ValueError, match=r"no videos in .*; 1 left out, such as: .*about\.txt is a text file, not a"):
         extract([tmp_path], tmp_path / "out", encoder=COLOUR)
 
 

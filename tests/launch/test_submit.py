@@ -55,7 +55,7 @@ def test_bf16_on_h100_can_be_looked_at_too(capsys):
         "common.fp16=false",
     ]
     text = printed(capsys, *words)
-    assert "# and in bf16, for which fairseq-train has no flag" in text
+    assert "# the job itself trains in bf16, for which fairseq-train has no flag" in text
     assert text.count("fairseq-train --") == 16
 
 
@@ -112,4 +112,4 @@ def test_what_would_fail_in_the_queue_is_refused_before(words, message, capsys):
 def test_without_slurm_the_local_profile_is_named(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["launch", "videoclip/pretrain", "--profile", "v100x8"]) == 2
-    assert "no SLURM here: launch from a login node, or on this machine with --profile local" in capsys.readouterr().err
+    assert "SLURM is not installed here: launch from a login node, or locally" in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_a_file_that_is_cut_short_gives_its_seconds_and_then_raises(tmp_path, na
     path = mux(tmp_path / name, frames, silence=silence, **options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     seconds = []
-    with pytest.raises(VideoError, match=rf"{name} is cut short: it ends after \d+\.\d s of 12\.\d s"):
+    with pytest.raises(VideoError, match=rf"{name} is truncated: it ends after \d+\.\d s of 12\.\d s"):
         seconds += read_seconds(path, fps=2, size=16)
     assert next(read_seconds(path, fps=2, size=16)).shape == (2, 16, 16, 3)
 

@@ -9,7 +9,7 @@ import torch
 
 from mmpt_plugin import registry
 from mmpt_plugin.cli import main
-from mmpt_plugin.features import cache_frames as module
+from mmpt_plugin.video import cache_frames as module
 from mmpt_plugin.video import frame_cache
 from mmpt_plugin.video.cache_frames import cache_frames
 from mmpt_plugin.video.frame_cache import SHARDS, FrameCache, FrameSettings, open_videos
@@ -132,9 +132,9 @@ def test_ids_may_hold_slashes(videos, tmp_path):
 def test_the_command_and_its_old_spelling(videos, tmp_path, caplog, capsys):
     words = [str(videos), "--out", str(tmp_path / "cache"), "--allow-missing"]
     assert main(["cache-frames", *words, "--size", "32", "--fps", "10", "--part", "1/2"]) == 0
-    assert "2 videos extracted (6 s), 0 were there" in capsys.readouterr().out
+    assert "2 videos extracted (6 s), 0 already finished" in capsys.readouterr().out
     assert main(["extract", *words, "--encoder", "{_name: frames, size: 32, fps: 10}"]) == 0
-    assert "1 videos extracted (2 s), 2 were there" in capsys.readouterr().out
+    assert "1 videos extracted (2 s), 2 already finished" in capsys.readouterr().out
     assert "--encoder frames is deprecated: use mmpt cache-frames" in caplog.text
     assert main(["extract", *words, "--encoder", "{_name: frames, sise: 32}"]) == 2
     assert "no key 'frames.sise'" in capsys.readouterr().err
@@ -177,10 +177,10 @@ def test_a_cache_holds_frames_of_one_setting(videos, tmp_path):
     out = tmp_path / "cache"
     cache_frames([videos], out, settings=SETTINGS)
     with pytest.raises(
-        ValueError, match=r'cache holds frames of other settings, .*"quality": 90.*choose another folder'
+        ValueError, match=r'cache holds frames with other settings, .*"quality": 90.*choose another folder'
     ):
         cache_frames([videos], out, settings=replace(SETTINGS, quality=50))
-    with pytest.raises(ValueError, match=r"cache holds frames of 32 pixels, frames.size is 224"):
+    with pytest.raises(ValueError, match=r"cache holds frames of 32 pixels, but frames.size is 224"):
         read_clips(FrameCache(out), "a", [(0.0, 1.0)], FramesConfig())
 
 
