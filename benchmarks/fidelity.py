@@ -1,8 +1,8 @@
-"""The largest difference to each quantity that was recorded from the original: the table in docs/fidelity.md.
+"""The largest difference to each quantity recorded from the original, for the table in docs/fidelity.md.
 
     python -m benchmarks.fidelity
 
-Recordings and how they are read are the tests'.
+The recordings, and the code that reads them, are in tests/.
 """
 
 import json
@@ -158,7 +158,7 @@ def clips() -> Iterator[Row]:
                 worst[name] = max(worst.get(name, 0), float(distance))
     for name, value in worst.items():
         yield f"overlapped clips: {name}, Kolmogorov-Smirnov over 100,000 draws, 6 videos", f"{value:.4f}"
-    yield "- of which chance makes, once in a million", f"{sampling.LARGEST:.4f}"
+    yield "- exceeded by chance once in a million", f"{sampling.LARGEST:.4f}"
 
 
 def optimizer() -> Iterator[Row]:

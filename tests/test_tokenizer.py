@@ -54,7 +54,9 @@ def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
 def test_a_folder_without_a_vocabulary_is_named(tmp_path):
     """transformers makes a tokenizer of it that maps every word to [UNK]."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    with pytest.raises(ValueError, match=r"no tokenizer at .*: it holds none of vocab.txt, tokenizer.json, vocab.json"):
+    with pytest.raises(
+        ValueError, match=r"no tokenizer at .*: it contains none of vocab.txt, tokenizer.json, vocab.json"
+    ):
         load_tokenizer(str(tmp_path))
 
 

@@ -131,7 +131,7 @@ def test_an_unknown_encoder_is_refused(capsys, tmp_path, kitchen):
     [
         ([(5, 6), (1, 2)], np.ones((10, 4)), "out of order"),
         ([(-2, 2)], np.ones((10, 4)), "negative"),
-        ([(1, 30)], np.ones((10, 4)), "the video is shorter, 10 s"),
+        ([(1, 30)], np.ones((10, 4)), "the video has only 10 s"),
         ([(1, 2)], np.full((10, 4), np.nan), "features hold NaN or infinity"),
     ],
 )

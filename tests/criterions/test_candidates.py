@@ -224,7 +224,10 @@ def test_a_validation_loss_is_each_ranks_own_and_unequal_ranks_are_named(tmp_pat
         for name, (cls, config) in ALL.items():
             named = {"video_ids": IDS} if name in ("best_fit", "mil") else {}
             torch.testing.assert_close(found["losses"][name], cls(config).eval()(video, text, **named))
-            assert found["refused"][name] == "the ranks hold [3, 4] pairs: every rank's batch must have equally many"
+            assert (
+                found["refused"][name]
+                == "the ranks hold [3, 4] pairs: all ranks must have the same number of pairs in a batch"
+            )
         assert found["refused"]["rank 0"] == "damaged"
         assert (found["got"], found["calls"]) == (7, 1 - rank)  # rank 0 alone has read
 
