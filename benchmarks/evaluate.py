@@ -154,9 +154,7 @@ def plain_segmentation(predicted: list[np.ndarray], true: list[np.ndarray]) -> d
 def plain_ordered_steps(costs: list[list[float]]) -> list[int]:
     """The same alignment, with loops over frames and steps."""
     num_frames, num_steps = len(costs), len(costs[0])
-    least = [
-        [float("inf")] * num_steps for _ in range(num_frames)
-    ]  # minimum cost of the first k + 1 steps up to frame t
+    least = [[float("inf")] * num_steps for _ in range(num_frames)]  # min. cost of k + 1 steps up to frame t
     came = [[False] * num_steps for _ in range(num_frames)]  # whether step k is at frame t in it
     for t in range(num_frames):
         for k in range(min(t + 1, num_steps)):

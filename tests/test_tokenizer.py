@@ -74,7 +74,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
 
 @pytest.fixture(params=["files", "saved"])
 def clip_vocabulary(tmp_path, request):
-    """CLIP's two files: letters, within a word and at its end, and `chop` out of three merges; ids as they stand."""
+    """CLIP's two files: letters, within a word and at its end, and `chop` from three merges; ids in this order."""
     (tmp_path / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(CLIP_WORDS)}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nc h\nch o\ncho p</w>\n")
     if request.param == "files":

@@ -60,8 +60,8 @@ class Sigmoid(Criterion):
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss in nats per pair of this rank, and the in-batch recall@1 of videos: the share of videos whose own
         text scores higher than the texts of all other pairs."""
-        places = torch.arange(len(video), device=video.device)
-        nowhere = torch.full_like(places, -1)
+        positions = torch.arange(len(video), device=video.device)
+        none = torch.full_like(positions, -1)
         loss = video.new_zeros(())
         best_other = video.new_full((len(video),), -torch.inf)
         own = (video * text).sum(dim=1).detach()
@@ -69,25 +69,25 @@ class Sigmoid(Criterion):
             text = from_previous_rank(text) if step else text
             for begin in range(0, len(text), self.config.text_chunk_size):
                 some = slice(begin, begin + self.config.text_chunk_size)
-                own_place = (places if step == 0 else nowhere) - begin
-                part: Tensor = checkpoint(self.chunk, video, text[some], own_place, use_reentrant=False)
+                own_position = (positions if step == 0 else none) - begin
+                part: Tensor = checkpoint(self.chunk, video, text[some], own_position, use_reentrant=False)
                 loss = loss + part
                 with torch.no_grad():
-                    others = (video @ text[some].T).masked_fill(is_own(own_place, text[some]), -torch.inf)
+                    others = (video @ text[some].T).masked_fill(is_own(own_position, text[some]), -torch.inf)
                     best_other = torch.maximum(best_other, others.amax(dim=1))
         return loss / len(video), {"v2t_recall@1": float((own > best_other).float().mean())}
 
     def chunk(
-        self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_place: Int[Tensor, " B"]
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_position: Int[Tensor, " B"]
     ) -> Float[Tensor, ""]:
         """The loss summed over all combinations of these videos and texts.
 
-        `own_place` is the index of each video's own text in the chunk; an index outside the chunk means none.
+        `own_position` is the index of each video's own text in the chunk; an index outside the chunk means none.
         """
         logits = self.log_scale.to(video.dtype).exp() * video @ text.T + self.bias.to(video.dtype)
-        return -F.logsigmoid(torch.where(is_own(own_place, text), logits, -logits)).sum()
+        return -F.logsigmoid(torch.where(is_own(own_position, text), logits, -logits)).sum()
 
 
-def is_own(own_place: Int[Tensor, " B"], text: Float[Tensor, "C D"]) -> Bool[Tensor, "B C"]:
+def is_own(own_position: Int[Tensor, " B"], text: Float[Tensor, "C D"]) -> Bool[Tensor, "B C"]:
     """Which text of the chunk is each video's own; none for an index outside the chunk."""
-    return own_place[:, None] == torch.arange(len(text), device=text.device)
+    return own_position[:, None] == torch.arange(len(text), device=text.device)

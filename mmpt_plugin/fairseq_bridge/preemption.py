@@ -3,7 +3,7 @@
 fairseq has no API to request a stop. Each rank adds a stop flag to the logging output of its next step (`add_to`),
 which fairseq already sums over the ranks. So all ranks see a request after the same update (`agree`), with no extra
 communication, and save there (`stops_at_step_boundaries`). The next start resumes from the newest intact checkpoint
-(`mend_last_checkpoint`).
+(`repair_last_checkpoint`).
 """
 
 import logging
@@ -132,7 +132,7 @@ def stops_at_step_boundaries() -> Iterator[None]:
         fairseq_cli.train.validate_and_save, fairseq_cli.train.validate = original, original_validate
 
 
-def mend_last_checkpoint(folder: Path) -> Path | None:
+def repair_last_checkpoint(folder: Path) -> Path | None:
     """Ensure that checkpoint_last.pt, which fairseq resumes from, is intact; None if no checkpoint is intact.
 
     For each save, fairseq writes one file and copies it to the others, so a full disk or a kill can truncate the copy,
@@ -143,10 +143,10 @@ def mend_last_checkpoint(folder: Path) -> Path | None:
     for leftover in [*folder.glob("checkpoint*.pt.tmp"), *folder.glob(".checkpoint*.tmp")]:
         leftover.unlink()
     last = folder / LAST
-    if last.exists() and is_whole(last):
+    if last.exists() and is_intact(last):
         return last
     candidates = sorted(path for path in folder.glob("checkpoint*.pt") if NAMES.fullmatch(path.name))
-    whole = {path: num_updates(path) for path in candidates if is_whole(path)}
+    whole = {path: num_updates(path) for path in candidates if is_intact(path)}
     if not whole:
         return None
     newest = max(whole, key=lambda path: whole[path])
@@ -155,7 +155,7 @@ def mend_last_checkpoint(folder: Path) -> Path | None:
     return last
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether a checkpoint is intact; a damaged checkpoint is renamed."""
     problem = damage(path)
     if problem is not None:

@@ -26,7 +26,7 @@ from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.preemption import (
     STOP_SIGNALS,
-    mend_last_checkpoint,
+    repair_last_checkpoint,
     stops_at_step_boundaries,
     stops_on_signals,
     was_stopped,
@@ -87,7 +87,7 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
         check_settings(project)
     check_restart(project, requeued=False)
     save_dir = Path(config.checkpoint.save_dir)
-    mend_last_checkpoint(save_dir)
+    repair_last_checkpoint(save_dir)
     limits = {key: int(config.optimization[key] or 0) for key in ("max_epoch", "max_update")}
     if end := finished(save_dir, **limits):
         logger.warning(
@@ -149,7 +149,7 @@ def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
     config = fairseq_config(rank_info.apply_to(project))
     if rank_info.rank == 0:  # the other ranks wait for rank 0 before they look for a checkpoint
         write_project(project)
-        mend_last_checkpoint(Path(config.checkpoint.save_dir))
+        repair_last_checkpoint(Path(config.checkpoint.save_dir))
     with stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
     return not was_stopped()

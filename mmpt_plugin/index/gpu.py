@@ -43,7 +43,7 @@ class GpuFlat:
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
         """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first."""
         asked = queries.astype(np.float32)
-        found, places = self.index.search(asked, k)
+        found, positions = self.index.search(asked, k)
         if self.metric == "l2":  # the same scale as flat.scores
             found = (np.square(asked).sum(axis=1, keepdims=True) - found) / 2
-        return found, np.append(self.rows, -1)[places]  # FAISS's -1 for missing results stays -1
+        return found, np.append(self.rows, -1)[positions]  # FAISS's -1 for missing results stays -1

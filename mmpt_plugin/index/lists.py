@@ -69,7 +69,9 @@ class InvertedLists:
         sample = self.vectors[self.rng.choice(rows, min(num_samples, len(rows)), replace=False)]
         k = min(self.k, len(rows))
         exact = Flat(self.vectors, metric=self.metric, rows=rows).search(sample, k)[1]
-        turn = self._in_turn(torch.from_numpy(sample)).argsort(dim=1)  # (Q, L): number of lists probed before this one
+        turn = self._probe_order(torch.from_numpy(sample)).argsort(
+            dim=1
+        )  # (Q, L): number of lists probed before this one
         needed = turn.gather(1, torch.from_numpy(self.cell_of[exact]))
         found = torch.stack([torch.bincount(row, minlength=len(self.cells)) for row in needed])
         recalls = found.cumsum(dim=1) / k  # (Q, L): with 1, 2, .. lists probed
@@ -82,17 +84,17 @@ class InvertedLists:
         )  # fmt: skip
         return num_probes
 
-    def _in_turn(self, queries: Float[Tensor, "Q D"]) -> Int[Tensor, "Q L"]:
+    def _probe_order(self, queries: Float[Tensor, "Q D"]) -> Int[Tensor, "Q L"]:
         """The lists in the order in which each query probes them."""
         return scores(queries.float(), self.cells, self.metric).argsort(dim=1, descending=True)
 
     def _probes(self, queries: Float[Tensor, "Q D"], k: int) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
         """Pairs of a query and a list that it probes: num_probes lists, and more until the lists hold k vectors."""
-        in_turn = self._in_turn(queries)
-        sizes = self.sizes[in_turn]
+        order = self._probe_order(queries)
+        sizes = self.sizes[order]
         met_before = sizes.cumsum(dim=1) - sizes
-        probed = (torch.arange(in_turn.shape[1]) < self.num_probes) | (met_before < k)
-        return probed.nonzero()[:, 0], in_turn[probed]
+        probed = (torch.arange(order.shape[1]) < self.num_probes) | (met_before < k)
+        return probed.nonzero()[:, 0], order[probed]
 
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
         """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first."""

@@ -14,7 +14,7 @@ from mmpt_plugin.report.curve import records
 
 RECORD = "job.json"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
-AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
+ACTIVE = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def state(job: Launched) -> str:
 
 
 def is_over(job_state: str) -> bool:
-    return job_state not in (*WAITING, *AT_WORK)
+    return job_state not in (*WAITING, *ACTIVE)
 
 
 def from_squeue(job_id: str) -> str:

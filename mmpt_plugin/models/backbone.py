@@ -24,7 +24,7 @@ from mmpt_plugin.features.clip import (
     vector_width,
     vision_weights,
 )
-from mmpt_plugin.models.padding import last_place
+from mmpt_plugin.models.padding import last_token
 
 
 class Backbone(nn.Module):
@@ -101,7 +101,7 @@ class Backbone(nn.Module):
         tokens: Tensor = self.clip.text_model.head(states) if self.is_siglip else self.clip.text_projection(states)
         if self.is_siglip:
             return tokens[:, -1], tokens[:, :length]
-        last = last_place(mask)
+        last = last_token(mask)
         return tokens[torch.arange(len(ids), device=ids.device), last], tokens
 
     @property

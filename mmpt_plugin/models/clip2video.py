@@ -111,13 +111,13 @@ class TemporalDifference(nn.Module):
         A difference is masked unless both of its frames are real. The released code also keeps the difference of the
         last real frame and the padding after it.
         """
-        places: Tensor = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        positions: Tensor = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
         kinds = self.kind.weight
-        seen = frames + places + kinds[FRAME]
+        seen = frames + positions + kinds[FRAME]
         if frames.shape[1] == 1:
             return seen, mask
         both = mask[:, 1:] & mask[:, :-1]
-        changes = self.differences(frames, both) + places[:-1] + kinds[DIFFERENCE]
+        changes = self.differences(frames, both) + positions[:-1] + kinds[DIFFERENCE]
         size, length, width = frames.shape
         tokens = torch.stack([seen[:, :-1], changes], dim=2).view(size, 2 * length - 2, width)
         token_mask = torch.stack([mask[:, :-1], both], dim=2).view(size, 2 * length - 2)
@@ -125,8 +125,8 @@ class TemporalDifference(nn.Module):
 
     def differences(self, frames: Float[Tensor, "B T D"], both: Bool[Tensor, "B T-1"]) -> Float[Tensor, "B T-1 D"]:
         """Differences of adjacent frames, passed through a transformer and scaled to -1 .. 1 by a sigmoid."""
-        places = self.position(torch.arange(both.shape[1], device=frames.device))
-        changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + places, both)
+        positions = self.position(torch.arange(both.shape[1], device=frames.device))
+        changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + positions, both)
         return 2 * torch.sigmoid(self.norm(changes)) - 1
 
 

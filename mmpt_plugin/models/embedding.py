@@ -57,8 +57,8 @@ class Embedder(nn.Module):
     @property
     def max_text_tokens(self) -> int:
         """Maximum number of token ids per text, including special tokens."""
-        places: int = self.config.max_position_embeddings
-        return min(getattr(self.config, "max_text_len", places) + 2, places)
+        positions: int = self.config.max_position_embeddings
+        return min(getattr(self.config, "max_text_len", positions) + 2, positions)
 
     def tokenize(
         self, texts: str | Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None

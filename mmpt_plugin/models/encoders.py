@@ -23,8 +23,8 @@ def by_length(
     This halves the work in training: clips have 3 to 32 seconds and texts 8 to 61 words, so if all rows are padded to
     the longest of the batch, half of the positions are padding.
     """
-    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths = (mask * places).amax(dim=1).clamp(min=1)
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    lengths = (mask * positions).amax(dim=1).clamp(min=1)
     order = lengths.argsort()
     groups = torch.split(order, ROWS_CHUNK)
     ends = lengths[torch.stack([group[-1] for group in groups])].tolist()

@@ -35,13 +35,13 @@ def cut_text(
     """At most `length` tokens per text; a text that is cut keeps its last token."""
     if ids.shape[1] <= length:
         return ids, mask
-    last = last_place(mask)
+    last = last_token(mask)
     ends = ids.gather(1, last[:, None]).squeeze(1)
     kept = ids[:, :length].clone()
     kept[:, -1] = torch.where(last >= length, ends, kept[:, -1])
     return kept, mask[:, :length]
 
 
-def last_place(mask: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
+def last_token(mask: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
     """The index of the last real token."""
     return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)

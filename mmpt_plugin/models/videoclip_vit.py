@@ -59,8 +59,8 @@ class VideoCLIPViT(CLIPModel):
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
         """The projected mean of the temporal transformer's output; ValueError for more than max_video_len frames."""
         self.check_length(frames)
-        places = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
-        states = frames + attend(self.temporal, frames + places, mask)
+        positions = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        states = frames + attend(self.temporal, frames + positions, mask)
         return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:

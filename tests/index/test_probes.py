@@ -25,7 +25,9 @@ def made(monkeypatch):
                 return None, np.array(exact)
 
         monkeypatch.setattr(lists, "Flat", Exact)
-        monkeypatch.setattr(InvertedLists, "_in_turn", lambda self, queries: torch.arange(4).repeat(len(queries), 1))
+        monkeypatch.setattr(
+            InvertedLists, "_probe_order", lambda self, queries: torch.arange(4).repeat(len(queries), 1)
+        )
         return index
 
     return make

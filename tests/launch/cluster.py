@@ -127,7 +127,7 @@ class Cluster:
         wait_until(lambda: self.node_state(node) in ("idle", "mixed", "allocated"), f"{node} to come up")
 
     def kill_node(self, node: str) -> None:
-        """As if its power failed: slurmd, its steps and their tasks are gone at once, and SLURM is told so."""
+        """Simulate a power failure: kill slurmd, its steps and their tasks at the same time, and notify SLURM."""
         daemon = int((self.folder / f"slurmd-{node}.pid").read_text())
         for pid in [daemon, *self.step_processes(node)]:
             with contextlib.suppress(ProcessLookupError):

@@ -143,7 +143,7 @@ def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, r
 
 
 def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, record_property):
-    """One of the two tasks stands still; with 10 s to go rank 0 waits 8."""
+    """One of the two tasks hangs; with 10 s left, rank 0 waits 8 s."""
     training.launch(*LONG, *SAVES, signal_seconds=10)
     training.wait_for_update(20)
 
@@ -152,7 +152,7 @@ def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(train
         time.sleep(2)  # until the other waits for it in a collective, where Python runs no signal handler
         training.slurm.command("scancel", "--signal=USR2", training.job_id)
 
-    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", record_property)
+    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that hangs", record_property)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
@@ -235,7 +235,7 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):
 
 def test_two_jobs_at_once_on_the_same_nodes(training, slurm, narrated, tmp_path):
     other = Run(slurm, tmp_path / "other", narrated.project)
-    with ThreadPoolExecutor() as pool:  # lest one has ended when the other is launched
+    with ThreadPoolExecutor() as pool:  # at the same time, so that neither has ended when the other is launched
         both = list(pool.map(lambda job: job.launch(*LONG, exclude="node[3-4]"), (training, other)))
     wait_until(lambda: [job.state for job in both] == ["RUNNING", "RUNNING"], "both to run")
     for job in both:

@@ -35,11 +35,11 @@ def test_a_dry_run_prints_the_command_of_each_rank(capsys):
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("fairseq-train ")]
     assert len(commands) == 32
     for rank, words in enumerate(commands):
-        told = dict(pairwise(words))
-        assert told["--distributed-world-size"] == "32"
-        assert told.get("--distributed-rank", "0") == str(rank)
-        assert told.get("--device-id", "0") == str(rank % 8)
-        assert told["--distributed-init-method"].startswith("tcp://")
+        given = dict(pairwise(words))
+        assert given["--distributed-world-size"] == "32"
+        assert given.get("--distributed-rank", "0") == str(rank)
+        assert given.get("--device-id", "0") == str(rank % 8)
+        assert given["--distributed-init-method"].startswith("tcp://")
         assert "--fp16" in words
         assert "--cpu" not in words
 

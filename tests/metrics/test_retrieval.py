@@ -169,7 +169,7 @@ def test_ranks_of_duplicates_are_those_of_scores_summed_alike(num_videos, each, 
 
 
 def test_a_group_with_a_score_that_is_no_number_counts_as_above():
-    """Video 0 scores [1, nan] with the groups, video 1 [2, nan]: its own score is no number, so that it is last."""
+    """Video 0 scores [1, nan] with the groups, video 1 [2, nan]: its own score is NaN, so it ranks last."""
     videos, texts = np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan], [5.0]])
     assert best_member_ranks(videos, texts, np.array([0, 1, 1])).tolist() == [2, 2]
 

@@ -79,7 +79,7 @@ def test_the_mean_of_unit_vectors_by_hand():
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("seen", ["frames", "features"])
 def test_padded_frames_change_no_output(name, seen):
-    """Not the last real frame's neighbour, nor how long the batch is; whatever stands in the padding."""
+    """Neither the neighbour of the last real frame nor the length of the batch, whatever values the padding has."""
     model = build(name)
     if seen == "frames":
         video, _ = frames(clips=2, length=3)

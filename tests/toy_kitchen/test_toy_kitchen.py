@@ -94,7 +94,7 @@ def test_the_picture_moves_while_something_is_done():
 
 
 def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_path, monkeypatch, kitchen):
-    """Interrupted after the first videos: those stay, and another seed's are not put beside them."""
+    """Interrupted after the first videos: those are kept, and videos of another seed are not added."""
 
     class Interrupted:
         def __init__(self, *_):
