@@ -19,7 +19,7 @@ def gpu_problem(capability: tuple[int, int], built_for: list[str], *, bf16: bool
     binary = [int(arch[3:].rstrip("af")) for arch in built_for if arch.startswith("sm_")]
     portable = [int(arch[8:].rstrip("af")) for arch in built_for if arch.startswith("compute_")]
     number = 10 * major + minor
-    # A binary (sm_) runs on the same major version with the same or a later minor; PTX (compute_) on anything newer.
+    # A binary (sm_) runs on the same major version with the same or a later minor; PTX (compute_) on the same or newer.
     if not any(arch // 10 == major and arch <= number for arch in binary) and not any(
         arch <= number for arch in portable
     ):

@@ -19,7 +19,7 @@ class SimilarityConfig:
     """How similarities are scaled; `model.normalize` decides whether they are dot products or cosines."""
 
     temperature: float = 1.0
-    """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale similarities: 1.0."""
+    """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale them: 1.0."""
     learn_temperature: bool = False
     """Train the temperature with the model. It stays at 0.01 or above, as in CLIP."""
 

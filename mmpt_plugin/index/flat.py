@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmpt_plugin.index.parallel import in_parallel
 
-FEW = 32768  # up to this many vectors, one matrix product with all of them is faster than building lists
+FEW = 32768  # up to this many vectors, an exact matrix product is used instead of lists
 VECTORS_CHUNK = 1024  # vectors scored at a time
 QUERIES_CHUNK = 512  # queries scored at a time
 

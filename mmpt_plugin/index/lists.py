@@ -69,9 +69,7 @@ class InvertedLists:
         sample = self.vectors[self.rng.choice(rows, min(num_samples, len(rows)), replace=False)]
         k = min(self.k, len(rows))
         exact = Flat(self.vectors, metric=self.metric, rows=rows).search(sample, k)[1]
-        turn = self._probe_order(torch.from_numpy(sample)).argsort(
-            dim=1
-        )  # (Q, L): number of lists probed before this one
+        turn = self._probe_order(torch.from_numpy(sample)).argsort(dim=1)  # (Q, L): lists probed before this one
         needed = turn.gather(1, torch.from_numpy(self.cell_of[exact]))
         found = torch.stack([torch.bincount(row, minlength=len(self.cells)) for row in needed])
         recalls = found.cumsum(dim=1) / k  # (Q, L): with 1, 2, .. lists probed

@@ -1,4 +1,4 @@
-"""What the bridge works around, piece by piece; each test fails where its workaround is taken out."""
+"""The bridge's workarounds for fairseq; each test fails if its workaround is removed."""
 
 import argparse
 import dataclasses
@@ -78,7 +78,7 @@ def planned(task):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_each_epoch_trains_on_its_own_clusters(task, num_workers):
-    """With loader workers too: an iterator kept from epoch 1 would serve epoch 1's clusters for ever."""
+    """Also with loader workers: an iterator kept from epoch 1 would serve the clusters of epoch 1 in every epoch."""
     seen = []
     for epoch in (1, 2, 3):
         arrived = [videos(batch) for batch in batches(task, epoch, num_workers=num_workers)]

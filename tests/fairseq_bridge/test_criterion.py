@@ -1,4 +1,4 @@
-"""A registered criterion in fairseq's hands: what it is given, what it returns and logs; without training."""
+"""The adapter of a registered criterion: its inputs, outputs and logs; without training."""
 
 from types import SimpleNamespace
 

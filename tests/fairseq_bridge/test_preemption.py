@@ -1,4 +1,4 @@
-"""A request to stop is heard, and followed at a step boundary; without training."""
+"""A request to stop takes effect at a step boundary; without training."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Which settings a run's folder refuses, and when a run is finished; without training."""
+"""Which changed settings are rejected for a run's folder, and when a run is finished; without training."""
 
 import pytest
 import torch

@@ -127,7 +127,7 @@ def wait_for_updates(process, folder, number):
     ids=["ctrl-c", "sigterm-two-processes"],
 )
 def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, number, whole_group, overrides):
-    """Ended somewhere within a long training, whose next command then goes on after the update of the checkpoint."""
+    """Ended within a long training; the next command resumes after the update of the checkpoint."""
     command = words(kitchen, tmp_path, *overrides, epochs=5000)
     process = started(*command)
     wait_for_updates(process, tmp_path, 3)
@@ -151,7 +151,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, n
 
 
 def test_a_second_signal_ends_at_once():
-    """Also where no update ends; the same Ctrl-C that comes twice within a second is one."""
+    """Also if no update ends; two Ctrl-C within a second count as one."""
     code = (
         "import time\nfrom mmpt_plugin.fairseq_bridge.preemption import stops_on_signals\n"
         "with stops_on_signals():\n    print('ready', flush=True)\n    time.sleep(60)"

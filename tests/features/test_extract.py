@@ -1,4 +1,4 @@
-"""Extraction: one row a second, resumable, and every video that fails is named."""
+"""Extraction: one row per second, resumable, and every video that fails is reported."""
 
 import json
 import multiprocessing
@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(videos, tmp_p
 
 
 def killed_after(path, out, steps):
-    """Runs in a process of its own, which ends at once after this many file system calls."""
+    """Runs in a separate process, which is killed after this many file system calls."""
     left = [steps]
 
     def counted(call):
@@ -243,7 +243,7 @@ def test_only_the_first_seconds_are_decoded(tmp_path, packets_read):
 
 
 def test_features_of_the_first_seconds_serve_no_request_for_more(videos, tmp_path):
-    """`a` has three seconds, `b` one: what was read whole serves all; more seconds replace fewer, never the reverse."""
+    """`a` has three seconds, `b` one. Features of a whole video serve any limit; more seconds replace fewer only."""
     out = tmp_path / "out"
 
     def again(max_seconds):

@@ -1,4 +1,4 @@
-"""Extraction where files can't be read and the disk is full: one line each, the rest goes on, nothing half-written."""
+"""Extraction with unreadable files and a full disk: one line each, the other videos continue, no partial files."""
 
 import os
 import subprocess

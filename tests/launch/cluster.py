@@ -61,7 +61,7 @@ KillWait=5
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 {nodes}
-# What wants its nodes in `urgent` takes them from a job in `main`, which has 30 s to save itself.
+# A job in `urgent` preempts jobs in `main`, which then have 30 s to save.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30

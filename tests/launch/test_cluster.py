@@ -1,4 +1,4 @@
-"""Trainings and arrays on a real SLURM of four nodes, and all that happens to them there."""
+"""Trainings and arrays on a real SLURM cluster of four nodes, with signals, preemption and failures."""
 
 import contextlib
 import json
@@ -205,7 +205,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_fails_the_job_and_keeps_the_last_whole_checkpoint(training, straight):
-    """Launched again, once there is space, it goes on from there."""
+    """Launched again when there is space, it resumes from there."""
     training.folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", training.folder], check=True)
     try:
@@ -229,7 +229,7 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):
     last.write_bytes(last.read_bytes()[:-1000])
     training.launch(*LONG, *SAVES, "--resume").ends("COMPLETED")
     assert (training.folder / "checkpoint_last.damaged").exists()
-    assert training.updates[40][0] == 41  # from checkpoint_4_40.pt, which is whole
+    assert training.updates[40][0] == 41  # from checkpoint_4_40.pt, which is intact
     assert_same_curve(training, straight)
 
 

@@ -1,4 +1,4 @@
-"""The same command without SLURM: submitit's local executor, several processes, the same survival."""
+"""The same command without SLURM: submitit's local executor, several processes, the same signal handling."""
 
 import contextlib
 import os

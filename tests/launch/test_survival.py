@@ -1,4 +1,4 @@
-"""Which starts are worth another one, and which errors are another rank's."""
+"""When a job is restarted, and which errors mean that another rank is gone."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def test_a_run_that_is_launched_again_begins_to_count_anew(tmp_path, env, monkey
 
 
 def test_a_torn_line_stops_no_later_start(tmp_path, env, caplog):
-    """A kill in the middle of a write; the next start begins a line of its own."""
+    """A kill in the middle of a write; the next start begins a new line."""
     note_start(tmp_path, env)
     path = tmp_path / "starts.jsonl"
     path.write_text(path.read_text()[:-20])

@@ -1,4 +1,4 @@
-"""Equal vectors have equal scores, whatever the shape and wherever they are in it."""
+"""Equal vectors have equal scores, for any shape and position."""
 
 import numpy as np
 import pytest

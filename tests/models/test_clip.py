@@ -128,7 +128,7 @@ def test_padded_words_change_no_output(name):
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("sizes", [TINY_CLIP, TINY_SIGLIP], ids=["clip", "siglip"])
 def test_padded_words_change_no_output_of_either_backbone(name, sizes):
-    """SigLIP reads its own padding, of its own length: what a batch is padded with does not matter to it either."""
+    """SigLIP pads texts itself, to its own length, so the padding of a batch does not matter either."""
     model = build(name, backbone=sizes)
     ids, mask = texts()
     words = model.encode_text(ids, mask)
@@ -321,7 +321,7 @@ def kept_bytes(model, clips):
 
 
 def test_chunks_keep_little_of_a_forward_pass():
-    """Without chunks what is kept grows with the batch; with them it is what the chunks' own inputs and outputs are."""
+    """Without chunks, saved activations grow with the batch; with chunks, only inputs and outputs are saved."""
     model = build()
     whole = kept_bytes(model, 16)
     assert whole > 1.9 * kept_bytes(model, 8)
@@ -358,7 +358,7 @@ def test_video_files_go_through_the_models_own_towers(moving_videos, tmp_path):
 
 
 def test_frozen_features_of_the_models_own_tower_are_taken(moving_videos, tmp_path):
-    """For a model that was trained on them: a row a second, of the same weights and the same pixels."""
+    """For a model that was trained on them: one row per second, with the same weights and pixel statistics."""
     theirs = transformers_model(TINY_CLIP)
     theirs.save_pretrained(tmp_path)
     model = CLIPMean(CLIPModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()

@@ -74,7 +74,7 @@ def test_a_clip_equals_a_plain_loop(model, length):
 
 
 def test_a_text_equals_a_plain_loop(model):
-    """Half CLIP's own vector, half the centres' of all tokens but the first."""
+    """The first half is CLIP's text vector, the second the aligned vector of all tokens except the first."""
     ids, mask = texts(1)
     with torch.no_grad():
         pooled, tokens = model.backbone.text(ids, mask)

@@ -105,7 +105,7 @@ def test_labels_are_ranked_by_the_mean_of_their_prompts(model):
 
 
 def test_one_string_is_one_sentence_and_one_path_one_video(model, kitchen):
-    """A string is a sequence of letters to Python: it must not become a row a letter."""
+    """A string is a sequence of letters to Python: it must not give one row per letter."""
     torch.testing.assert_close(model.embed_text("chop it"), model.embed_text(["chop it"]))
     torch.testing.assert_close(model.encode_text("chop it"), model.encode_text(["chop it"]))
     path = next((kitchen.root / "videos").glob("*.mp4"))

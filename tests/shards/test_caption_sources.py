@@ -1,4 +1,4 @@
-"""Captions from the files that HowTo100M and the original came with, whole, in pieces, and hostile."""
+"""Captions from the files of HowTo100M and the original: complete, read in chunks, and malicious."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Shards: what goes in comes out, damage is found at opening, and nothing is half-written."""
+"""Shards: a round trip, detection of damage when they are opened, and atomic writes."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, real files, loosely aligned, and true to its annotation."""
+"""The toy dataset: deterministic, real files, loosely aligned, and consistent with its annotations."""
 
 import json
 from importlib import import_module

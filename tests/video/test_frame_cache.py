@@ -1,4 +1,4 @@
-"""Cached frames: the files' own within JPEG's error, few shards, resumable, damage named."""
+"""Cached frames: equal to the video's within JPEG's error, few shards, resumable, damage is reported."""
 
 import pickle
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_one_frame_a_second_is_that_of_its_middle_and_stands_for_all_of_it(video
 
 
 def test_a_clip_has_no_frame_of_the_cache_twice(videos, tmp_path):
-    """At two frames a second 1.5 s have three; twelve are asked for."""
+    """At two frames per second, 1.5 s have three; twelve are requested."""
     cache_frames([videos], tmp_path / "cache", settings=replace(SETTINGS, fps=2))
     (frames,) = read_clips(FrameCache(tmp_path / "cache"), "b", [(0.0, 1.5)], FramesConfig(num_frames=12, size=SIZE))
     assert frames.shape == (3, SIZE, SIZE, 3)

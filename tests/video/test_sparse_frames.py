@@ -1,4 +1,4 @@
-"""Sparse frames: the right times, and no more decoded than they need."""
+"""Sparse frames: the correct times, without decoding more than necessary."""
 
 import pytest
 
