@@ -1,9 +1,9 @@
-# make demo     the main job: from generated videos to a page of what was found
-# make check    lint, types and the fast tests; run it before each commit
-# make test     lint, types and all tests; what CI runs
+# make demo     the complete pipeline, from generated videos to an HTML page of retrieved clips
+# make check    lint, type checks and the fast tests: run it before each commit
+# make test     lint, type checks and all tests, as in CI
 # make docs     the documentation site, in site/; a warning is an error
-# make mutants  tests of the tests: each of about 200 small errors must make one fail; half an hour, not in CI
-# All set up what they need in .venv.
+# make mutants  mutation tests: at least one test must fail for each small error in the list; half an hour, not in CI
+# Each target installs what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := data/toy_kitchen
@@ -46,12 +46,13 @@ unit: .venv/.dev
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --site-dir site
 
-# For some files only: make mutants ONLY="criterions metrics/"
+# To test only some files: make mutants ONLY="criterions metrics/"
 mutants: .venv/.dev
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-# The bridge on Meta's own fairseq 0.12.2, which comes before ve-fairseq on the path. READTHEDOCS leaves out its C++
-# parts, of which the sdist lacks files and this project needs none; its own fairseq-train does not start on Python 3.11.
+# Tests the fairseq bridge with Meta's fairseq 0.12.2, which comes before ve-fairseq on the path. READTHEDOCS skips its
+# C++ extensions: the sdist lacks some of their files, and this project does not use them. Meta's fairseq-train does not
+# start on Python 3.11.
 test-fairseq-meta: .venv/.dev
 	READTHEDOCS=1 $(BIN)/pip install --quiet --target .venv/fairseq-meta --upgrade --no-deps --no-build-isolation \
 		fairseq==0.12.2
@@ -60,7 +61,7 @@ test-fairseq-meta: .venv/.dev
 	PYTHONPATH=.venv/fairseq-meta $(BIN)/python -m pytest tests/fairseq_bridge \
 		-k "test_adapters or test_trajectory or mmpt_train"
 
-# The oldest versions that setup.py allows, but of torch, whose old wheels are gigabytes.
+# Tests the oldest versions that setup.py allows, except of torch, whose wheels are gigabytes.
 test-oldest: .venv/.dev
 	$(BIN)/pip install --quiet --target .venv/oldest --upgrade 'transformers==4.57.*' 'numpy==2.0.*' 'faiss-cpu==1.9.*'
 	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models tests/criterions tests/shards \

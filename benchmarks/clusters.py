@@ -1,15 +1,15 @@
-"""An epoch's clusters from the vectors of all videos: time, recall, coverage and memory.
+"""Draw the clusters of an epoch from the vectors of all videos: time, recall, coverage and memory.
 
     python -m benchmarks.clusters --videos 100000 --json
 
-Four routes to the 64 nearest of each of N/32 random videos, one after the other, each in a process of its own:
-ours (build, search and draw, as training does before an epoch); ours with `cover: true`; exact, a blocked matrix
-product of the same queries with all vectors; plain, FAISS's IVF512 with one list probed, a query at a time.
+Compares four methods to find the 64 nearest of each of N/32 random videos, run in sequence, each in its own process:
+ours (build, search and draw, as in training before an epoch); ours with `cover: true`; exact, a matrix product of the
+same queries with all vectors in chunks; plain, FAISS's IVF512 with one list probed, one query at a time.
 
-The vectors are float16, of equal length, and have structure: topics in 32 directions of falling weight, spread
-within the topics, and noise in all directions (`--noise` is its share of the variance; 1 is noise alone).
-Memory is the process's peak above what it held before it read the vectors, the vectors included; a search among a
-thousand others goes before, so that what the libraries keep for themselves is not counted.
+The vectors are float16, of equal length, and have structure: topics in 32 directions of decreasing weight, variance
+within the topics, and noise in all directions (`--noise` is its share of the variance; 1 is noise only). Memory is the
+process's peak minus its memory before it loads the vectors, so it includes the vectors. A warm-up search in a thousand
+other vectors excludes memory that the libraries keep.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from mmpt_plugin.samplers.retrieval_augmented import covering_clusters, random_c
 
 WIDTH, SIZE, CANDIDATES = 768, 32, 64
 DIRECTIONS, TOPIC_SIZE, WITHIN_TOPICS = 32, 500, 0.4
-BLOCK = 16384  # vectors made at a time
-QUERIES = 256  # queries of the exact route at a time
+VECTORS_CHUNK = 16384  # vectors generated at a time
+QUERIES_CHUNK = 256  # queries of the exact method at a time
 
 Vectors = Float16[np.ndarray, "V D"]
-Neighbours = Int[np.ndarray, "Q K"]
+Neighbors = Int[np.ndarray, "Q K"]
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """Few videos in three rounds, of which the median counts: other work on the machine can double a short time."""
+    """The median of three rounds for few videos, because other load on the machine can double a short time."""
     few = len(np.load(path, mmap_mode="r")) <= 100_000
     rounds = [one_round(path) for _ in range(3 if few else 1)]
     return {
@@ -89,7 +89,7 @@ def one_round(path: Path) -> dict[str, Any]:
 
 
 def apart(route: Callable[..., Any], *arguments: Any) -> Any:
-    """What `route` returns, worked out in a fresh process that uses all cores."""
+    """The result of `route`, run in a new process that uses all cores."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=use_all_cores) as pool:
         return pool.submit(route, *arguments).result()
 
@@ -107,31 +107,31 @@ def make_vectors(path: Path, num_videos: int, noise: float) -> None:
     directions *= np.sqrt((1 - noise) * WIDTH / np.square(weights).sum())
     topics = rng.standard_normal((max(num_videos // TOPIC_SIZE, 1), DIRECTIONS)) * np.sqrt(1 - WITHIN_TOPICS)
     vectors = np.lib.format.open_memmap(path, "w+", np.float16, (num_videos, WIDTH))
-    for begin in range(0, num_videos, BLOCK):
-        count = min(BLOCK, num_videos - begin)
+    for begin in range(0, num_videos, VECTORS_CHUNK):
+        count = min(VECTORS_CHUNK, num_videos - begin)
         places = topics[rng.integers(len(topics), size=count)]
         places += np.sqrt(WITHIN_TOPICS) * rng.standard_normal(places.shape)
-        block = (places @ directions).astype(np.float32)
-        block += np.float32(np.sqrt(noise)) * rng.standard_normal(block.shape, dtype=np.float32)
-        vectors[begin : begin + count] = block * (np.sqrt(WIDTH) / np.linalg.norm(block, axis=1, keepdims=True))
+        chunk = (places @ directions).astype(np.float32)
+        chunk += np.float32(np.sqrt(noise)) * rng.standard_normal(chunk.shape, dtype=np.float32)
+        vectors[begin : begin + count] = chunk * (np.sqrt(WIDTH) / np.linalg.norm(chunk, axis=1, keepdims=True))
 
 
 def drawing() -> np.random.Generator:
     return np.random.default_rng([1, 1])
 
 
-def centres(num_videos: int) -> Int[np.ndarray, " C"]:
-    """Those that random_clusters draws."""
+def centers(num_videos: int) -> Int[np.ndarray, " C"]:
+    """The centers that random_clusters draws."""
     return drawing().choice(num_videos, -(-num_videos // SIZE), replace=False)
 
 
-def our_route(path: Path) -> tuple[Neighbours, dict[str, Any]]:
+def our_route(path: Path) -> tuple[Neighbors, dict[str, Any]]:
     before = resident_bytes_after_warm_up()
     vectors = np.load(path)
     index, build_seconds = timed(lambda: SharedQueries(build_index(vectors, k=CANDIDATES)))
     clusters, draw_seconds = timed(lambda: random_clusters(index, len(vectors), SIZE, CANDIDATES, drawing()))
     memory = peak_bytes() - before
-    found, search_seconds = timed(lambda: index.neighbours(centres(len(vectors)), CANDIDATES))
+    found, search_seconds = timed(lambda: index.neighbors(centers(len(vectors)), CANDIDATES))
     return found, {
         "videos": len(vectors),
         "vector_bytes": vectors.nbytes,
@@ -159,21 +159,21 @@ def covering_route(path: Path) -> dict[str, Any]:
     }
 
 
-def exact_route(path: Path) -> tuple[Neighbours, float]:
+def exact_route(path: Path) -> tuple[Neighbors, float]:
     vectors = torch.from_numpy(np.load(path).astype(np.float32))
-    queries = vectors[torch.from_numpy(centres(len(vectors)))]
+    queries = vectors[torch.from_numpy(centers(len(vectors)))]
     found, seconds = timed(
-        lambda: torch.cat([(part @ vectors.T).topk(CANDIDATES).indices for part in torch.split(queries, QUERIES)])
+        lambda: torch.cat([(part @ vectors.T).topk(CANDIDATES).indices for part in torch.split(queries, QUERIES_CHUNK)])
     )
     return found.numpy(), seconds
 
 
-def plain_route(path: Path) -> tuple[Neighbours, float]:
-    """L2, as the vectors have equal lengths; 512 lists trained on the first 48 vectors each."""
+def plain_route(path: Path) -> tuple[Neighbors, float]:
+    """L2, because the vectors have equal lengths; 512 lists, trained on the first 48 vectors per list."""
     vectors = np.load(path).astype(np.float32)
-    queries = vectors[centres(len(vectors))]
+    queries = vectors[centers(len(vectors))]
 
-    def search() -> Neighbours:
+    def search() -> Neighbors:
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, 512)
         index.train(vectors[: 512 * 48])
         index.add(vectors)
@@ -182,13 +182,13 @@ def plain_route(path: Path) -> tuple[Neighbours, float]:
     return timed(search)
 
 
-def recall(found: Neighbours, exact: Neighbours) -> float:
+def recall(found: Neighbors, exact: Neighbors) -> float:
     shares = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)]
     return float(np.mean(shares))
 
 
 def similarity(vectors: Vectors, clusters: Int[np.ndarray, "C K"]) -> float:
-    """The mean cosine of two videos of a cluster, over the first thousand clusters."""
+    """The mean cosine of two videos in a cluster, over the first thousand clusters."""
     members: Float[np.ndarray, "C K D"] = vectors[clusters[:1000]].astype(np.float32) / np.sqrt(WIDTH)
     size = members.shape[1]
     return float(((np.square(members.sum(axis=1)).sum(axis=1) - size) / (size * (size - 1))).mean())

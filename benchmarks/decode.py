@@ -1,8 +1,8 @@
-"""How fast videos become S3D's input, beside the ffmpeg command with the same filters in the same run.
+"""Decoding speed for S3D's input, compared with the ffmpeg command with the same filters in the same run.
 
     python -m benchmarks.decode --json
 
-ffmpeg only throws its frames away, so a fraction of 1 would mean that handing them to Python costs nothing.
+ffmpeg discards its frames, so a fraction of 1 would mean that passing them to Python costs nothing.
 """
 
 import argparse
@@ -26,20 +26,20 @@ FPS, SIZE = 30, 224
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--video", type=Path, help="a video of your own (default: 60 s of 640x360, made for the run)")
+    parser.add_argument("--video", type=Path, help="your own video (default: 60 s of 640x360, generated for the run)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
-        print("benchmarks.decode compares with the ffmpeg command, and there is none on PATH", file=sys.stderr)
+        print("benchmarks.decode needs the ffmpeg command, which is not on PATH", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         video = arguments.video or Path(folder) / "made.mp4"
         if arguments.video is None:
             write_video(video, moving_pattern(seconds=60), fps=FPS)
         num_frames = FPS * sum(1 for _ in read_seconds(video, fps=FPS, size=SIZE))
-        # One after the other, so that both meet the same moods of the machine.
+        # Alternate, so that both run under the same machine load.
         pairs = [(timed(lambda: read(video)), timed(lambda: run(ffmpeg, video))) for _ in range(arguments.repeats)]
     frames_per_s, ffmpeg_frames_per_s = (num_frames / median(seconds) for seconds in zip(*pairs, strict=True))
     print(f"{num_frames} frames of {SIZE}x{SIZE}: {frames_per_s:.0f}/s, ffmpeg {ffmpeg_frames_per_s:.0f}/s")
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def moving_pattern(*, seconds: int) -> Iterator[np.ndarray]:
-    """Smooth colours that drift, with grain: compresses about as well as a real scene."""
+    """Smooth moving colors with grain, which compress about as well as a real scene."""
     y, x = np.mgrid[0:360, 0:640].astype(np.float32)
     grain = np.random.default_rng(0).normal(0, 6, (360, 640, 3)).astype(np.float32)
     for n in range(seconds * FPS):

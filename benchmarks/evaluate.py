@@ -1,10 +1,10 @@
-"""How fast metrics come from embeddings and scores, beside the plain ways in the same run.
+"""Speed of the metrics, compared with straightforward implementations in the same run.
 
     python -m benchmarks.evaluate --queries 10000 --json
 
-Retrieval stands beside a full argsort of all similarities, segmentation and localization beside loops over frames.
-The matrix product belongs to both ways of retrieval, so that its time, `product_seconds`, bounds their ratio: ranking
-alone is what remains of each without it. Peak memory is this process's (Linux), embeddings and all, before the argsort.
+Retrieval is compared with a full argsort of all similarities, segmentation and localization with loops over frames.
+Both retrieval methods need the matrix product, so its time, `product_seconds`, limits their ratio; the rest is the time
+for ranking. Peak memory is that of this process (on Linux), including the embeddings, before the argsort.
 """
 
 import argparse
@@ -20,23 +20,23 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.metrics.localization import ordered_steps
-from mmpt_plugin.metrics.retrieval import SCORES_AT_ONCE, ranks, summary
+from mmpt_plugin.metrics.retrieval import SCORES_CHUNK, ranks, summary
 from mmpt_plugin.metrics.segmentation import segmentation
 
 WIDTH = 768
-ARGSORTED_AT_MOST = 10**8  # scores; they and their order take 17 bytes each
+ARGSORTED_AT_MOST = 10**8  # scores; each needs 17 bytes with its index
 NUM_VIDEOS, NUM_SECONDS, NUM_STEPS, NUM_CLASSES = 400, 300, 8, 779
 FRAME_REPEATS = 5
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--queries", type=int, default=10_000, help="as many as there are candidates")
+    parser.add_argument("--queries", type=int, default=10_000, help="number of queries, and of candidates")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
     if min(arguments.queries, arguments.repeats) < 1:
-        parser.error("--queries and --repeats are 1 or more")
+        parser.error("--queries and --repeats must be at least 1")
     values = retrieval(arguments.queries, arguments.repeats) | frames()
     show(values)
     if arguments.json:
@@ -51,11 +51,11 @@ def show(values: dict[str, float]) -> None:
     print(f"{number} queries x {number} candidates: {values['seconds']:.2f} s, ", end="")
     print(f"at most {values['peak_memory_bytes'] / 1e6:.0f} MB in the process")
     print(f"full argsort: {values['argsort_seconds']:.2f} s{scaled}, ", end="")
-    print(f"with another rank for {otherwise} of {argsorted} queries (scores that rounding alone tells apart)")
+    print(f"with another rank for {otherwise} of {argsorted} queries (scores that differ only by rounding)")
     print(f"without the matrix product: {alone:.2f} s, argsort {argsort_alone:.2f} s")
     for kind in ("segmentation", "localization"):
         ours, plain = values[f"{kind}_seconds"], values[f"{kind}_plain_seconds"]
-        print(f"{kind}: {1000 * ours:.1f} ms, plain loops {1000 * plain:.0f} ms, {plain / ours:.0f} times as long")
+        print(f"{kind}: {1000 * ours:.1f} ms, plain loops {1000 * plain:.0f} ms, a speedup of {plain / ours:.0f}")
 
 
 def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
@@ -63,20 +63,20 @@ def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
     video = rng.standard_normal((num_queries, WIDTH), dtype=np.float32)
     text = rng.standard_normal((num_queries, WIDTH), dtype=np.float32)
     text[:, : WIDTH // 8] += video[:, : WIDTH // 8]
-    right = np.arange(num_queries)
+    target = np.arange(num_queries)
     num_argsorted = max(1, min(num_queries, ARGSORTED_AT_MOST // num_queries))
     queries = text[:num_argsorted]
 
     def ours() -> tuple[Int[np.ndarray, " Q"], int]:
-        ranked = ranks(text, video, right)
+        ranked = ranks(text, video, target)
         summary(ranked, prefix="t2v")
         return ranked, peak_memory_bytes()
 
-    ranks(text[:100], video[:100], right[:100])  # BLAS starts its threads
+    ranks(text[:100], video[:100], target[:100])  # warm-up: BLAS starts its threads
     ways: dict[str, Callable[[], Any]] = {
         "ours": ours,
-        "product": lambda: multiply(text, video, size=max(1, SCORES_AT_ONCE // num_queries)),
-        "argsort": lambda: argsort_ranks(queries, video, right[:num_argsorted]),
+        "product": lambda: multiply(text, video, size=max(1, SCORES_CHUNK // num_queries)),
+        "argsort": lambda: argsort_ranks(queries, video, target[:num_argsorted]),
         "argsort_product": lambda: multiply(queries, video, size=num_argsorted),
     }
     seconds, results = compare(ways, repeats)
@@ -105,15 +105,15 @@ def frames() -> dict[str, float]:
     }
     seconds, results = compare(ways, FRAME_REPEATS)
     for kind in ("segmentation", "localization"):
-        assert results[kind] == results[f"{kind}_plain"], f"the two ways of {kind} differ"
+        assert results[kind] == results[f"{kind}_plain"], f"the two implementations of {kind} differ"
     return {f"{name}_seconds": value for name, value in seconds.items()}
 
 
 def compare(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Each way's median seconds, and what it gave the first time."""
+    """The median seconds of each implementation, and its first result."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, Any] = {}
-    for _ in range(repeats):  # one after the other, so that all meet the same moods of the machine
+    for _ in range(repeats):  # alternate, so that all run under the same machine load
         for name, way in ways.items():
             start = time.perf_counter()
             result = way()
@@ -123,16 +123,16 @@ def compare(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str,
 
 
 def multiply(queries: Float[np.ndarray, "Q D"], candidates: Float[np.ndarray, "V D"], *, size: int) -> None:
-    """Only the matrix product, so many queries at a time."""
+    """Only the matrix product, for `size` queries at a time."""
     for begin in range(0, len(queries), size):
         queries[begin : begin + size] @ candidates.T
 
 
 def argsort_ranks(
-    queries: Float[np.ndarray, "Q D"], candidates: Float[np.ndarray, "V D"], right: Int[np.ndarray, " Q"]
+    queries: Float[np.ndarray, "Q D"], candidates: Float[np.ndarray, "V D"], target: Int[np.ndarray, " Q"]
 ) -> Int[np.ndarray, " Q"]:
     order = np.argsort(-(queries @ candidates.T), axis=1)
-    ranked: Int[np.ndarray, " Q"] = np.argmax(order == right[:, None], axis=1) + 1
+    ranked: Int[np.ndarray, " Q"] = np.argmax(order == target[:, None], axis=1) + 1
     return ranked
 
 
@@ -152,10 +152,10 @@ def plain_segmentation(predicted: list[np.ndarray], true: list[np.ndarray]) -> d
 
 
 def plain_ordered_steps(costs: list[list[float]]) -> list[int]:
-    """The same alignment, a frame and a step at a time."""
+    """The same alignment, with loops over frames and steps."""
     num_frames, num_steps = len(costs), len(costs[0])
-    least = [[float("inf")] * num_steps for _ in range(num_frames)]  # the first k + 1 steps, by frame t
-    came = [[False] * num_steps for _ in range(num_frames)]  # step k stands at frame t in it
+    least = [[float("inf")] * num_steps for _ in range(num_frames)]  # min. cost of k + 1 steps up to frame t
+    came = [[False] * num_steps for _ in range(num_frames)]  # whether step k is at frame t in it
     for t in range(num_frames):
         for k in range(min(t + 1, num_steps)):
             before = (least[t - 1][k - 1] if t else 0.0) if k else 0.0
@@ -172,7 +172,7 @@ def plain_ordered_steps(costs: list[list[float]]) -> list[int]:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held; unlike getrusage, nothing of its parent's."""
+    """The peak memory of this process; unlike getrusage, without that of its parent."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(status["VmHWM"].split()[0])
 

@@ -1,11 +1,11 @@
-"""The family's models and losses on the embedded data, from the same features, start and updates, over seeds.
+"""All models and losses on the toy kitchen, with the same features, initialization and updates, over several seeds.
 
     python -m benchmarks.family --seeds 3 --json
 
-Wants what `make demo` leaves in data/toy_kitchen. Its features, of width 1280, are cut to their first 128 principal
-components, so that a transformer across them is as cheap as the others; CLIP's towers begin from random weights, and
-its vision tower is not used. Every run is a process of its own, one thread each: a real `mmpt train`, whose seconds and
-peak memory (all of the process, torch included) are taken, then an evaluation on the held-out clips.
+Run `make demo` first: it creates data/toy_kitchen. Its features, of width 1280, are reduced to their first 128
+principal components, so that a transformer on them is as fast as the other models. CLIP's towers start from random
+weights, and the vision tower is not used. Every run is a separate process with one thread: an `mmpt train`, whose time
+and peak memory (of the whole process, including torch) are measured, then an evaluation on the held-out clips.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MODELS = ("videoclip", "clip_mean", "clip2video", "videoclip_vit")
 SHIFTS = (5, 10, 20)  # seconds
 COLUMNS = ("t2v_recall@1", "t2v_recall@10", "v2t_recall@10", "seconds", "megabytes")
 
-# What a process runs: its arguments are the training's, then the evaluation's, and where to write what it took.
+# The code of a process; its argument is JSON: the training's and the evaluation's arguments, and the output file.
 RUN = """
 import json, resource, sys, time
 from pathlib import Path
@@ -49,9 +49,9 @@ class Setting:
     model: str
     criterion: str
     shift: int = 0
-    """Seconds by which captions come too late."""
+    """Seconds by which captions are delayed."""
     warm: bool = False
-    """Whether it goes on from what `START` has learned with the same seed."""
+    """Whether training starts from the weights of `START` with the same seed."""
 
     def __str__(self) -> str:
         late = f" +{self.shift} s" if self.shift else ""
@@ -88,19 +88,19 @@ def main() -> None:
 
 
 def cold_settings() -> Iterator[Setting]:
-    """Every model with nce; every loss with one model; three of them with captions that come late."""
+    """Every model with nce; every loss with one model; three losses with delayed captions."""
     yield from (Setting(model, "nce") for model in MODELS)
     yield from (Setting("videoclip_vit", criterion) for criterion in ("mil_nce", "best_fit_nce", "sigmoid"))
     yield from (Setting("videoclip_vit", criterion, shift) for shift in SHIFTS for criterion in LOSSES)
 
 
 def warm_settings() -> Iterator[Setting]:
-    """Late captions for a model that knows something already, as a pretrained CLIP does."""
+    """Delayed captions for a model that is already trained, as a pre-trained CLIP is."""
     yield from (Setting("videoclip_vit", criterion, shift, warm=True) for shift in SHIFTS for criterion in LOSSES)
 
 
 def narrow_features(folder: Path) -> None:
-    """The principal components of the training videos' features, for all videos, and shards of the training ones."""
+    """Project the features of all videos to the principal components of the training videos; write training shards."""
     videos = (DATA / "train.txt").read_text().split()
     rows = np.concatenate([np.load(DATA / "features" / f"{video}.npy").astype(np.float32) for video in videos])
     center = rows.mean(axis=0)

@@ -1,8 +1,8 @@
-"""The largest difference to each quantity recorded from the original: the table in docs/explanation/fidelity.md.
+"""The largest difference to each quantity recorded from the original, for the table in docs/explanation/fidelity.md.
 
     python -m benchmarks.fidelity
 
-Recordings and how they are read are the tests'.
+The recordings, and the code that reads them, are in tests/.
 """
 
 import json
@@ -19,7 +19,7 @@ from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.datasets.clip_sampling import overlapped_video_clips
 from mmpt_plugin.features.s3d import S3D, read_words, word_ids
 from mmpt_plugin.shards.mmpt_shards import read_mmpt_shards
-from tests.clips import test_sampling_fidelity as sampling
+from tests.datasets import test_clip_sampling_fidelity as sampling
 from tests.fairseq_bridge import test_trajectory as trajectory
 from tests.features import test_s3d as s3d
 from tests.models.test_videoclip import CASES, GOLDEN, full_size_checkpoint, text_of
@@ -158,7 +158,7 @@ def clips() -> Iterator[Row]:
                 worst[name] = max(worst.get(name, 0), float(distance))
     for name, value in worst.items():
         yield f"overlapped clips: {name}, Kolmogorov-Smirnov over 100,000 draws, 6 videos", f"{value:.4f}"
-    yield "- of which chance makes, once in a million", f"{sampling.LARGEST:.4f}"
+    yield "- exceeded by chance once in a million", f"{sampling.LARGEST:.4f}"
 
 
 def optimizer() -> Iterator[Row]:

@@ -1,9 +1,9 @@
-"""A forward pass of the full-size model, ours beside transformers' eager attention with the same weights, in one run.
+"""Forward pass of the full-size model, compared with transformers' eager attention with the same weights.
 
     python -m benchmarks.forward --json
 
-BERT-base, 6 video and 12 text layers, clips and texts of the lengths that pre-training draws. The eager model pads
-every row to the batch's longest, as the original did. On a GPU also in half precision and compiled.
+BERT-base with 6 video and 12 text layers; clips and texts have the lengths of pre-training. The eager model pads every
+row to the longest of the batch, as the original does. On a GPU, also in half precision and compiled.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Embeddings = tuple[Tensor, Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pairs", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest one is reported (default 3)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +72,7 @@ def variants(model: VideoCLIP, batch: Batch, device: torch.device) -> dict[str, 
 
 
 def padded(model: VideoCLIP, batch: Batch) -> Embeddings:
-    """Every row as long as the longest."""
+    """The embeddings with every row padded to the longest."""
     states = model.video_encoder(batch.video, batch.video_mask)
     text = model.text_encoder(input_ids=batch.text, attention_mask=batch.text_mask).last_hidden_state
     return model.video_encoder.pool(states, batch.video_mask), masked_mean(text[:, 1:], batch.text_mask[:, 1:])

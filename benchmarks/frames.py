@@ -1,9 +1,9 @@
-"""Frames a second sampled sparsely from video files and from a cache of JPEGs, beside decoding all, in one run.
+"""Speed of sparse frame sampling from video files and from cached JPEGs, compared with decoding all frames.
 
     python -m benchmarks.frames --json
 
-A made video of 60 s, 640x360, 30 frames a second, a key frame every 8.3 s (x264's own choice): 12 frames of 224 x 224
-of the whole video and of clips of 10 s, as a loader's worker reads them.
+Reads 12 frames of 224 x 224, as a loader worker does, from a whole video and from clips of 10 s. The video is
+generated: 60 s, 640x360, 30 frames per second, a key frame every 8.3 s (x264's default).
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> int:
         files, cache = open_videos(folder / "videos"), open_videos(folder / "cache")
         starts = [random.Random(i).uniform(0, SECONDS - CLIP) for i in range(arguments.repeats)]
         seconds: dict[str, list[float]] = {}
-        for start in starts:  # one after the other, so that all meet the same moods of the machine
+        for start in starts:  # alternate, so that all run under the same machine load
             for what, videos in (("files", files), ("cache", cache)):
                 for which, clip in (("video", (0.0, float(SECONDS))), ("clip", (start, start + CLIP))):
                     seconds.setdefault(f"{what}_{which}", []).append(timed(videos, clip, config))
@@ -49,7 +49,7 @@ def main() -> int:
     rates = {f"{name}_frames_per_s": arguments.num_frames / median(times) for name, times in seconds.items()}
     ratios = {f"{name}_ratio": rates[f"{name}_frames_per_s"] / rates["full_video_frames_per_s"] for name in seconds}
     for name in seconds:
-        print(f"{name:11} {rates[f'{name}_frames_per_s']:8.0f} frames a second, {ratios[f'{name}_ratio']:6.1f} x full")
+        print(f"{name:11} {rates[f'{name}_frames_per_s']:8.0f} frames/s, {ratios[f'{name}_ratio']:6.1f} x full")
     if arguments.json:
         print(json.dumps(rates | ratios))
     return 0
@@ -60,7 +60,7 @@ def timed(videos: Videos, clip: tuple[float, float], config: FramesConfig) -> fl
 
 
 def decoding_all(path: Path, config: FramesConfig) -> float:
-    """As many frames of the video by decoding, scaling and throwing away the others."""
+    """Decode and scale all frames of the video."""
     return clock(lambda: sum(1 for _ in read_all(path, fps=FPS, size=config.size)))
 
 

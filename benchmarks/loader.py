@@ -1,10 +1,10 @@
-"""How fast one worker process makes batches of overlapped clips, beside the memory's copy rate for the same bytes.
+"""Speed of one loader process for overlapped clips, compared with copying the same bytes in memory.
 
     python -m benchmarks.loader --json
 
-HowTo100M-like shards are made first: 267 s of 512-d float16 features and 85 captions of 7 tokens a video. A batch is
-32 videos x 16 pairs. Copied are the bytes that the pairs really hold (feature rows and tokens, no padding), from
-memory that is not in cache to memory that is.
+The shards are generated and similar to HowTo100M: 267 s of 512-d float16 features and 85 captions of 7 tokens per
+video. A batch has 32 videos x 16 pairs. The copy has as many bytes as the pairs (feature rows and tokens, without
+padding), from memory that is not in the cache to memory that is.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main() -> None:
         config = OverlappedClipsConfig(splits={"train": f"{folder}/shards"}, pairs_per_video=PAIRS_PER_VIDEO)
         result = measure(OverlappedClips(config), arguments.batches)
     print(
-        f"{result['pairs_per_s']:,.0f} pairs a second of one process; copying their bytes "
-        f"({result['bytes_per_pair']:,.0f} a pair) would take {result['copy_fraction']:.2f} of the time"
+        f"{result['pairs_per_s']:,.0f} pairs/s in one process; copying their bytes "
+        f"({result['bytes_per_pair']:,.0f} per pair) takes {result['copy_fraction']:.2f} of the time"
     )
     if arguments.json:
         print(json.dumps(result))
@@ -57,7 +57,7 @@ def make_shards(folder: Path) -> None:
 
 
 def measure(dataset: OverlappedClips, num_batches: int) -> dict[str, Any]:
-    """Batches and copies of the same bytes in turns, so that both see the same machine."""
+    """Alternate batches and copies of the same bytes, so that both run under the same machine load."""
     rng = np.random.default_rng(1)
     clusters = [
         Cluster(0, 1, number, tuple(rng.choice(VIDEOS, VIDEOS_PER_BATCH, replace=False).tolist()))
@@ -67,7 +67,7 @@ def measure(dataset: OverlappedClips, num_batches: int) -> dict[str, Any]:
     target = np.ones(1 << 26, dtype=np.uint8)
     batch_times, copy_times, real_bytes = [], [], []
     for number, cluster in enumerate(clusters):
-        batch = dataset[cluster]  # warms the pages of this cluster's videos: the disk is not what is measured
+        batch = dataset[cluster]  # warm-up: loads the pages of this cluster's videos, to exclude the disk
         size = int(batch.video_mask.sum()) * WIDTH * 2 + int(batch.text_mask.sum()) * 4
         del batch
         batch_times.append(timed(lambda cluster=cluster: dataset[cluster]))  # type: ignore[misc]

@@ -1,9 +1,9 @@
-"""How fast HowTo100M's captions and features become shards, in what memory, and what the whole of it would take.
+"""Speed and memory of sharding HowTo100M's captions and features, with an estimate for all of HowTo100M.
 
     python -m benchmarks.shard --json
 
-Made first: raw_caption.json with captions as speech recognition writes them (about 109 a video, 7 words each, each
-repeating the end of the last), and 267 s of 512-d features a video. The vocabulary is BERT-sized but made up.
+The data is generated: raw_caption.json with captions as from speech recognition (109 per video, 7 words each, each
+repeating the end of the previous one), and 267 s of 512-d features per video. The vocabulary has 20,000 random words.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main() -> None:
     hours = WHOLE_VIDEOS / result["videos_per_s"] / 3600
     result["estimated_hours_for_howto100m"] = hours
     print(
-        f"{result['videos_per_s']:.0f} videos and {result['captions_per_s']:,.0f} captions a second, "
-        f"{result['peak_memory_bytes'] / 2**30:.2f} GiB at most with {VIDEOS_PER_SHARD} videos a shard; "
+        f"{result['videos_per_s']:.0f} videos/s and {result['captions_per_s']:,.0f} captions/s, "
+        f"{result['peak_memory_bytes'] / 2**30:.2f} GiB at most with {VIDEOS_PER_SHARD} videos per shard; "
         f"{WHOLE_VIDEOS:,} videos would take {hours:.1f} hours"
     )
     if arguments.json:

@@ -1,10 +1,9 @@
-"""Seconds and memory of a training step: forward, backward, optimiser, for three sizes of VideoCLIP.
+"""Time and memory of a training step (forward, backward, optimizer) for three sizes of VideoCLIP.
 
     python -m benchmarks.step --json
 
-A step is 512 pairs for the tiny and the small size; the full one (BERT-base, 6 + 12 layers) takes 32 pairs on a CPU and
-512 on a GPU. Clips have the lengths that pre-training draws. Each size runs in a process of its own, so that its
-peak memory is its own.
+A step has 512 pairs for the tiny and the small size; the full size (BERT-base, 6 + 12 layers) uses 32 pairs on a CPU
+and 512 on a GPU. Clips have the lengths of pre-training. Each size runs in its own process, to measure its peak memory.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def main() -> None:
             results[size] = pool.apply(measure, (size,))
         line = results[size]
         print(
-            f"{size:6} {line['pairs']:4} pairs  {line['seconds']:.2f} s a step "
+            f"{size:6} {line['pairs']:4} pairs  {line['seconds']:.2f} s per step "
             f"(forward {line['forward_s']:.2f}, backward {line['backward_s']:.2f}, optim. {line['optimizer_s']:.2f})  "
             f"{line['pairs_per_s']:.1f} pairs/s  {line['peak_memory_bytes'] / 2**30:.2f} GiB",
             flush=True,
@@ -94,7 +93,7 @@ def one_step(
 
 
 def made_batch(pairs: int, config: VideoCLIPConfig) -> Batch:
-    """Clips of 3 to 32 s, texts of 8 to 61 tokens, both uniform; float16 features as shards hold them."""
+    """Clips of 3 to 32 s and texts of 8 to 61 tokens, uniformly distributed; float16 features, as in shards."""
     rng = np.random.default_rng(0)
     video_mask = length_mask(rng.integers(3, 33, pairs), 32)
     text_mask = length_mask(rng.integers(8, 62, pairs) + 2, 63)

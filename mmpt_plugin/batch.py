@@ -1,4 +1,4 @@
-"""What a model is given: clip pairs, padded, with masks.
+"""Batches, the input of models: padded clip pairs with masks.
 
 B pairs, T seconds of video, L text tokens, F feature width.
 """
@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-NO_LABEL = -100  # what torch's cross entropy leaves out
+NO_LABEL = -100  # the default ignore_index of torch's cross entropy
 
 
 class Tensors:
-    """What all batches can do; a subclass is a dataclass of tensors whose rows belong together."""
+    """Base class of all batches; a subclass is a dataclass of tensors with corresponding rows."""
 
     video: Tensor
 
@@ -27,13 +27,13 @@ class Tensors:
         return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Any]:
-        """Name -> tensor, for trainers that move mappings between devices."""
+        """The tensors as a dict name -> tensor, for trainers that can move dicts between devices."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class Batch(Tensors):
-    """B pairs of a video clip and a text clip; row i of one belongs to row i of the other."""
+    """B pairs of a video clip and a text clip; row i of `video` matches row i of `text`."""
 
     video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"]
     """One feature row per second, or T frames of RGB; zeros where the mask is False."""
@@ -44,12 +44,12 @@ class Batch(Tensors):
     text_mask: Bool[Tensor, "B L"]
     """False where a token is padding."""
     video_ids: Int[Tensor, " B"]
-    """Index in the data set of the video that each pair is from."""
+    """Dataset index of the video that each pair is from."""
 
 
 @dataclass(frozen=True)
 class LabelledBatch(Tensors):
-    """B windows of video with a label a second."""
+    """B windows of video with one label per second."""
 
     video: Float[Tensor, "B T F"]
     video_mask: Bool[Tensor, "B T"]
@@ -80,9 +80,9 @@ def pad_text(
     sep_id: int,
     pad_id: int,
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and the mask of what is no padding.
+    """`[CLS] tokens[start : start + length] [SEP] [PAD]..` for every row, and a mask that is False for padding.
 
-    Without cls_id rows begin with their first token.
+    If cls_id is None, rows begin with their first token.
     """
     before = int(cls_id is not None)
     place = np.arange(int(lengths.max()) + 1 + before)
@@ -96,37 +96,37 @@ def pad_text(
 
 
 def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"]:
-    """True for the first `lengths[i]` places of row i."""
+    """True for the first `lengths[i]` positions of row i."""
     return torch.from_numpy(np.arange(size) < lengths[:, None])
 
 
 def pad_video(
     clips: Sequence[Float[Tensor, "_ F"]] | Sequence[UInt8[Tensor, "_ H W 3"]], *, length: int = 0
 ) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
-    """Clips as one tensor, as long as the longest or as `length`, and the mask of what is no padding."""
+    """Clips padded to the longest, or to `length` if that is longer, and a mask that is False for padding."""
     video = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     video = widened(video, max(video.shape[1], length), 0)
     return video, length_mask(np.array([len(clip) for clip in clips]), video.shape[1])
 
 
 class Cluster(NamedTuple):
-    """Videos whose clips are compared in one batch, and everything that the random choice of their clips depends on.
+    """Videos whose clips are compared in one batch, and everything that the sampling of their clips depends on.
 
-    A cluster carries its own seed and epoch, so the clips drawn for it do not depend on which loader worker draws them,
-    or on the number of processes.
+    A cluster carries its own seed and epoch, so its clips depend neither on the loader worker that samples them nor on
+    the number of processes.
     """
 
     seed: int
     """Seed of the run."""
     epoch: int
-    """Epoch that the cluster belongs to."""
+    """Epoch of the cluster."""
     number: int
     """Position in the epoch."""
     videos: tuple[int, ...]
-    """Indices in the data set."""
+    """Dataset indices of the videos."""
 
     def rng(self) -> np.random.Generator:
-        """A generator that depends on seed, epoch and number only."""
+        """A random generator that depends only on seed, epoch and number."""
         return np.random.default_rng([self.seed, self.epoch, self.number])
 
 
@@ -134,7 +134,7 @@ AnyBatch = TypeVar("AnyBatch", Batch, LabelledBatch, StepBatch)
 
 
 def concatenate(batches: Sequence[AnyBatch], *, pad_id: int) -> AnyBatch:
-    """One batch of several, padded to the longest."""
+    """Concatenate batches into one, padded to the longest."""
     if len(batches) == 1:
         return batches[0]
     if isinstance(batches[0], StepBatch):

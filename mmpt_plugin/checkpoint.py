@@ -1,4 +1,4 @@
-"""Checkpoint files: reading them without unpickling code, strict loading, writing."""
+"""Checkpoint files: reading without unpickling code, strict loading, writing."""
 
 import argparse
 import json
@@ -17,55 +17,55 @@ from mmpt_plugin.files import atomic_write
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
-# A fairseq checkpoint keeps its configuration as argparse.Namespace where it was started with flags.
+# A fairseq checkpoint stores its configuration as argparse.Namespace if training was started with flags.
 SAFE_GLOBALS: list[Any] = [argparse.Namespace]
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """A file or folder as it is; else the folder of a model of that name, owner/model, from the hub or its cache."""
+    """The path of a file or folder; for a hub name owner/model, the folder downloaded from the hub or in its cache."""
     path = Path(name)
     if path.exists() or path.is_absolute() or len(path.parts) != 2 or path.suffix:
         return path
     try:
         files = [CONFIG_FILE, WEIGHTS_FILE, "tokenizer*", "vocab.txt", "special_tokens_map.json"]
         return Path(snapshot_download(str(name), allow_patterns=files))
-    except Exception as error:  # of the network's and of the hub's many kinds
+    except Exception as error:  # the network and the hub raise many types
         raise ValueError(
             f"no checkpoint at {name}, nor a model of that name on the hub: {first_line(error)}"
         ) from error
 
 
 def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """The dict in a torch file; tensors, plain values and `SAFE_GLOBALS` are read, all else is refused.
+    """Read the dict in a torch file with tensors, plain values and `SAFE_GLOBALS`; reject anything else.
 
-    With `mmap` tensors stay in the file until they are used: for a look at the plain values of a large one.
+    With `mmap`, tensors are not loaded until they are used, which is faster if you only need the plain values.
     """
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
-    # On leaving, the context forbids all that it allowed: also what was allowed before, so it may not name that.
+    # On exit, the context removes all globals it was given, so it must not be given those that were allowed before.
     allowed = torch.serialization.get_safe_globals()
     try:
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than weights and plain values, and is not read: {first_line(error)}"
+            f"{path} is not read, because it contains objects other than weights and plain values: {first_line(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no torch file: {first_line(error)}") from error
+        raise ValueError(f"{path} is damaged, or not a torch file: {first_line(error)}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, a checkpoint is a dict")
+        raise ValueError(f"{path} contains a {type(content).__name__}, but a checkpoint is a dict")
     return content
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json and model.safetensors, as `write_folder` leaves them."""
+    """Read config.json and model.safetensors from a folder that `write_folder` wrote."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}: a model's folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+            raise ValueError(f"{folder} has no {name}: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         return json.loads((folder / CONFIG_FILE).read_text()), load_file(folder / WEIGHTS_FILE)
-    except Exception as error:  # safetensors and json have exceptions of their own
+    except Exception as error:  # safetensors and json raise their own types
         raise ValueError(f"{folder} can't be read: {error}") from error
 
 
@@ -77,7 +77,7 @@ def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """Every parameter from `weights` and nothing over; else a ValueError that names the keys."""
+    """Load `weights`; missing, unexpected or wrongly shaped keys are a ValueError that names them."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in expected]

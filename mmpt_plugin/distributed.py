@@ -1,4 +1,4 @@
-"""Rank, world size, and gathers, one of which carries gradients; all of them no-ops in one process."""
+"""Rank, world size and collectives, with and without gradients; in one process, collectives return their input."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,9 +22,9 @@ def rank() -> int:
 
 
 def all_gather(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
-    """The rows of all ranks, in the order of ranks; every rank must hold equally many.
+    """The rows of all ranks, in rank order; all ranks must have the same number of rows.
 
-    Gradients flow back to the rank that made a row, summed over the ranks that used it.
+    The gradient of a row, summed over all ranks, flows back to the rank that the row is from.
     """
     if world_size() == 1:
         return tensor
@@ -34,7 +34,7 @@ def all_gather(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "N D"]:
 
 @torch.no_grad()
 def gather_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
-    """The whole numbers of all ranks, in the order of ranks; every rank must hold equally many."""
+    """The ids of all ranks, in rank order; all ranks must have the same number of ids."""
     if world_size() == 1:
         return ids
     rows = [torch.empty_like(ids) for _ in range(world_size())]
@@ -43,16 +43,16 @@ def gather_ids(ids: Int[Tensor, " B"]) -> Int[Tensor, " N"]:
 
 
 def from_previous_rank(tensor: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    """The rows of the rank before, while this rank's go to the next one, the last rank's to the first.
+    """The rows of the previous rank in the ring of ranks; this rank's rows are sent to the next rank.
 
-    Gradients go the other way. Every rank must hold equally many rows.
+    Gradients are sent in the opposite direction. All ranks must have the same number of rows.
     """
     received: Tensor = _FromPreviousRank.apply(tensor)  # type: ignore[no-untyped-call]
     return received
 
 
 def from_rank_0(make: Callable[[], T]) -> T:
-    """What `make` gives on rank 0, which alone calls it; ValueError on all ranks where it raises one."""
+    """Call `make` on rank 0 only, and return its result on all ranks; if it raises ValueError, all ranks raise it."""
     if world_size() == 1:
         return make()
     box: list[Any] = [None]
@@ -69,17 +69,17 @@ def from_rank_0(make: Callable[[], T]) -> T:
 
 
 def check_equal_rows(tensor: Float[Tensor, "B D"]) -> None:
-    """ValueError on all ranks where they hold unequal numbers of rows, which the gathers below would abort on."""
+    """ValueError on all ranks if their numbers of rows differ, which would abort the process in a gather."""
     if world_size() == 1:
         return
     mine = torch.tensor([len(tensor)], device=tensor.device)
     counts = [int(count) for count in gather_ids(mine)]
     if len(set(counts)) > 1:
-        raise ValueError(f"the ranks hold {counts} pairs: every rank's batch must have equally many")
+        raise ValueError(f"the ranks hold {counts} pairs: all ranks must have the same number of pairs in a batch")
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:
-    """The arrays of all ranks, stacked in the order of ranks; every rank's must have the same shape and type."""
+    """The arrays of all ranks, stacked in rank order; they must have the same shape and type."""
     if world_size() == 1:
         return array[None]
     mine = torch.from_numpy(np.ascontiguousarray(array)).to("cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -92,7 +92,7 @@ def gather_arrays(array: np.ndarray) -> np.ndarray:
 class _AllGather(torch.autograd.Function):
     """Forward: all_gather. Backward: the sum over ranks of the gradients of this rank's rows.
 
-    An all_reduce rather than a reduce_scatter: gloo has no reduce_scatter, and B x D is small.
+    Uses all_reduce instead of reduce_scatter, because gloo has no reduce_scatter, and B x D is small.
     """
 
     @staticmethod
@@ -120,7 +120,7 @@ class _FromPreviousRank(torch.autograd.Function):
 
 
 def exchange(tensor: Tensor, *, by: int) -> Tensor:
-    """Send to the rank `by` places on, receive from the one as far back."""
+    """Send to rank + by and receive from rank - by, modulo the world size."""
     received = torch.empty_like(tensor, memory_format=torch.contiguous_format)
     sent = dist.P2POp(dist.isend, tensor.contiguous(), (rank() + by) % world_size())
     awaited = dist.P2POp(dist.irecv, received, (rank() - by) % world_size())

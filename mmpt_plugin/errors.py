@@ -1,4 +1,4 @@
-"""What an error message says, in one line."""
+"""One-line error messages."""
 
 import difflib
 

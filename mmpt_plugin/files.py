@@ -1,4 +1,4 @@
-"""Files of any kind: atomic writes, names, lists and folders of them."""
+"""File utilities: atomic writes, names, lists, and files in folders."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,37 +10,36 @@ from jaxtyping import Int
 
 
 def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a temporary file, then rename it: a reader sees the old file or the new one, never half of it.
+    """Write a temporary file, then rename it, so a reader sees either the old or the new file, never a partial one.
 
-    The file gets the permissions that the umask gives to new files, whatever `write` does: safetensors creates its
-    files for their owner alone.
+    The file gets the default permissions of the umask. (safetensors creates files that only their owner can read.)
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.touch()
-        permissions = beside.stat().st_mode
-        write(beside)
-        beside.chmod(permissions)
-        beside.replace(path)
+        temporary.touch()
+        permissions = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(permissions)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def without_suffix(name: str) -> str:
-    """A file's name without its suffix: `x` for `x.mp4`, and for `x.`, which `Path.stem` leaves as it is."""
+    """A file name without its suffix: `x` for `x.mp4`, and also for `x.`, which `Path.stem` does not change."""
     return os.path.splitext(name)[0]  # noqa: PTH122
 
 
 def absolute(path: Path) -> Path:
-    """Without `..`, which `Path.absolute` keeps; links stay as they are."""
+    """The absolute path without `..`, which `Path.absolute` keeps; links are not resolved."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def files_below(folder: Path, *, skip: Path | None = None, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files of a folder and of all folders in it, by name.
+    """The files in a folder and its subfolders, sorted by name.
 
-    Hidden ones and the folder `skip` are passed over. Links to folders are followed, unless they lead back to a folder
-    they lie in.
+    Hidden files and folders, and the folder `skip`, are skipped. Links to folders are followed, unless they lead to a
+    parent folder.
     """
     real = folder.resolve()
     if real in above or (above and skip is not None and real == skip.resolve()):
@@ -55,7 +54,7 @@ def files_below(folder: Path, *, skip: Path | None = None, above: frozenset[Path
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, with any line ends: without blank ones, and of equal ones the first."""
+    """The lines of a UTF-8 text file with any line ends, without blank lines and duplicates."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

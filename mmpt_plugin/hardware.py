@@ -1,4 +1,4 @@
-"""What this machine's GPUs can run."""
+"""Check what this machine's GPUs support."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import torch
 
 
 def gpu_problems(*, bf16: bool) -> Iterator[str]:
-    """Why this machine's GPUs can't train, a line each; nothing where they can, or there are none."""
+    """One line for each GPU of this machine that cannot train, with the reason."""
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         capability = torch.cuda.get_device_capability(i)
         if problem := gpu_problem(capability, torch.cuda.get_arch_list(), bf16=bf16):
@@ -14,17 +14,17 @@ def gpu_problems(*, bf16: bool) -> Iterator[str]:
 
 
 def gpu_problem(capability: tuple[int, int], built_for: list[str], *, bf16: bool = False) -> str | None:
-    """What keeps a GPU of this compute capability from work under a torch built for `sm_70`, ..., `compute_90`."""
+    """Why a GPU of this compute capability cannot run a torch built for `sm_70`, ..., `compute_90`; None if it can."""
     major, minor = capability
     binary = [int(arch[3:].rstrip("af")) for arch in built_for if arch.startswith("sm_")]
     portable = [int(arch[8:].rstrip("af")) for arch in built_for if arch.startswith("compute_")]
     number = 10 * major + minor
-    # A binary runs on its own major version from its own minor on; what is kept as PTX, on all that is newer.
+    # A binary (sm_) runs on the same major version with the same or a later minor; PTX (compute_) on the same or newer.
     if not any(arch // 10 == major and arch <= number for arch in binary) and not any(
         arch <= number for arch in portable
     ):
         advice = (
-            "install a torch built for CUDA 12.6, the last that knows it" if major == 7 else "install a newer torch"
+            "install a torch built for CUDA 12.6, the last to support it" if major == 7 else "install a newer torch"
         )
         return f"is sm_{number}, this torch is built for {' '.join(built_for)}: {advice}"
     return bf16_problem(capability) if bf16 else None

@@ -1,4 +1,4 @@
-"""Signals heard at once, also by a process that waits in a collective operation."""
+"""Handle signals immediately, even while the process waits in a collective operation."""
 
 import signal
 import socket
@@ -12,11 +12,11 @@ from typing import Any
 def on_signals(
     numbers: Iterable[signal.Signals], call: Callable[[int], None], *, afterwards: Any = None
 ) -> Iterator[None]:
-    """Within, `call(number)` runs in a thread of its own for each of these signals that arrives.
+    """Context manager in which each of these signals runs `call(number)` in a separate thread.
 
-    Python runs handlers between two instructions of the main thread only, which is none while that waits for another
-    rank. `afterwards` handles the signals from then on; None restores what handled them before. Outside of the main
-    thread, where Python allows no handlers, nothing changes.
+    Python runs signal handlers only between two instructions of the main thread, so not while it waits for another
+    rank. `afterwards` is the handler after the block; None restores the earlier handlers. Outside of the main thread,
+    where Python allows no handlers, this does nothing.
     """
     numbers = tuple(numbers)
     if threading.current_thread() is not threading.main_thread():

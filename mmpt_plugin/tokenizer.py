@@ -1,4 +1,4 @@
-"""Text as token ids: loading a tokenizer, encoding, and the one place that limits a text's length.
+"""Tokenizers: loading, encoding text as token ids, and limiting the length of texts.
 
 B texts, L tokens.
 """
@@ -24,15 +24,15 @@ VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A fast tokenizer of BERT, CLIP or SigLIP, by hub name or folder.
+    """Load a fast tokenizer of BERT, CLIP or SigLIP from a hub name or folder.
 
-    Of a folder's files vocab.txt (BERT), vocab.json with merges.txt (CLIP), or tokenizer.json is enough.
+    A folder needs at least vocab.txt (BERT), vocab.json with merges.txt (CLIP), or tokenizer.json.
     """
     folder = Path(name)
     if folder.is_dir():
-        # Without these files transformers makes a tokenizer all the same, one that knows no word.
+        # Without these files, transformers returns a tokenizer with an empty vocabulary instead of an error.
         if not any((folder / file).is_file() for file in VOCABULARIES):
-            raise ValueError(f"no tokenizer at {folder}: it holds none of {', '.join(VOCABULARIES)}")
+            raise ValueError(f"no tokenizer at {folder}: it contains none of {', '.join(VOCABULARIES)}")
     elif folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
         raise ValueError(f"no tokenizer at '{name}': there is no such folder")
     try:
@@ -53,7 +53,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def loader(folder: Path) -> Any:
-    """What reads a folder's files, or a hub's."""
+    """The tokenizer class that reads a folder's files, or those on the hub."""
     config = folder / "tokenizer_config.json"
     named = json.loads(config.read_text()).get("tokenizer_class") or "" if config.is_file() else ""
     if not folder.is_dir() or (named and not named.startswith("Bert")):
@@ -62,11 +62,11 @@ def loader(folder: Path) -> Any:
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
-    """What the tokenizer puts before a text (cls_id; SigLIP's has nothing there), after it (sep_id), and what pads."""
+    """The ids before a text (cls_id; None for SigLIP), after it (sep_id), and of padding (pad_id)."""
     empty: list[int] = tokenizer("")["input_ids"]
     if not 1 <= len(empty) <= 2:
         raise ValueError(
-            f"it puts {len(empty)} special tokens around a text, expected [CLS] and [SEP], or one at the end"
+            f"it adds {len(empty)} special tokens to a text, expected [CLS] and [SEP], or only one at the end"
         )
     pad = tokenizer.pad_token_id
     return {
@@ -77,7 +77,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
 
 
 def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict[str, Any]:
-    """What data that holds its ids must remember: name, size and SHA-256 of the vocabulary, and special ids."""
+    """A record for data that stores its token ids: name, size and SHA-256 of the vocabulary, and special ids."""
     vocabulary = tokenizer.get_vocab()
     pieces = "\n".join(sorted(vocabulary, key=lambda piece: vocabulary[piece]))
     return {
@@ -91,9 +91,9 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict
 def token_ids(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """`[CLS] w1..wn [SEP] [PAD]..` of each text, cut to max_length ids, and the mask of what is not padding.
+    """`[CLS] w1..wn [SEP] [PAD]..` for each text, cut to max_length ids, and a mask that is False for padding.
 
-    Training data passes no max_length: a text is cut where it is encoded, by the model, as long as that reads.
+    Training data sets no max_length: the model cuts each text to its own maximum length.
     """
     encoded = tokenizer(
         list(texts),
@@ -115,7 +115,7 @@ def tokenize(
 ) -> tuple[list[list[int]], list[bool]]:
     """Word piece ids of each text, without special tokens, and which texts were cut.
 
-    A text is cut to max_characters, then its ids to max_tokens. The released VideoCLIP saw 96 and 32.
+    A text is cut to max_characters, then its ids to max_tokens. The released VideoCLIP was trained with 96 and 32.
     """
     if not texts:
         return [], []

@@ -1,4 +1,4 @@
-"""Padding and masks, batches joined, and what a cluster's random numbers depend on."""
+"""Padding and masks, concatenated batches, and the random numbers of a cluster."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files of weights: whole or not at all, and readable by others."""
+"""Weight files: written atomically, and readable by other users."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from mmpt_plugin.files import atomic_write
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
 def test_files_have_the_permissions_of_the_umask(tmp_path, umask, mode):
-    """safetensors creates its files for their owner alone; colleagues could not read them."""
+    """safetensors creates files that only their owner can read."""
     before = os.umask(umask)
     try:
         write_folder(tmp_path, {}, {"weight": torch.zeros(1)})

@@ -54,7 +54,9 @@ def test_texts_are_cut_to_characters_then_to_tokens_and_counted(vocabulary):
 def test_a_folder_without_a_vocabulary_is_named(tmp_path):
     """transformers makes a tokenizer of it that maps every word to [UNK]."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    with pytest.raises(ValueError, match=r"no tokenizer at .*: it holds none of vocab.txt, tokenizer.json, vocab.json"):
+    with pytest.raises(
+        ValueError, match=r"no tokenizer at .*: it contains none of vocab.txt, tokenizer.json, vocab.json"
+    ):
         load_tokenizer(str(tmp_path))
 
 
@@ -72,7 +74,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
 
 @pytest.fixture(params=["files", "saved"])
 def clip_vocabulary(tmp_path, request):
-    """CLIP's two files: letters, within a word and at its end, and `chop` out of three merges; ids as they stand."""
+    """CLIP's two files: letters, within a word and at its end, and `chop` from three merges; ids in this order."""
     (tmp_path / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(CLIP_WORDS)}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nc h\nch o\ncho p</w>\n")
     if request.param == "files":

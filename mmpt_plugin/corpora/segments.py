@@ -62,7 +62,7 @@ def window_starts(num_seconds: int, *, window: int, stride: int) -> range:
 
 
 def overlaps(video: SegmentedVideo) -> list[tuple[Segment, Segment]]:
-    """Pairs of segments that share time, neighbours in time only."""
+    """Pairs of segments that share time, neighbors in time only."""
     ordered = sorted(video.segments)
     return [(one, other) for one, other in pairwise(ordered) if other.start < one.end]
 

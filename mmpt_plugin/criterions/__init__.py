@@ -1,4 +1,4 @@
-"""Losses: what a model makes of a batch -> a scalar."""
+"""Losses: the outputs of a model -> a scalar."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Losses of texts that may belong to any of several clips of their video: the best of them, or all together.
+"""Losses for texts with several candidate clips: the best candidate, or all candidates together, is the positive.
 
 B pairs on this rank, N pairs on all ranks.
 """
@@ -24,10 +24,10 @@ class CandidateNCEConfig(SimilarityConfig):
 
 
 class CandidateNCE(SimilarityCriterion):
-    """Find each text's clips among all clips of the batch.
+    """Classify each text's candidate clips against all clips of the batch.
 
-    The candidates of a text are the clips of its own video: those of the batch with the same id, on any rank. The
-    mean of the ranks' losses is the loss of one process holding all pairs.
+    The candidates of a text are the clips of its own video: all clips of the batch with the same id, on any rank. The
+    mean of the losses over ranks equals the loss of one process that holds all pairs.
     """
 
     batch_fields = ("video_ids",)
@@ -39,8 +39,8 @@ class CandidateNCE(SimilarityCriterion):
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """A mean over this rank's texts, and the share of them one of whose candidates beats every clip of the other
-        videos."""
+        """The mean loss over this rank's texts, and the share of texts that have a candidate with a higher score than
+        every clip of the other videos."""
         scores = self.scale() * text @ self.all_pairs(video).T  # (B, N)
         candidates = video_ids[:, None] == (gather_ids(video_ids) if self.num_ranks > 1 else video_ids)
         loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
@@ -50,7 +50,7 @@ class CandidateNCE(SimilarityCriterion):
 
     @abstractmethod
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        """The logarithm of what stands above the fraction, whose lower part is the sum over all N clips."""
+        """The logarithm of the numerator of each text's softmax; the denominator sums exp(score) over all N clips."""
 
 
 @register_criterion("best_fit_nce", dataclass=CandidateNCEConfig)

@@ -1,4 +1,4 @@
-"""What all losses share: full precision, whatever the model computes in."""
+"""Base class of the losses: computed in full precision, whatever precision the model uses."""
 
 from abc import abstractmethod
 from typing import Any
@@ -11,26 +11,27 @@ from mmpt_plugin.distributed import all_gather, check_equal_rows, world_size
 
 
 class Criterion(nn.Module):
-    """A loss on what a model makes of a batch, computed in float32 or wider, under autocast too.
+    """A loss on the outputs of a model, computed in float32 or wider, also under autocast.
 
-    In training the batch is that of all ranks. In eval mode each rank's is its own: a validation loss does not depend
-    on the number of ranks. Learned numbers have shape (1,), since data-parallel wrappers slice parameters.
+    In training, the loss is over the batches of all ranks. In eval mode, each rank uses only its own batch, so the
+    validation loss does not depend on the number of ranks. Learned scalars have shape (1,), because data-parallel
+    wrappers slice parameters.
     """
 
     batch_fields: tuple[str, ...] = ()
-    """What else of the batch `compute` takes, as keywords."""
+    """Further fields of the batch that are passed to `compute` as keyword arguments."""
     gathers: bool = True
-    """Whether it compares the pairs of all ranks, of which every rank must then hold equally many."""
+    """Whether the loss compares the pairs of all ranks; every rank must then hold the same number of pairs."""
     expects_unit_vectors: bool = False
-    """Whether the loss is defined on cosines: then training refuses a model whose vectors have other lengths."""
+    """Whether the loss is defined on cosines; training then rejects a model that does not return unit vectors."""
 
     def forward(self, *outputs: Tensor, **named: Tensor) -> Tensor:
-        """A mean over this rank's pairs, seconds or steps, in nats."""
+        """The mean loss over this rank's pairs, seconds or steps, in nats."""
         loss, _ = self.with_metrics(*outputs, **named)
         return loss
 
     def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and what to log with it."""
+        """The loss, and the metrics to log with it."""
         if self.num_ranks > 1 and self.gathers:
             check_equal_rows(outputs[0])
         with torch.autocast(outputs[0].device.type, enabled=False):
@@ -38,17 +39,17 @@ class Criterion(nn.Module):
 
     @property
     def num_ranks(self) -> int:
-        """Over whose pairs the loss is."""
+        """The number of ranks whose pairs the loss covers."""
         return world_size() if self.training else 1
 
     def all_pairs(self, rows: Tensor) -> Tensor:
-        """The rows of all these ranks."""
+        """The rows of all `num_ranks` ranks."""
         return all_gather(rows) if self.num_ranks > 1 else rows
 
     def mean(self, total: Tensor, count: Tensor) -> Tensor:
-        """This rank's share of a mean over all ranks' seconds or steps; the ranks' shares average to that mean.
+        """This rank's contribution to the mean over the seconds or steps of all ranks.
 
-        The ranks may hold unequal numbers of them.
+        The average of the contributions over ranks is that mean. Ranks may hold different numbers of items.
         """
         counts = count.clone()
         if self.num_ranks > 1:
@@ -57,10 +58,10 @@ class Criterion(nn.Module):
 
     @abstractmethod
     def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:
-        """`with_metrics` of tensors in full precision."""
+        """`with_metrics` for tensors in full precision."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Learned numbers of earlier checkpoints have no dimension."""
+        """Load learned scalars of earlier checkpoints, which have no dimension, as shape (1,)."""
         for name, own in self.named_parameters(recurse=False):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.ndim == 0:
@@ -69,5 +70,5 @@ class Criterion(nn.Module):
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """Floats in float32 or wider; whole numbers as they are."""
+    """Floating-point tensors in float32 or wider; integer tensors unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor

@@ -1,4 +1,4 @@
-"""A label for every second: the loss that action segmentation is fine-tuned with. B windows, T seconds, C labels."""
+"""Cross entropy per second, to fine-tune for action segmentation. B windows, T seconds, C labels."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class FrameCrossEntropyConfig:
 
 @register_criterion("frame_cross_entropy", dataclass=FrameCrossEntropyConfig)
 class FrameCrossEntropy(Criterion):
-    """Cross entropy of the label of each second, averaged over all seconds that have one."""
+    """Cross entropy of the label of each second, averaged over all labelled seconds."""
 
     gathers = False
 
@@ -28,7 +28,7 @@ class FrameCrossEntropy(Criterion):
     def compute(
         self, logits: Float[Tensor, "B T C"], labels: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss, and the share of seconds whose label is right."""
+        """The loss, and the share of labelled seconds that are classified correctly."""
         labelled = labels != NO_LABEL
         right = (logits.argmax(dim=-1) == labels)[labelled]
         total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")

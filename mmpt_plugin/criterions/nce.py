@@ -18,10 +18,10 @@ class NCEConfig(SimilarityConfig):
 
     directions: str = "both"
     """Cross entropies that are summed: both, text_to_video or video_to_text. The original fine-tunes for retrieval with
-    text_to_video alone, and for question answering with video_to_text alone."""
+    only text_to_video, and for question answering with only video_to_text."""
     parts: int = 1
-    """Parts of equal width that each vector consists of; every part has its own cross entropies and the loss is their
-    mean. clip2video needs 2. The similarity of a part is its dot product times `parts`."""
+    """Number of parts of equal width in each vector; every part has its own cross entropies and the loss is their mean.
+    clip2video needs 2. The similarity of a part is its dot product times `parts`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,10 +35,10 @@ class NCEConfig(SimilarityConfig):
 
 @register_criterion("nce", dataclass=NCEConfig)
 class NCE(SimilarityCriterion):
-    """Cross entropy of the right text for each video and of the right video for each text (VideoCLIP, section 3.2).
+    """Cross entropy of each video's own text and of each text's own video (VideoCLIP, section 3.2).
 
-    Under torch.distributed each rank scores its own B pairs against the N pairs of all ranks. The mean over ranks,
-    which data-parallel training minimises, equals the loss of one process that holds all N pairs.
+    With torch.distributed, each rank scores its own B pairs against the N pairs of all ranks. The mean over ranks,
+    which data-parallel training minimizes, equals the loss of one process that holds all N pairs.
     """
 
     config: NCEConfig
@@ -49,16 +49,16 @@ class NCE(SimilarityCriterion):
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The cross entropies of the directions summed, each a mean over this rank's pairs; and the in-batch recall@1
-        of both directions: the share of pairs that beat all others."""
+        """The sum of the cross entropies of the directions, each averaged over this rank's pairs, and the in-batch
+        recall@1 of both directions: the share of pairs that score higher than all others."""
         if video.shape[1] % self.config.parts:
-            raise ValueError(f"criterion.parts is {self.config.parts}, of vectors of width {video.shape[1]}")
+            raise ValueError(f"criterion.parts {self.config.parts} does not divide the vectors' width {video.shape[1]}")
         pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
         first = rank() * len(video) if self.num_ranks > 1 else 0
         target = torch.arange(first, first + len(video), device=video.device)
         scale = self.config.parts * self.scale()
         scores = {
-            "text_to_video": [scale * text @ self.all_pairs(video).T for video, text in pairs],  # (B, N) a part
+            "text_to_video": [scale * text @ self.all_pairs(video).T for video, text in pairs],  # (B, N) per part
             "video_to_text": [scale * video @ self.all_pairs(text).T for video, text in pairs],
         }
         wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
@@ -71,6 +71,6 @@ class NCE(SimilarityCriterion):
 
 
 def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> float:
-    """The share of rows whose target beats every other score; a tie is a miss."""
+    """The share of rows whose target scores higher than every other entry; a tie is a miss."""
     right = scores.gather(1, target[:, None])
     return float(((scores >= right).sum(dim=1) == 1).float().mean())

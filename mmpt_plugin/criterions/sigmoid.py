@@ -1,10 +1,11 @@
-"""SigLIP's loss (Zhai et al., ICCV 2023): every video and text is asked, alone, whether they belong together.
+"""SigLIP's loss (Zhai et al., ICCV 2023): binary classification of every combination of a video and a text.
 
-B pairs on this rank, C texts of a chunk.
+B pairs on this rank, C texts in a chunk.
 """
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,23 +25,25 @@ class SigmoidConfig:
     temperature: float = 0.1
     """Start value of the learned temperature, which divides the cosines."""
     bias: float = -10.0
-    """Start value of the learned bias, which is added to the scaled cosines. -10, as most pairs are negative."""
-    texts_at_once: int = 1024
+    """Start value of the learned bias, which is added to the scaled cosines. -10, because most pairs are negative."""
+    text_chunk_size: int = 1024
     """Texts scored at a time against this rank's videos. Lower it to save memory; the loss does not change."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"texts_at_once": "text_chunk_size"}
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"criterion.temperature must be positive, got {self.temperature}")
-        if self.texts_at_once < 1:
-            raise ValueError(f"criterion.texts_at_once must be at least 1, got {self.texts_at_once}")
+        if self.text_chunk_size < 1:
+            raise ValueError(f"criterion.text_chunk_size must be at least 1, got {self.text_chunk_size}")
 
 
 @register_criterion("sigmoid", dataclass=SigmoidConfig)
 class Sigmoid(Criterion):
-    """Binary cross entropy of scaled cosines, summed over all pairings and divided by the number of pairs (SigLIP).
+    """Binary cross entropy of scaled cosines, summed over all combinations and divided by the number of pairs (SigLIP).
 
-    The model must give unit vectors. Text embeddings are exchanged in a ring (SigLIP, section 3.3): a rank holds the
-    texts of one rank at a time and scores `texts_at_once` of them at a time, also in the backward pass. The mean over
+    The model must return unit vectors. Text embeddings are exchanged in a ring (SigLIP, section 3.3): a rank holds the
+    texts of one rank at a time and scores `text_chunk_size` of them at a time, also in the backward pass. The mean over
     ranks equals the loss of one process that holds all pairs.
     """
 
@@ -55,33 +58,36 @@ class Sigmoid(Criterion):
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """In nats a pair of this rank, and the in-batch recall@1 of videos: the share whose text beats those of all
-        other pairs."""
-        places = torch.arange(len(video), device=video.device)
-        nowhere = torch.full_like(places, -1)
+        """The loss in nats per pair of this rank, and the in-batch recall@1 of videos: the share of videos whose own
+        text scores higher than the texts of all other pairs."""
+        positions = torch.arange(len(video), device=video.device)
+        none = torch.full_like(positions, -1)
         loss = video.new_zeros(())
         best_other = video.new_full((len(video),), -torch.inf)
         own = (video * text).sum(dim=1).detach()
         for step in range(self.num_ranks):
             text = from_previous_rank(text) if step else text
-            for begin in range(0, len(text), self.config.texts_at_once):
-                some = slice(begin, begin + self.config.texts_at_once)
-                own_place = (places if step == 0 else nowhere) - begin
-                part: Tensor = checkpoint(self.chunk, video, text[some], own_place, use_reentrant=False)
+            for begin in range(0, len(text), self.config.text_chunk_size):
+                some = slice(begin, begin + self.config.text_chunk_size)
+                own_position = (positions if step == 0 else none) - begin
+                part: Tensor = checkpoint(self.chunk, video, text[some], own_position, use_reentrant=False)
                 loss = loss + part
                 with torch.no_grad():
-                    others = (video @ text[some].T).masked_fill(is_own(own_place, text[some]), -torch.inf)
+                    others = (video @ text[some].T).masked_fill(is_own(own_position, text[some]), -torch.inf)
                     best_other = torch.maximum(best_other, others.amax(dim=1))
         return loss / len(video), {"v2t_recall@1": float((own > best_other).float().mean())}
 
     def chunk(
-        self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_place: Int[Tensor, " B"]
+        self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_position: Int[Tensor, " B"]
     ) -> Float[Tensor, ""]:
-        """The sum over all pairings of these videos and texts; `own_place` is where each video's own text stands."""
+        """The loss summed over all combinations of these videos and texts.
+
+        `own_position` is the index of each video's own text in the chunk; an index outside the chunk means none.
+        """
         logits = self.log_scale.to(video.dtype).exp() * video @ text.T + self.bias.to(video.dtype)
-        return -F.logsigmoid(torch.where(is_own(own_place, text), logits, -logits)).sum()
+        return -F.logsigmoid(torch.where(is_own(own_position, text), logits, -logits)).sum()
 
 
-def is_own(own_place: Int[Tensor, " B"], text: Float[Tensor, "C D"]) -> Bool[Tensor, "B C"]:
-    """Which text of the chunk is a video's own; none for places outside of it."""
-    return own_place[:, None] == torch.arange(len(text), device=text.device)
+def is_own(own_position: Int[Tensor, " B"], text: Float[Tensor, "C D"]) -> Bool[Tensor, "B C"]:
+    """Which text of the chunk is each video's own; none for an index outside the chunk."""
+    return own_position[:, None] == torch.arange(len(text), device=text.device)

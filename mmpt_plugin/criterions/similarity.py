@@ -1,4 +1,4 @@
-"""What the contrastive losses share: similarities of vectors as they come, and the temperature that divides them."""
+"""Base class of the contrastive losses: similarities divided by a fixed or learned temperature."""
 
 import math
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class SimilarityConfig:
 
 
 class SimilarityCriterion(Criterion):
-    """A loss of scaled similarities; the logarithm of the scale, 1 / temperature, is what is learned."""
+    """A loss on scaled similarities. The learned parameter is the logarithm of the scale, 1 / temperature."""
 
     def __init__(self, config: SimilarityConfig) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class SimilarityCriterion(Criterion):
 
 
 class _AtMost(torch.autograd.Function):
-    """`value` up to a limit. Beyond it only a gradient that brings it down passes, so that it neither runs on, with
-    no effect, nor stays there.
+    """`value` clamped to a limit. At or above the limit, only gradients that decrease the value pass, so it can return
+    below the limit but not grow further.
 
-    The parameter itself is left alone: under fp16 the optimizer has a copy of its own, which would not see a change.
+    The parameter itself is not changed: under fp16 the optimizer keeps its own copy, which would not see the change.
     """
 
     @staticmethod

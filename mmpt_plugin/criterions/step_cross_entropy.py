@@ -1,4 +1,4 @@
-"""Which steps a second shows: the loss that step localisation is fine-tuned with. S seconds, K steps."""
+"""Binary cross entropy per second and step, to fine-tune for step localization. S seconds, K steps."""
 
 from dataclasses import dataclass
 

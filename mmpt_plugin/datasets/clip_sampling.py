@@ -59,11 +59,11 @@ def text_clips(
     chance, until it holds as many tokens as were drawn for it: min_text_len to max_text_len. The last caption
     may overshoot; what is beyond max_text_len is cut where the tokens are gathered.
     """
-    centre = rng.integers(first, last)
+    center = rng.integers(first, last)
     largest = lengths.max_text_budget or lengths.max_text_len
     budget = rng.integers(lengths.min_text_len, largest + 1, size=len(first))
-    room_left, room_right = centre - first, last - 1 - centre
-    begin, end = centre.copy(), centre + 1
+    room_left, room_right = center - first, last - 1 - center
+    begin, end = center.copy(), center + 1
     growing = np.arange(len(first))
     lefts = np.zeros(len(first), dtype=np.int64)  # coins that said "left" in the blocks before
     step = 0
@@ -76,8 +76,8 @@ def text_clips(
         left_room, right_room = room_left[growing, None], room_right[growing, None]
         # An exhausted side passes its turn to the other, so the coins count only as far as there is room.
         left = np.clip(said_left, taken - right_room, left_room)
-        begins = centre[growing, None] - left
-        ends = centre[growing, None] + (taken - left) + 1
+        begins = center[growing, None] - left
+        ends = center[growing, None] + (taken - left) + 1
         stop = taken >= left_room + right_room
         begins, ends = np.maximum(begins, first[growing, None]), np.minimum(ends, last[growing, None])
         stop |= token_offsets[ends] - token_offsets[begins] >= budget[growing, None]
@@ -100,20 +100,20 @@ def overlapped_video_clips(
     lengths: ClipLengths,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints]:
-    """Video clips, begin <= second < end, of random length around a centre somewhere inside the text clip.
+    """Video clips, begin <= second < end, of random length around a center somewhere inside the text clip.
 
     The two clips overlap but need not start together: speech and the action it describes are rarely
     simultaneous. `start` and `end` are the text clip's times in seconds, `duration` the video's whole seconds.
     """
     low, high = np.floor(start).astype(np.int64), np.ceil(end).astype(np.int64)
     middle = np.floor((start + end) / 2).astype(np.int64)
-    centre = np.where(low < high, rng.integers(np.minimum(low, high), high + 1), middle)
-    centre = np.clip(centre, 0, duration - 1)
+    center = np.where(low < high, rng.integers(np.minimum(low, high), high + 1), middle)
+    center = np.clip(center, 0, duration - 1)
     drawn = rng.integers(lengths.min_video_len, lengths.max_video_len + 1, size=len(duration))
     length = np.minimum(drawn, duration)
     # Second by second to the left or right with equal chance; what has no room on one side goes to the other.
-    left = np.clip(rng.binomial(length, 0.5), length - (duration - centre), centre)
-    return centre - left, centre - left + length
+    left = np.clip(rng.binomial(length, 0.5), length - (duration - center), center)
+    return center - left, center - left + length
 
 
 def aligned_video_clips(

@@ -1,7 +1,7 @@
-"""The only code that imports fairseq: every registered component, seen by fairseq under the same name.
+"""The fairseq adapters: registers every component of mmpt_plugin with fairseq under the same name.
 
-Import this package where fairseq is installed, and call `install()`; `mmpt_plugin` does so by itself when
-fairseq imports it as a user directory.
+Only this package imports fairseq. If fairseq is installed, import this package and call `install()`; `mmpt_plugin` does
+so itself when fairseq imports it as a user directory.
 """
 
 import argparse
@@ -34,9 +34,9 @@ OMEGACONF: list[Any] = [
 
 @cache
 def install() -> None:
-    """Mirror the models, criterions and tasks there are, and all that come, into fairseq's registries."""
-    # torch >= 2.6 refuses what fairseq keeps beside tensors: in files the flags of `fairseq-train`, and in what
-    # rank 0 sends the others on resuming, the configuration itself.
+    """Register the existing and all future models, criterions and tasks with fairseq."""
+    # With torch >= 2.6, torch.load rejects objects that fairseq stores next to tensors: the flags of `fairseq-train` in
+    # checkpoints, and the configuration in the state that rank 0 sends to the other ranks when a run resumes.
     torch.serialization.add_safe_globals([argparse.Namespace, _TensorPlaceholder, *OMEGACONF])
     registry.models.subscribe(mirror_model)
     registry.criterions.subscribe(mirror_criterion)

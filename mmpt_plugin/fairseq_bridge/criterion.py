@@ -1,4 +1,4 @@
-"""A registered criterion as fairseq's trainer wants it."""
+"""Adapts registered criterions to fairseq's trainer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from mmpt_plugin.registry import Entry
 
 
 class FairseqCriterionAdapter(FairseqCriterion):
-    """Calls a core criterion on what the model makes of a batch; logs its loss and, where there are some, metrics."""
+    """Calls a registered criterion on the model's outputs; logs its loss and any metrics."""
 
     entry: Entry[Any]
 
@@ -27,7 +27,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
         return cls(config, task)
 
     def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
-        """The loss is a mean over pairs already, so that the sample size, which divides it, is 1."""
+        """The loss is already a mean over pairs, so the sample size that fairseq divides by is 1."""
         self.check(model)
         outputs = model(**sample)
         named = {name: sample[name] for name in getattr(self.criterion, "batch_fields", ())}
@@ -38,14 +38,16 @@ class FairseqCriterionAdapter(FairseqCriterion):
         pairs = len(outputs[0])
         log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
         preemption.add_to(log)
-        # fairseq's own names for throughput: a sentence is a pair, a token a second of video or a word piece.
+        # fairseq's names for throughput: a sentence is a pair, a token is a second of video or a word piece.
         log["nsentences"] = pairs
         log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
         return loss, 1, log
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Moves between devices, but never to half precision: a temperature has too few digits there, and fairseq's
-        optimizer keeps a full copy of whatever it is given."""
+        """Move between devices, but never to half precision.
+
+        A temperature needs more precision, and fairseq's optimizer keeps its own full-precision copy of parameters.
+        """
 
         def moved(tensor: Tensor) -> Tensor:
             result = move(tensor)
@@ -55,14 +57,14 @@ class FairseqCriterionAdapter(FairseqCriterion):
         return super()._apply(moved, recurse)
 
     def check(self, model: Any) -> None:
-        """ValueError for a loss on cosines with a model whose vectors have other lengths than 1."""
-        core = getattr(getattr(model, "module", model), "model", None)  # within fairseq's data-parallel wrapper, or not
+        """ValueError for a loss on cosines with a model that does not return unit vectors."""
+        core = getattr(getattr(model, "module", model), "model", None)  # unwrapped, if fairseq wraps it
         if getattr(self.criterion, "expects_unit_vectors", False) and getattr(core, "unit_vectors", None) is False:
-            raise ValueError(f"criterion '{self.entry.name}' compares vectors of unit length: set model.normalize=true")
+            raise ValueError(f"criterion '{self.entry.name}' needs unit vectors: set model.normalize=true")
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Plain floats: a NumPy value would not come back from a checkpoint read with weights_only."""
+        """Log plain floats: a NumPy value in a checkpoint could not be loaded with weights_only."""
         steps = sum(log.get("steps", 0) for log in logging_outputs)
         for name in logging_outputs[0].keys() - {"steps", "pairs", "nsentences", "ntokens", preemption.LOG_KEY}:
             mean = sum(float(log.get(name, 0.0)) for log in logging_outputs) / max(steps, 1)

@@ -1,4 +1,4 @@
-"""Our typed configurations as fairseq's: flags for `fairseq-train`, nodes for its Hydra configuration."""
+"""Convert configuration dataclasses to fairseq's: flags for `fairseq-train`, nodes for its Hydra configuration."""
 
 import dataclasses
 import types
@@ -12,9 +12,9 @@ from mmpt_plugin.registry import Entry
 
 
 def fairseq_dataclass(entry: Entry[Any], name: str, extra: tuple[tuple[str, type, Any], ...] = ()) -> type:
-    """A FairseqDataclass with the fields of the entry's config, and `extra` (name, type, default) ones.
+    """A FairseqDataclass with the fields of the entry's config and the `extra` fields (name, type, default).
 
-    fairseq knows neither `X | None` nor mappings and lists: the one becomes Optional[X], the others a string of YAML.
+    fairseq supports neither `X | None`, which becomes Optional[X], nor mappings and lists, which become YAML strings.
     """
     hints = typing.get_type_hints(entry.config)
     members = []
@@ -31,13 +31,13 @@ def fairseq_dataclass(entry: Entry[Any], name: str, extra: tuple[tuple[str, type
 
 
 def written_default(config_field: Any) -> Any:
-    """The default as the class states it, before any `__post_init__` made something of it."""
+    """The default in the class definition, before any `__post_init__` changes it."""
     factory = config_field.default_factory
     return config_field.default if factory is dataclasses.MISSING else factory()
 
 
 def core_config(entry: Entry[Any], config: Any) -> Any:
-    """The component's own config from what fairseq hands over; strings of YAML become mappings again."""
+    """The component's config from fairseq's; YAML strings become mappings and lists again."""
     hints = typing.get_type_hints(entry.config)
     values = {}
     for key in (config_field.name for config_field in dataclasses.fields(entry.config)):
@@ -59,7 +59,7 @@ def parse_flow(key: str, text: str, kind: type) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--{key.replace('_', '-')} is no YAML: {text}") from error
+        raise ValueError(f"--{key.replace('_', '-')} is not valid YAML: {text}") from error
     if not isinstance(value, kind):
         wanted = "a mapping such as {_name: ...}" if kind is dict else "a list such as [a, b]"
         raise ValueError(f"--{key.replace('_', '-')} must be {wanted}, got {text}")

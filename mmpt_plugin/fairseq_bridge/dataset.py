@@ -1,4 +1,4 @@
-"""A data set and its sampler as fairseq's trainer wants them: an item is a cluster of videos."""
+"""Adapts a dataset and its sampler to fairseq's trainer: an item is a cluster of videos."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from mmpt_plugin.protocols import Dataset
 
 
 class ClusterDataset(FairseqDataset):
-    """Serves the clusters of one epoch, which its task plans before fairseq asks for batches.
+    """Serves the clusters of one epoch, which the task plans before fairseq requests batches.
 
-    The items are the clusters themselves rather than indices into a list of them: a loader's workers hold a copy
-    of this object from when they were started, and must not need anything newer.
+    fairseq's indices are the clusters themselves, not positions in a list of clusters: loader workers hold a copy of
+    this object from the time when they started, so they could not look up newer clusters.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -27,9 +27,9 @@ class ClusterDataset(FairseqDataset):
     def plan(
         self, clusters: Int[np.ndarray, "C K"], *, seed: int, epoch: int, num_shards: int, fill: bool = True
     ) -> None:
-        """From now on batches are made of these videos; every rank must plan the same.
+        """Set the clusters for the next batches; all ranks must plan the same clusters.
 
-        `fill` is for training; a validation counts every cluster once, whatever the number of ranks.
+        `fill` is for training. Validation uses every cluster exactly once, for any number of ranks.
         """
         self.batches_multiple_of = num_shards
         self.fill = fill
@@ -48,7 +48,7 @@ class ClusterDataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """A reused iterator would serve the clusters of the first epoch for ever."""
+        """False, because a reused iterator would serve the clusters of the first epoch in every epoch."""
         return False
 
     def batch_by_size(
@@ -60,9 +60,9 @@ class ClusterDataset(FairseqDataset):
     ) -> list[list[Cluster]]:
         """Batches of `--batch-size` clusters, in the sampler's order.
 
-        In training every rank must get equally many full ones, since the loss is over the pairs of all ranks: clusters
-        from the epoch's beginning, their clips drawn again, fill up the last round. (fairseq's own batching would drop
-        the last cluster of an epoch where batches hold one.)
+        In training, every rank must get the same number of full batches, because the loss is over the pairs of all
+        ranks. Clusters from the beginning of the epoch, with newly sampled clips, fill the last batches. (fairseq's own
+        batching would drop the last cluster of an epoch if batches hold one cluster.)
         """
         size = max_sentences or 1
         fill = -len(self.clusters) % (size * self.batches_multiple_of) if self.fill else 0

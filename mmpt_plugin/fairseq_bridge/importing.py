@@ -1,4 +1,4 @@
-"""Importing Meta's own fairseq 0.12.2, which was written for Python before 3.11."""
+"""Import Meta's fairseq 0.12.2, which does not support Python 3.11, on Python 3.11 and later."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from typing import Any
 
 @contextmanager
 def hashable_dataclasses(package: str) -> Iterator[None]:
-    """Dataclasses that `package` defines meanwhile get a hash.
+    """Context manager in which dataclasses defined by `package` get a hash.
 
-    fairseq's configuration has instances of its own dataclasses as defaults. Python 3.11 takes what has no hash for
-    mutable, and refuses it as a default.
+    fairseq's configuration uses instances of its own dataclasses as defaults. Python 3.11 treats an object without a
+    hash as mutable and rejects it as a default.
     """
     original: Any = dataclasses.dataclass
 

@@ -1,4 +1,4 @@
-"""fairseq's epoch iterator, for runs that resume within an epoch with other batches or on other processes."""
+"""fairseq's epoch iterator, for runs that resume within an epoch with another batch size or number of processes."""
 
 import logging
 from typing import Any
@@ -9,11 +9,11 @@ logger = logging.getLogger(__name__)
 
 
 class ClusterIterator(EpochBatchIterator):
-    """Counts what an epoch has shown in clusters of all processes; fairseq counts the batches of each."""
+    """Counts progress in clusters of all processes; fairseq counts batches of each process."""
 
     @property
-    def clusters_at_once(self) -> int:
-        """Of one batch of every process."""
+    def clusters_per_step(self) -> int:
+        """Clusters in one batch of every process together."""
         return int(self.num_shards) * self.batch_size
 
     @property
@@ -22,21 +22,21 @@ class ClusterIterator(EpochBatchIterator):
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = super().state_dict()
-        at_once = self.clusters_at_once
-        return state | {"clusters_at_once": at_once, "clusters_shown": state["iterations_in_epoch"] * at_once}
+        clusters = self.clusters_per_step
+        return state | {"clusters_at_once": clusters, "clusters_shown": state["iterations_in_epoch"] * clusters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The clusters that were shown are skipped, as far as they are whole batches of all processes now."""
-        now = self.clusters_at_once
-        earlier = state_dict.get("num_shards", int(self.num_shards)) * self.batch_size  # as older checkpoints have it
+        """Skip the clusters already shown, rounded down to whole batches of all processes."""
+        now = self.clusters_per_step
+        earlier = state_dict.get("num_shards", int(self.num_shards)) * self.batch_size  # for older checkpoints
         before = state_dict.get("clusters_at_once", earlier)
         shown = state_dict.get("clusters_shown", state_dict["iterations_in_epoch"] * before)
-        last = len(self.frozen_batches) // self.num_shards - 1  # an epoch that was left in its middle has one to go
+        last = len(self.frozen_batches) // self.num_shards - 1  # an unfinished epoch has at least one batch left
         skipped = min(shown // now, max(last, 0))
         again = shown - skipped * now
         if now != before or again:
             logger.warning(
-                "resumed with %d clusters in a batch of all processes instead of %d: of the %d clusters that epoch %d "
-                "has shown, %d come again", now, before, shown, state_dict["epoch"], again,
+                "resumed with %d clusters in a batch of all processes instead of %d: of the %d clusters already shown "
+                "in epoch %d, %d are repeated", now, before, shown, state_dict["epoch"], again,
             )  # fmt: skip
         super().load_state_dict(state_dict | {"iterations_in_epoch": skipped})

@@ -1,4 +1,4 @@
-"""A registered model as fairseq's trainer wants it."""
+"""Adapts registered models to fairseq's trainer."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mmpt_plugin.registry import Entry
 
 
 class FairseqModelAdapter(BaseFairseqModel):
-    """Holds a core model as `.model`, so its weights stand under `model.` in a checkpoint."""
+    """Holds a registered model as `.model`, so its weights have the prefix `model.` in a checkpoint."""
 
     entry: Entry[Any]
 
@@ -25,7 +25,7 @@ class FairseqModelAdapter(BaseFairseqModel):
         return cls(cls.entry.build(core_config(cls.entry, config)))
 
     def forward(self, **sample: Tensor) -> Any:
-        """`sample` holds the tensors of a batch: trainers move and halve mappings, not batches."""
+        """`sample` is a dict with a batch's tensors: trainers can move and convert dicts, but not batch objects."""
         return self.model(getattr(self.model, "batch_type", Batch)(**sample))
 
     def set_num_updates(self, num_updates: int) -> None:

@@ -1,4 +1,4 @@
-"""Adam with a rate of its own for the weights that a pre-trained backbone brought."""
+"""Adam with a separate learning rate for the weights of a pre-trained backbone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,9 @@ class BackboneAdamConfig(FairseqAdamConfig):
 
 @register_optimizer("adam_with_backbone", dataclass=BackboneAdamConfig)
 class BackboneAdam(FairseqAdam):
-    """The backbone's rate keeps its ratio to all others' under every schedule.
+    """Keeps the ratio of the backbone's learning rate to that of the other weights constant under every schedule.
 
-    fairseq's own `composite` optimizer wants a schedule a group, and settings that no flag can say.
+    fairseq's `composite` optimizer needs one schedule per group, and settings that cannot be given as flags.
     """
 
     def __init__(self, config: Any, params: Any) -> None:
@@ -29,8 +29,8 @@ class BackboneAdam(FairseqAdam):
             groups[getattr(weight, "param_group", "default") == BACKBONE].append(weight)
         if not groups[True]:
             raise ValueError(
-                "optimizer adam_with_backbone found no weights of a backbone: the model has none that learn, or, "
-                "with common.fp16, needs common.fp16_no_flatten_grads=true"
+                "optimizer adam_with_backbone found no backbone weights: the model has no trainable ones or, with "
+                "common.fp16, needs common.fp16_no_flatten_grads=true"
             )
         scales = {False: 1.0, True: config.backbone_lr / config.lr[0]}
         super().__init__(
@@ -42,13 +42,13 @@ class BackboneAdam(FairseqAdam):
             group["lr"] = lr * group["lr_scale"]
 
     def get_lr(self) -> float:
-        """The rate of all other weights, where there are some."""
+        """The learning rate of the weights outside the backbone, if there are any."""
         group = self.param_groups[0]
         rate: float = group["lr"] / group["lr_scale"]
         return rate
 
     def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> None:
-        """As fairseq's; but the ratio of rates is this run's, as all of its rates are."""
+        """Load fairseq's state, but keep this run's ratio of learning rates."""
         scales = [group["lr_scale"] for group in self.param_groups]
         super().load_state_dict(state_dict, optimizer_overrides)
         for group, scale in zip(self.param_groups, scales, strict=True):

@@ -1,4 +1,4 @@
-"""fairseq's own configuration keys, with the help that its dataclasses hold."""
+"""fairseq's own configuration keys, with the help texts of its dataclasses."""
 
 import dataclasses
 import typing
@@ -13,7 +13,7 @@ from mmpt_plugin.fairseq_bridge import install
 GROUPS = ("common", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema")
 COMPONENTS = ("optimizer", "lr_scheduler")
 
-# lr_scheduler.warmup_fraction is a key of every schedule, which fairseq does not have: see `fit_schedule`.
+# This project adds lr_scheduler.warmup_fraction to every schedule of fairseq: see `fit_schedule`.
 WARMUP_FRACTION = "share of all updates, 0 to 1, in which the learning rate rises; instead of warmup_updates"
 
 

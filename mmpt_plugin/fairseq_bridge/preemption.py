@@ -1,9 +1,9 @@
-"""Stopping a training at a step boundary, and resuming it from a whole checkpoint.
+"""Stop training at a step boundary, and resume it from an intact checkpoint.
 
-fairseq has no way to be asked to stop. Each rank adds a stop flag to the logging output of its next step (`add_to`),
-which fairseq sums over the ranks anyway. So all ranks learn of a request after the same update (`agree`), with no extra
-communication, and save there (`stops_at_step_boundaries`). The next start resumes from the newest whole checkpoint
-(`mend_last_checkpoint`).
+fairseq has no API to request a stop. Each rank adds a stop flag to the logging output of its next step (`add_to`),
+which fairseq already sums over the ranks. So all ranks see a request after the same update (`agree`), with no extra
+communication, and save there (`stops_at_step_boundaries`). The next start resumes from the newest intact checkpoint
+(`repair_last_checkpoint`).
 """
 
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 LOG_KEY = "stop_requested"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-AT_ONCE_AFTER = 1.0  # seconds; the same Ctrl-C reaches a process more than once, through its loader's workers
+SECOND_SIGNAL_AFTER = 1.0  # seconds; one Ctrl-C may reach a process several times, through its loader workers
 
 NAMES = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
 LAST = "checkpoint_last.pt"
@@ -41,21 +41,21 @@ LAST = "checkpoint_last.pt"
 @dataclass
 class Stop:
     requested: bool = False
-    """By this process, for example by a signal handler."""
+    """Requested in this process, for example by a signal handler."""
     agreed: bool = False
-    """All ranks know of a request, and end after the current update."""
+    """All ranks have seen a request and end after the current update."""
 
 
-_stop = Stop()  # of this process's training; fairseq builds the criterion and the task that share it
+_stop = Stop()  # global, because fairseq builds the criterion and the task that share it
 
 
 def reset() -> None:
-    """Forget earlier requests, at the start of a training."""
+    """Clear earlier requests, at the start of a training."""
     _stop.requested = _stop.agreed = False
 
 
 def request() -> None:
-    """Ask this process's training to save and end after the current update, on all ranks."""
+    """Request that training saves and ends after the current update, on all ranks."""
     _stop.requested = True
 
 
@@ -69,18 +69,18 @@ def was_stopped() -> bool:
 
 
 def add_to(log: dict[str, Any]) -> None:
-    """Put this rank's flag into a training step's logging output."""
+    """Add this rank's stop flag to the logging output of a training step."""
     log[LOG_KEY] = int(_stop.requested)
 
 
 def agree(logs: Sequence[dict[str, Any]]) -> None:
-    """Read the flags out of the logging outputs that fairseq has summed over all ranks."""
+    """Read the stop flags from the logging outputs that fairseq has summed over all ranks."""
     _stop.agreed |= any(log.get(LOG_KEY, 0) > 0 for log in logs)
 
 
 @contextmanager
 def stops_on_signals() -> Iterator[None]:
-    """Within, a signal is a request to stop; SIGINT or SIGTERM again ends the process at once."""
+    """Context manager in which a signal requests a stop; a second SIGINT or SIGTERM ends the process immediately."""
     reset()
     first = 0.0
 
@@ -90,9 +90,11 @@ def stops_on_signals() -> Iterator[None]:
         if not is_requested():
             first = now
             request()
-            logger.warning("%s: saving after this update; again to end at once", signal.Signals(number).name)
-        elif number != signal.SIGUSR2 and now - first > AT_ONCE_AFTER:
-            logger.warning("ended at once, without a checkpoint of this moment")
+            logger.warning(
+                "%s: saving after this update; repeat the signal to end immediately", signal.Signals(number).name
+            )
+        elif number != signal.SIGUSR2 and now - first > SECOND_SIGNAL_AFTER:
+            logger.warning("ended immediately, without a new checkpoint")
             logging.shutdown()
             os._exit(128 + number)
 
@@ -102,9 +104,9 @@ def stops_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stops_at_step_boundaries() -> Iterator[None]:
-    """Within, fairseq's training loop saves and ends once all ranks have agreed.
+    """Context manager in which fairseq's training loop saves and ends once all ranks have agreed.
 
-    It also saves before each validation, which may take longer than the job has left.
+    The loop also saves before each validation, which may take longer than the time left for the job.
     """
     original, original_validate = fairseq_cli.train.validate_and_save, fairseq_cli.train.validate
 
@@ -119,7 +121,7 @@ def stops_at_step_boundaries() -> Iterator[None]:
         if not was_stopped():
             losses, done = original(*arguments)
             return losses, done
-        # First of all, for there may be no time left for the epoch's validation.
+        # Save first, because there may be no time left for the validation of the epoch.
         checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
         return (original(*arguments)[0] if end_of_epoch else [None]), True
 
@@ -130,42 +132,42 @@ def stops_at_step_boundaries() -> Iterator[None]:
         fairseq_cli.train.validate_and_save, fairseq_cli.train.validate = original, original_validate
 
 
-def mend_last_checkpoint(folder: Path) -> Path | None:
-    """Makes sure that checkpoint_last.pt, which fairseq resumes from, is whole; None where nothing whole is there.
+def repair_last_checkpoint(folder: Path) -> Path | None:
+    """Ensure that checkpoint_last.pt, which fairseq resumes from, is intact; None if no checkpoint is intact.
 
-    fairseq writes one file of a save and copies it to the others: a full disk or a kill can leave the copy, which is
-    the last checkpoint as a rule, cut short. A whole last checkpoint stays as it is. In place of a damaged or missing
-    one comes the whole checkpoint of the most updates, whatever the files' times say. Half-written files are removed,
-    damaged ones are set aside; nothing is overwritten.
+    For each save, fairseq writes one file and copies it to the others, so a full disk or a kill can truncate the copy,
+    which usually is checkpoint_last.pt. An intact checkpoint_last.pt is kept. A damaged or missing one is replaced by
+    the intact checkpoint with the most updates, regardless of file times. Partial files are removed, and damaged files
+    renamed; nothing is overwritten.
     """
     for leftover in [*folder.glob("checkpoint*.pt.tmp"), *folder.glob(".checkpoint*.tmp")]:
         leftover.unlink()
     last = folder / LAST
-    if last.exists() and is_whole(last):
+    if last.exists() and is_intact(last):
         return last
     candidates = sorted(path for path in folder.glob("checkpoint*.pt") if NAMES.fullmatch(path.name))
-    whole = {path: num_updates(path) for path in candidates if is_whole(path)}
+    whole = {path: num_updates(path) for path in candidates if is_intact(path)}
     if not whole:
         return None
     newest = max(whole, key=lambda path: whole[path])
-    logger.warning("resuming from %s, the whole checkpoint of the most updates, %d", newest, whole[newest])
+    logger.warning("resuming from %s, the intact checkpoint with the most updates, %d", newest, whole[newest])
     atomic_write(last, partial(shutil.copyfile, newest))
     return last
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is; one that is damaged is set aside under a new name."""
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint is intact; a damaged checkpoint is renamed."""
     problem = damage(path)
     if problem is not None:
         possible = (path.with_suffix(f".damaged{'' if number == 1 else number}") for number in count(1))
         aside = next(name for name in possible if not name.exists())
-        logger.warning("%s is damaged (%s) and set aside as %s", path, problem, aside.name)
+        logger.warning("%s is damaged (%s) and was renamed to %s", path, problem, aside.name)
         path.replace(aside)
     return problem is None
 
 
 def num_updates(path: Path) -> int:
-    """Of the training that a whole checkpoint is from; -1 where it does not say."""
+    """The number of updates of an intact checkpoint; -1 if it is not recorded."""
     try:
         return int(read_torch_file(path, mmap=True)["optimizer_history"][-1]["num_updates"])
     except (ValueError, KeyError, IndexError, TypeError):
@@ -173,7 +175,7 @@ def num_updates(path: Path) -> int:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a torch file: its directory is at its end, and every part has a checksum."""
+    """What is wrong with a torch file, which is a zip file with a checksum for each part; None if it is intact."""
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()

@@ -1,4 +1,4 @@
-"""The folder of a run: which settings it was started with, and whether it is finished."""
+"""The folder of a run: its settings, and whether it is finished."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from mmpt_plugin.files import atomic_write
 
 PROJECT = "project.yaml"
 
-# Settings that change neither what is learned nor in which order.
+# Settings that affect neither what is learned nor the order of the data.
 BOOKKEEPING = re.compile(
     r"common\.(log_|tensorboard|wandb|aim_|azureml|user_dir)|dataset\.num_workers|distributed_training\."
     r"|checkpoint\.(save_|keep_|no_)|benchmarks|protocol|setting"
@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 
 
 def check_settings(project: Mapping[str, Any]) -> None:
-    """ValueError where the run's folder holds checkpoints of a run with other settings, naming them."""
+    """ValueError, naming the settings, if the folder has checkpoints of a run with other settings."""
     folder = Path(project["checkpoint"]["save_dir"])
     stored = folder / PROJECT
     if not stored.is_file() or not any(folder.glob("checkpoint*.pt")):
@@ -32,12 +32,12 @@ def check_settings(project: Mapping[str, Any]) -> None:
     try:
         before = flat(with_new_names(yaml.safe_load(stored.read_text(encoding="utf-8")) or {}))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(f"{stored} can't be read, so it is unknown what was trained there: {error}") from error
+        raise ValueError(f"{stored} can't be read, so the settings of the run there are unknown: {error}") from error
     changed = list(differences(before, flat(with_new_names(project))))
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ValueError(
-            f"{folder} holds a run with other settings: {'; '.join(changed[:5])}{more}. Choose another "
+            f"{folder} contains a run with other settings: {'; '.join(changed[:5])}{more}. Choose another "
             "checkpoint.save_dir, or continue that run with the changed settings: --resume"
         )
 
@@ -53,17 +53,17 @@ def with_new_names(section: Any) -> Any:
 
 
 def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:
-    """ValueError where starting the run again would load checkpoint.restore_file again, and lose what it has trained.
+    """ValueError if a restart would load checkpoint.restore_file again, and so lose the training since then.
 
-    Jobs (`requeued`) are started again as they are; in other runs it matters once there is a checkpoint.
+    A job (`requeued`) may be restarted at any time; for other runs it matters once there is a checkpoint.
     """
     section = project["checkpoint"]
     restored = section.get("restore_file") or LAST
     if restored == LAST or not (requeued or (Path(section["save_dir"]) / LAST).exists()):
         return
     raise ValueError(
-        f"checkpoint.restore_file={restored} is loaded at every start, so a run that is started again loses what it "
-        "has trained. To start from its weights, use checkpoint.finetune_from_model; to continue its run, copy it to "
+        f"checkpoint.restore_file={restored} is loaded at every start, so a restarted run would lose its training. "
+        "To start from its weights, use checkpoint.finetune_from_model; to continue its run, copy it to "
         f"{section['save_dir']}/{LAST}"
     )
 
@@ -75,7 +75,7 @@ def differences(before: Settings, now: Settings) -> Iterator[str]:
 
 
 def flat(section: Mapping[str, Any], prefix: str = "") -> Settings:
-    """`{"optimization.lr": [0.001], ...}`; what is null or empty is as if it were not there."""
+    """`{"optimization.lr": [0.001], ...}`, without null values and empty sections."""
     settings: Settings = {}
     for key, value in section.items():
         if isinstance(value, Mapping):
@@ -86,9 +86,9 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> Settings:
 
 
 def finished(folder: Path, *, max_epoch: int, max_update: int) -> str | None:
-    """`13 epochs, 195 updates` where the last checkpoint is that of the run's end; None where there is training left.
+    """`13 epochs, 195 updates` if the last checkpoint is from the end of the run; None if training is left.
 
-    A checkpoint that can't be read is left to fairseq.
+    Also None for an unreadable checkpoint, which fairseq handles.
     """
     path = folder / LAST
     if not path.is_file():

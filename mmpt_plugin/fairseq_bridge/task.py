@@ -1,4 +1,4 @@
-"""A registered task as fairseq's trainer wants it: it plans each epoch's batches with the weights of that moment."""
+"""Adapts registered tasks to fairseq's trainer: plans the batches of each epoch with the weights at its start."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from mmpt_plugin.samplers.epoch_plan import EpochPlan
 
 logger = logging.getLogger(__name__)
 
-# What the task must know of fairseq's other groups.
+# Values from fairseq's other groups that the task needs.
 FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("seed", int, II("common.seed")),
     ("max_epoch", int, II("optimization.max_epoch")),
@@ -45,22 +45,22 @@ class FairseqTaskAdapter(FairseqTask):
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
         self.measured: tuple[int, dict[str, float]] = (-1, {})
-        self.plans: dict[int, EpochPlan] = {}  # by the id of a ClusterDataset, which is what fairseq hands back
-        # fairseq's own count of updates does not tell: on weights to fine-tune it is that of their pre-training.
+        self.plans: dict[int, EpochPlan] = {}  # key: the id() of a ClusterDataset, which fairseq passes back
+        # fairseq's count of updates cannot show this: with weights to fine-tune, it is that of their pre-training.
         self.resumes: bool = from_rank_0(lambda: (Path(config.save_dir) / LAST).exists())
         if hasattr(self.task, "train_split"):
             self.task.train_split = config.train_subset
 
     def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
         self.model = super().build_model(config, from_checkpoint)
-        # What a model finds at its start, the sizes of its backbone, belongs into checkpoints: the start may be gone.
+        # Store the backbone's sizes in checkpoints, because the starting weights they come from may be gone later.
         if found := getattr(getattr(self.model.model, "config", None), "backbone", None):
             with open_dict(config):
                 config.backbone = flow(found)
         return self.model
 
     def build_criterion(self, config: Any, **options: Any) -> Any:
-        """The training data is opened here, before the trainer builds the schedule that its size decides."""
+        """Open the training data here, before the trainer builds the schedule, whose length depends on its size."""
         self.load_dataset(self.cfg.train_subset)
         self.fit_schedule()
         return super().build_criterion(config, **options)
@@ -84,7 +84,7 @@ class FairseqTaskAdapter(FairseqTask):
         fit_schedule(schedule, total, warmup_fraction=self.cfg.warmup_fraction)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
-        # fairseq 0.12.2 asks for the validation split even where validation is off.
+        # fairseq 0.12.2 loads the validation split even if validation is disabled.
         if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
         dataset = self.task.dataset(split)
@@ -108,22 +108,22 @@ class FairseqTaskAdapter(FairseqTask):
             self.model.register_forward_hook(partial(show_embeddings, plan), with_kwargs=True)
 
     def get_batch_iterator(self, dataset: ClusterDataset, **kwargs: Any) -> Any:
-        """fairseq asks before every epoch, once the weights are those that the epoch starts from."""
+        """Plan the epoch. fairseq calls this before every epoch, with the weights that the epoch starts from."""
         epoch, num_shards = kwargs.get("epoch", 1), kwargs.get("num_shards", 1)
         plan = self.plans[id(dataset)]
         clusters = plan.clusters(epoch, self.model.model)
         dataset.plan(clusters, seed=self.cfg.seed, epoch=epoch, num_shards=num_shards, fill=plan.folder is not None)
         iterator = super().get_batch_iterator(dataset, **kwargs)
-        iterator.__class__ = ClusterIterator  # fairseq names the class where it makes one
-        # The sampler's order is random already, and the same for any number of processes.
+        iterator.__class__ = ClusterIterator  # fairseq hard-codes its class
+        # The sampler's order is already random, and the same for any number of processes.
         iterator.disable_shuffling = True
         iterator.shuffle = False
-        # The loader serves this epoch only; workers kept alive would hold up the next one's for seconds.
+        # The loader is used for this epoch only; persistent workers would delay the next epoch by seconds.
         iterator.persistent_workers = False
         return iterator
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Puts into fairseq's log of the epoch which share of the videos it shows."""
+        """Log the share of the videos that the epoch shows."""
         super().begin_epoch(epoch, model)
         keep_one_log_file()
         counted = self.plans[id(self.datasets[self.cfg.train_subset])].coverage()
@@ -131,7 +131,7 @@ class FairseqTaskAdapter(FairseqTask):
         metrics.log_scalar("videos_repeated", counted.repeated)
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
-        """A benchmark is measured once a validation, by every rank alike; batches may not have metrics of its names."""
+        """Evaluate a benchmark once per validation, on every rank; its metrics replace those of the same name."""
         if self.measured[0] != self.model.num_updates and hasattr(self.task, "measure"):
             self.measured = (self.model.num_updates, self.task.measure(self.model.model))
         loss, size, log = super().valid_step(sample, model, criterion)
@@ -147,14 +147,14 @@ class FairseqTaskAdapter(FairseqTask):
 
 
 def show_embeddings(plan: EpochPlan, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:
-    """A forward hook: what training makes of its batches."""
+    """Forward hook that passes the embeddings of training batches to the epoch plan."""
     if model.training:
         video, text = embeddings
         plan.observe(video, text, sample["video_ids"])
 
 
 def keep_one_log_file() -> None:
-    """fairseq opens --log-file anew every epoch, so that the tenth would write each line ten times."""
+    """Keep one handler: fairseq opens --log-file again in every epoch, so the tenth would write each line ten times."""
     log = logging.getLogger("fairseq.logging.progress_bar")
     for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)][:-1]:
         log.removeHandler(handler)
@@ -162,11 +162,11 @@ def keep_one_log_file() -> None:
 
 
 def require_all_processes() -> None:
-    """A launcher's WORLD_SIZE that fairseq was not told of would train independent copies into one folder."""
+    """ValueError if WORLD_SIZE is set by a launcher but unknown to fairseq, which would train independent copies."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 and world_size() == 1:
         raise ValueError(
-            f"WORLD_SIZE is {launched}, but fairseq trains alone: it needs --distributed-world-size {launched} "
+            f"WORLD_SIZE is {launched}, but fairseq uses one process: add --distributed-world-size {launched} "
             "--distributed-init-method env:// --distributed-rank -1 --distributed-no-spawn"
         )
 

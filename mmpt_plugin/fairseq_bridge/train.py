@@ -1,4 +1,4 @@
-"""A project run by fairseq's own trainer, and the `fairseq-train` command that does the same."""
+"""Run a project with fairseq's trainer, or print the equivalent `fairseq-train` command."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.preemption import (
     STOP_SIGNALS,
-    mend_last_checkpoint,
+    repair_last_checkpoint,
     stops_at_step_boundaries,
     stops_on_signals,
     was_stopped,
@@ -46,24 +46,24 @@ USER_ERROR = r"(?:[\w.]*ValueError|[\w.]*VideoError|[\w.]*DataNotThere): (.*)"
 PARTS: dict[str, registry.Registry[Any]] = {"dataset": registry.datasets, "sampler": registry.samplers}
 CPU: dict[str, dict[str, Any]] = {
     "common": {"cpu": True},
-    # Of fairseq's data-parallel wrappers only the legacy one runs without device ids.
+    # Only the legacy data-parallel wrapper of fairseq works without device ids.
     "distributed_training": {"ddp_backend": "legacy_ddp", "distributed_backend": "gloo"},
 }
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of a run's processes this is: all that fairseq must know of it, so that it guesses nothing."""
+class RankInfo:
+    """One process of a distributed run: its rank, device and rendezvous address, so fairseq infers none of them."""
 
     rank: int
     world_size: int
     device: int
-    """Which of the GPUs that the process sees is its own."""
+    """Index of the process's GPU among those visible to it."""
     init_method: str
     """`tcp://host:port` of rank 0."""
 
-    def told(self, project: dict[str, Any]) -> dict[str, Any]:
-        """The project, its section distributed_training filled in."""
+    def apply_to(self, project: dict[str, Any]) -> dict[str, Any]:
+        """The project with its section distributed_training filled in for this rank."""
         options: dict[str, Any] = {"distributed_world_size": self.world_size}
         if self.world_size > 1:
             options |= {
@@ -76,18 +76,18 @@ class Place:
 
 
 def train(project: dict[str, Any], *, resume: bool = False) -> bool:
-    """Run fairseq's trainer on a composed project, in as many processes as it says or as there are GPUs.
+    """Run fairseq's trainer on a composed project, with as many processes as it sets, by default one per GPU.
 
-    False where a signal (Ctrl-C, SIGTERM, SIGUSR2) ended it before its end, after a checkpoint; a second Ctrl-C or
-    SIGTERM ends it at once. A folder that holds a run with other settings is a ValueError unless `resume`; a run that
-    is finished is left as it is.
+    Returns False if a signal (Ctrl-C, SIGTERM, SIGUSR2) stopped it early, after a checkpoint; a second Ctrl-C or
+    SIGTERM ends it immediately. Raises ValueError if the folder contains a run with other settings, unless `resume` is
+    set. A finished run is not changed.
     """
     config = fairseq_config(project)
     if not resume:
         check_settings(project)
     check_restart(project, requeued=False)
     save_dir = Path(config.checkpoint.save_dir)
-    mend_last_checkpoint(save_dir)
+    repair_last_checkpoint(save_dir)
     limits = {key: int(config.optimization[key] or 0) for key in ("max_epoch", "max_update")}
     if end := finished(save_dir, **limits):
         logger.warning(
@@ -105,12 +105,12 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
 
 
 def was_launched(*, cpu: bool) -> bool:
-    """By torchrun or, with GPUs, srun, which start the processes themselves."""
+    """Whether torchrun or, with GPUs, srun has started the processes."""
     return "RANK" in os.environ or (not cpu and "SLURM_PROCID" in os.environ)
 
 
 def train_ranks(project: dict[str, Any], processes: int) -> bool:
-    """All of a run's processes on this machine. fairseq's own spawning needs GPUs, and can't be asked to stop."""
+    """Start all processes of a run on this machine. fairseq's own spawning needs GPUs, and cannot be stopped."""
     init_method = f"tcp://localhost:{free_port()}"
     stopped = multiprocessing.get_context("spawn").Value("b", False)
     ranks = multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
@@ -132,24 +132,24 @@ def train_ranks(project: dict[str, Any], processes: int) -> bool:
 
 
 def user_error(error: Exception) -> ValueError | None:
-    """What a rank's ValueError, of whichever kind, said in place of its traceback."""
+    """A ValueError with the message that ends a rank's traceback, if the rank raised one of our user errors."""
     last = re.fullmatch(USER_ERROR, str(error).strip().splitlines()[-1])
     return ValueError(last[1]) if last else None
 
 
 def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:
-    config = fairseq_config(Place(rank, processes, device=rank, init_method=init_method).told(project))
+    config = fairseq_config(RankInfo(rank, processes, device=rank, init_method=init_method).apply_to(project))
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
         stopped.value = was_stopped()
 
 
-def train_rank(project: dict[str, Any], place: Place) -> bool:
-    """One process of a run that was started elsewhere; False where it was asked to stop before its end."""
-    config = fairseq_config(place.told(project))
-    if place.rank == 0:  # before the others, who wait for rank 0, look for a checkpoint
+def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
+    """Run one rank of a run whose processes are already started; False if it was stopped early."""
+    config = fairseq_config(rank_info.apply_to(project))
+    if rank_info.rank == 0:  # the other ranks wait for rank 0 before they look for a checkpoint
         write_project(project)
-        mend_last_checkpoint(Path(config.checkpoint.save_dir))
+        repair_last_checkpoint(Path(config.checkpoint.save_dir))
     with stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
     return not was_stopped()
@@ -164,8 +164,8 @@ def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
         if str(error).startswith("Cannot load model parameters"):
             folder = config.checkpoint.save_dir
             raise ValueError(
-                f"the checkpoint that training resumes from has another architecture than the project's model: choose "
-                f"another checkpoint.save_dir than {folder}, or the model that was trained there"
+                f"the checkpoint in {folder} does not fit the architecture of the project's model: choose another "
+                "checkpoint.save_dir, or the model that was trained there"
             ) from error
         raise
 
@@ -178,14 +178,14 @@ def free_port() -> int:
 
 
 def fairseq_config(project: dict[str, Any]) -> DictConfig:
-    """fairseq's whole configuration from a project; a key that nobody knows is a ValueError."""
+    """fairseq's complete configuration from a project; an unknown key is a ValueError."""
     config = OmegaConf.structured(FairseqConfig())
     OmegaConf.set_struct(config, True)
     for group, section in sections(project, cpu=not cuda.is_available()).items():
         lists = {key for key, value in (config.get(group) or {}).items() if OmegaConf.is_list(value)}
         for key in lists & section.keys():
             if not isinstance(section[key], list | int | float):
-                raise ValueError(f"{group}.{key} is a number or a list of them, such as [1e-4], got {section[key]!r}")
+                raise ValueError(f"{group}.{key} must be a number or a list such as [1e-4], got {section[key]!r}")
         values = {
             key: [value] if key in lists and isinstance(value, int | float) else value for key, value in section.items()
         }
@@ -199,25 +199,26 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
 
 
 def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
-    """fairseq's groups with what the project says of each, the sampler inside the task, and the CPU's necessities."""
+    """The project's values for fairseq's groups, with the sampler inside the task and, on a CPU, the CPU's settings."""
     install()
     for group, section in project.items():
         if section is not None and not isinstance(section, dict):
-            raise ValueError(f"'{group}' is a section, as in {group}.key=value, and can't be {section!r}")
+            raise ValueError(f"'{group}' must be a section, as in {group}.key=value, got {section!r}")
     groups = {group: dict(section or {}) for group, section in project.items()}
     if "sampler" in groups:
         groups.setdefault("task", {})["sampler"] = groups.pop("sampler")
     schedule = groups.get("lr_scheduler", {})
     warmup_fraction = schedule.pop("warmup_fraction", None)
     if schedule.get("_name") == "polynomial_decay" and schedule.get("total_num_update") is None:
-        schedule["total_num_update"] = 0  # until training ends; the flag must be given
+        schedule["total_num_update"] = 0  # until the end of training; fairseq requires a value
     groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
     if cpu:
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
     for group, section in groups.items():
         check_keys(group, section)
-    if warmup_fraction is not None:  # fairseq's schedules don't have it: the task fills in what it stands for
+        groups[group] = current_keys(group, section)
+    if warmup_fraction is not None:  # not a key of fairseq's schedules: the task converts it to warmup_updates
         groups["task"]["warmup_fraction"] = warmup_fraction
     return {
         group: {
@@ -230,7 +231,7 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
 
 
 def check_keys(group: str, section: dict[str, Any]) -> None:
-    """ValueError for a group, a component or a key that does not exist; the message names the nearest one."""
+    """ValueError for an unknown group, component or key; the message suggests the closest name."""
     plain_groups = {field.name: field.type for field in fields(FairseqConfig) if is_dataclass(field.type)}
     if group in plain_groups:
         known = [field.name for field in fields(plain_groups[group])]
@@ -250,6 +251,13 @@ def check_keys(group: str, section: dict[str, Any]) -> None:
             raise ValueError(unknown_name("key", f"{group}.{key}", known, guess=key))
 
 
+def current_keys(group: str, section: dict[str, Any]) -> dict[str, Any]:
+    """A section that `check_keys` accepts, under the current names of renamed keys."""
+    if group not in OURS:
+        return section
+    return registry.with_new_names(OURS[group][section["_name"]].config, section, section["_name"])
+
+
 def component_name(group: str, section: dict[str, Any], possible: list[str]) -> str:
     name = section.get("_name")
     if name not in possible:
@@ -267,11 +275,11 @@ def component_dataclass(group: str, name: str) -> Any:
 
 
 def command_line(project: dict[str, Any], *, cpu: bool | None = None) -> str:
-    """The `fairseq-train --user-dir` command that trains as `train(project)` does, here or on a machine with GPUs."""
+    """The `fairseq-train --user-dir` command equivalent to `train(project)`, for this machine or one with GPUs."""
     fairseq_config(project)
     groups = sections(project, cpu=not cuda.is_available() if cpu is None else cpu)
     if groups["common"].get("bf16"):
-        raise ValueError("fairseq-train takes --bf16 for TPUs only: run this project with mmpt train, or without bf16")
+        raise ValueError("fairseq-train supports --bf16 only on TPUs: use mmpt train, or set common.bf16=false")
     words = ["fairseq-train"]
     for group, section in groups.items():
         if "_name" in section:
@@ -285,7 +293,7 @@ def command_line(project: dict[str, Any], *, cpu: bool | None = None) -> str:
 
 
 def flags(section: dict[str, Any], dataclass: Any) -> list[str]:
-    """`--name value` for what differs from fairseq's default; a switch has no value."""
+    """`--name value` for values that differ from fairseq's default; a switch has no value."""
     defaults = {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(dataclass)

@@ -1,4 +1,4 @@
-"""Raw video -> features -> shards."""
+"""Frozen feature encoders, and the extraction of features from video files."""
 
 import lazy_loader
 

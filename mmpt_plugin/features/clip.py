@@ -1,6 +1,6 @@
-"""CLIP and SigLIP of transformers: how they are loaded, what pixels they take, and frozen features of their frames.
+"""CLIP and SigLIP from transformers: loading, pixel normalization, and frozen features of frames.
 
-N frames, S seconds of F frames, H x W pixels, D width of an image's vector.
+N frames, S seconds of F frames, H x W pixels, D width of an image vector.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ from mmpt_plugin.registry import register_encoder
 
 
 class PixelStatistics(NamedTuple):
-    """The mean and standard deviation of red, green and blue, 0 to 1, that a model was trained with."""
+    """The RGB mean and standard deviation, for values in 0 to 1, that a model was trained with."""
 
     mean: Sequence[float]
     std: Sequence[float]
 
 
 KINDS: dict[str, type[PretrainedConfig]] = {"clip": CLIPConfig, "siglip": SiglipConfig}
-# For a model that came without its image processor.
+# Used if a model has no image processor.
 PIXELS = {
     "clip": PixelStatistics(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
     "siglip": PixelStatistics(IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
@@ -41,15 +41,15 @@ PIXELS = {
 
 
 def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]:
-    """A CLIP or SigLIP with all of its weights, in float32 and eval mode, and the pixels it takes.
+    """Load CLIP or SigLIP in float32 and eval mode, with its pixel statistics.
 
-    `name` is a folder or a hub name, `key` the setting that messages name. Missing, unexpected or misshapen weights
-    raise ValueError.
+    `name` is a folder or a hub name; `key` is the setting that error messages refer to. Missing or unexpected weights,
+    or weights of the wrong shape, raise ValueError.
     """
     nothing_there = f"{key}: no CLIP at '{name}', neither as a folder nor as a hub name"
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # of the hub's and the network's many kinds
+    except Exception as error:  # the hub and the network raise many types
         raise ValueError(f"{nothing_there}: {first_line(error)}") from error
     if config.model_type not in KINDS:
         raise ValueError(f"{key}: '{name}' is a {config.model_type}. Possible: {sorted(KINDS)}")
@@ -59,12 +59,12 @@ def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]
         )
     except RuntimeError as error:
         raise ValueError(f"{key}: '{name}' does not fit its own config.json: {first_line(error)}") from error
-    except Exception as error:  # of safetensors' too
+    except Exception as error:  # safetensors raises its own types
         raise ValueError(f"{nothing_there}: {first_line(error)}") from error
     unexpected = [name for name in report["unexpected_keys"] if not name.endswith(".position_ids")]
     problems = [f"missing {name}" for name in sorted(report["missing_keys"])]
     problems += [f"unexpected {name}" for name in sorted(unexpected)]
-    problems += [f"misshapen {of[0]}" for of in sorted(report["mismatched_keys"])]
+    problems += [f"wrong shape of {of[0]}" for of in sorted(report["mismatched_keys"])]
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"{key}: '{name}' does not fit the model: {'; '.join(problems[:10])}{more}")
@@ -72,7 +72,7 @@ def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]
 
 
 def pixel_statistics(name: str) -> PixelStatistics | None:
-    """What the model's image processor normalises with; None where it came without one."""
+    """The statistics of the model's image processor; None if it has none."""
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
@@ -86,17 +86,17 @@ def pixel_statistics(name: str) -> PixelStatistics | None:
 def normalize_pixels(
     pixels: UInt8[Tensor, "N H W 3"], mean: Float[Tensor, " 3"], std: Float[Tensor, " 3"]
 ) -> Float[Tensor, "N 3 H W"]:
-    """RGB as the vision tower takes it, in the precision of `mean`."""
+    """Normalize RGB pixels for the vision tower, in the precision of `mean`."""
     return ((pixels.to(mean.dtype) / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def vision_weights(clip: Any) -> nn.ModuleList:
-    """The vision tower with its projection, which SigLIP has none of."""
+    """The vision tower and, for CLIP, its projection; SigLIP has none."""
     return nn.ModuleList([clip.vision_model, *([clip.visual_projection] if is_clip(clip) else [])])
 
 
 def image_vectors(clip: Any, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
-    """The vectors of images, not normalised, as transformers' `get_image_features` has them."""
+    """The image vectors, not normalized, as from transformers' `get_image_features`."""
     pooled: Tensor = clip.vision_model(pixel_values=pixels).pooler_output
     return clip.visual_projection(pooled) if is_clip(clip) else pooled
 
@@ -106,12 +106,12 @@ def is_clip(clip: Any) -> bool:
 
 
 def vector_width(config: Any) -> int:
-    """Of what both towers end in."""
+    """Width of the output of both towers."""
     return int(config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all weights, by name."""
+    """SHA-256 of the names and values of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -121,10 +121,10 @@ def weights_digest(model: nn.Module) -> str:
 
 @dataclass(kw_only=True)
 class CLIPEncoderConfig:
-    """The image encoder of a CLIP or SigLIP, for `mmpt extract`."""
+    """The image encoder of CLIP or SigLIP, for `mmpt extract`."""
 
     weights: str
-    """CLIP or SigLIP of transformers: a folder or a hub name, such as openai/clip-vit-base-patch32."""
+    """CLIP or SigLIP in transformers' format: a folder or a hub name, such as openai/clip-vit-base-patch32."""
     fps: int = 1
     """Frames read per second; a feature row is the mean over the frames of its second."""
 
@@ -135,8 +135,8 @@ class CLIPEncoderConfig:
 
 @register_encoder("clip", dataclass=CLIPEncoderConfig)
 class CLIPEncoder:
-    """CLIP's frozen image encoder (Radford et al., ICML 2021): the mean of the vectors of a second's frames, not
-    normalised."""
+    """CLIP's frozen image encoder (Radford et al., ICML 2021): the mean of the frame vectors of each second, not
+    normalized."""
 
     def __init__(self, config: CLIPEncoderConfig) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

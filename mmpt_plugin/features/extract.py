@@ -1,4 +1,4 @@
-"""Videos -> one feature row a second, an .npy file a video; resumable, by several processes."""
+"""Videos -> one feature row per second, one .npy file per video; resumable, in several processes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, check_num
 
 __all__ = ["ExtractReport", "ExtractionFailed", "FeatureWork", "encode", "extract", "list_videos"]
 
-SECONDS_AT_ONCE = 16
-PIXELS_AT_ONCE = 2**23  # S3D at full size: 5 seconds and 1.5 GB a process; 16 would be 3 GB, and no faster
+SECONDS_CHUNK = 16  # maximum seconds encoded at a time
+PIXELS_CHUNK = 2**23  # maximum pixels; S3D at full size: 5 s and 1.5 GB per process; 16 s would need 3 GB, no faster
 
 
 def extract(
@@ -36,14 +36,14 @@ def extract(
     allow_missing: bool = False,
     max_seconds: int | None = None,
 ) -> ExtractReport:
-    """`{video_id}.npy` in `out`, (T, D) float16, for every video; `videos` are files and folders, see
-    `list_videos`, which gives them their ids.
+    """Write the features (T, D) of every video as float16 to `{video_id}.npy` in `out`.
 
-    A video that can't be decoded, or whose place is taken by another video's features, is named and counted; unless
-    allow_missing, ExtractionFailed at the end says so. Files that are finished stay in any case. Each process takes
-    the next GPU, where there are some.
+    `videos` are files and folders, which `list_videos` maps to video ids. A video fails if it cannot be decoded, or if
+    its output file holds the features of another video. Failures are counted and reported; they raise ExtractionFailed
+    at the end unless allow_missing is set. Finished files are kept in any case. Processes are assigned to GPUs in turn.
 
-    Of each video the first max_seconds seconds are read; where there are features of more, they stay.
+    With max_seconds, only the first max_seconds seconds of each video are read. Existing features of more seconds are
+    kept.
     """
     check_num_workers(num_workers)
     if max_seconds is not None and max_seconds < 1:
@@ -68,7 +68,7 @@ def feature_work(encoder: dict[str, Any], out: Path, max_seconds: int | None) ->
 
 @dataclass(frozen=True)
 class FeatureWork:
-    """Writes a video's features, and next to them what they were made from; returns their number."""
+    """Write a video's features and a record of their source (`video.origin`); return the number of rows."""
 
     encoder: Encoder
     out: Path
@@ -82,10 +82,10 @@ class FeatureWork:
         target = FeatureFolder(self.out).path(video_id)
         about = target.with_suffix(".json")
         target.parent.mkdir(parents=True, exist_ok=True)
-        # In this order a run that is killed leaves no features, or features with their record.
+        # In this order, a killed run leaves either no features or features with their record.
         target.unlink(missing_ok=True)
         try:
-            atomic_write(about, lambda beside: beside.write_text(json.dumps(made_from), encoding="utf-8"))
+            atomic_write(about, lambda temporary: temporary.write_text(json.dumps(made_from), encoding="utf-8"))
             write_features(target, features)
         except OSError as error:
             about.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ class FeatureWork:
         return len(features)
 
     def is_finished(self, video_id: str, path: Path) -> bool:
-        """Whether readable features of this very file by an equal encoder are there; ValueError where others are."""
+        """Whether readable features of this file and encoder exist; ValueError if those of another video do."""
         target = FeatureFolder(self.out).path(video_id)
         about = target.with_suffix(".json")
         now, there = self.origin(path), read_origin(about)
@@ -113,20 +113,20 @@ class FeatureWork:
 
 
 def serves(there: Origin, rows: int, max_seconds: int | None) -> bool:
-    """Whether features hold all seconds that are asked for: those of a whole video do, although it may have more."""
+    """Whether existing features cover the seconds requested. Features of the whole video always do."""
     read = there.get("max_seconds")
     return read is None or rows < read or (max_seconds is not None and max_seconds <= read)
 
 
 @torch.inference_mode()
 def encode(path: Path, encoder: Encoder, *, max_seconds: int | None = None) -> Float[np.ndarray, "T D"]:
-    """The features of a video, or of its first max_seconds seconds: then decoding stops there.
+    """The features of a video, or of its first max_seconds seconds, after which decoding stops.
 
-    A few seconds of frames are in memory at a time.
+    Only a few seconds of frames are in memory at a time.
     """
     rows = []
-    at_once = max(1, min(SECONDS_AT_ONCE, PIXELS_AT_ONCE // (encoder.fps * encoder.size**2)))
+    chunk_size = max(1, min(SECONDS_CHUNK, PIXELS_CHUNK // (encoder.fps * encoder.size**2)))
     seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size), max_seconds)
-    while waiting := list(islice(seconds, at_once)):
+    while waiting := list(islice(seconds, chunk_size)):
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
     return np.concatenate(rows).astype(np.float16)

@@ -1,6 +1,6 @@
-"""S3D with feature gating (Xie et al., ECCV 2018), the frozen encoder of VideoCLIP, with HowTo100M's key names.
+"""S3D with feature gating (Xie et al., ECCV 2018), the frozen encoder of VideoCLIP.
 
-B clips, T frames, H x W pixels. Trained by Miech et al. (CVPR 2020), whose weight file fits strictly.
+The weights of Miech et al. (CVPR 2020), trained on HowTo100M, load strictly. B clips, T frames, H x W pixels.
 """
 
 import hashlib
@@ -40,14 +40,14 @@ BLOCKS = {
 
 @dataclass(kw_only=True)
 class S3DEncoderConfig:
-    """S3D, which makes VideoCLIP's features, for `mmpt extract`."""
+    """S3D, the feature encoder of VideoCLIP, for `mmpt extract`."""
 
     weights: str | None = None
     """File s3d_howto100m.pth (MIL-NCE, Miech et al., CVPR 2020). Null uses random weights, for tests only."""
     seed: int = 0
     """Seed of the random weights; unused with `weights`."""
     size: int = 224
-    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped. Even."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the center is cropped. Even."""
     fps: int = 30
     """Frames read per second, all of which make one feature row. Even; 30 as for VideoCLIP's features."""
     normalize: bool = True
@@ -83,7 +83,7 @@ class S3DEncoder:
 
     @torch.inference_mode()
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]:
-        # A permuted (S, F, H, W, 3) array is channels_last_3d as it stands.
+        # A permuted (S, F, H, W, 3) array already has the channels_last_3d memory format.
         video = frames.to(self.device).permute(0, 4, 1, 2, 3).to(self.dtype).div_(255)
         rows = self.model.encode_video(video).float()
         return F.normalize(rows, dim=1) if self.config.normalize else rows
@@ -110,7 +110,7 @@ def weights_file_digest(path: str | None) -> str | None:
 
 
 def read_words(path: Path) -> dict[str, int]:
-    """The word list that comes with the weights, an .npy of strings: word -> its position plus one."""
+    """Read the word list distributed with the weights, an .npy of strings, as word -> index + 1."""
     try:
         words = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -121,7 +121,7 @@ def read_words(path: Path) -> dict[str, int]:
 
 
 def word_ids(sentences: Sequence[str], word_to_id: Mapping[str, int], *, max_words: int = 16) -> Int[Tensor, "B L"]:
-    """Lower-case words, those that the list lacks left out as in training, 0 for padding."""
+    """Ids of lower-case words, padded with 0; unknown words are left out, as in training."""
     ids = torch.zeros(len(sentences), max_words, dtype=torch.long)
     for row, sentence in zip(ids, sentences, strict=True):
         known = [word_to_id[word] for word in re.findall(r"[\w']+", sentence.lower()) if word in word_to_id]
@@ -130,7 +130,7 @@ def word_ids(sentences: Sequence[str], word_to_id: Mapping[str, int], *, max_wor
 
 
 class S3D(nn.Module):
-    """Fully convolutional: any even T, H and W."""
+    """S3D; fully convolutional, for any even T, H and W."""
 
     def __init__(self, *, vocab_size: int = 66250) -> None:
         super().__init__()
@@ -141,17 +141,17 @@ class S3D(nn.Module):
         for name, (channels, branches) in BLOCKS.items():
             self.add_module(f"mixed_{name}", Inception(channels, *branches))
         self.fc = nn.Linear(1024, 512)
-        # Ten gates halve what untrained layers give; a bias would then outweigh it and make all videos equal.
+        # With random weights, ten gates each halve the activations; a random bias would then dominate every embedding.
         nn.init.zeros_(self.fc.bias)
         self.text_module = SentenceEmbedding(vocab_size)
 
     def encode_video(self, video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 512"]:
-        """RGB in [0, 1] -> the embedding that shares a space with `text_module`'s."""
+        """RGB in [0, 1] -> the embedding, in the same space as those of `encode_text`."""
         embedding: Tensor = self.fc(self.mixed_5c_features(video))
         return embedding
 
     def encode_text(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B 512"]:
-        """`word_ids` of sentences -> embeddings; their product with the video's is the similarity."""
+        """`word_ids` of sentences -> embeddings; the dot product with a video embedding is the similarity."""
         embedding: Tensor = self.text_module(ids)
         return embedding
 
@@ -174,14 +174,14 @@ class S3D(nn.Module):
 
 
 def space_to_depth(video: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 24 t h w"]:
-    """Blocks of 2 x 2 x 2 become channels: index ((t * 2 + h) * 2 + w) * 3 + c."""
+    """Move blocks of 2 x 2 x 2 pixels to channels, with index ((t * 2 + h) * 2 + w) * 3 + c."""
     size, channels, frames, height, width = video.shape
     blocks = video.reshape(size, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
     return blocks.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(size, 24, frames // 2, height // 2, width // 2)
 
 
 def max_pool(x: Video, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Video:
-    """Pooling as TensorFlow pads it: max(kernel - stride, 0) zeros an axis, the smaller half in front."""
+    """Max pooling with TensorFlow's padding: max(kernel - stride, 0) zeros per axis, the smaller half in front."""
     padding: list[int] = []
     for k, s in zip(reversed(kernel), reversed(stride), strict=True):
         total = max(k - s, 0)
@@ -190,7 +190,7 @@ def max_pool(x: Video, kernel: tuple[int, int, int], stride: tuple[int, int, int
 
 
 class STConv(nn.Module):
-    """A convolution, or a spatial and then a temporal one; batch norm and ReLU after each."""
+    """One convolution, or a spatial and a temporal one, each with batch norm and ReLU."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class STConv(nn.Module):
             self.conv2 = conv(out_channels, out_channels, (kernel[0], 1, 1), (padding[0], 0, 0))
             self.bn2 = nn.BatchNorm3d(out_channels)
         else:
-            # The first layer has stride 2 in the paper; space_to_depth has halved its input already.
+            # The first layer has stride 2 in the paper; here space_to_depth has already halved its input.
             self.conv1 = conv(channels, out_channels, kernel, padding)
         self.bn1 = nn.BatchNorm3d(out_channels)
 
@@ -224,7 +224,7 @@ def conv(channels: int, out: int, kernel: tuple[int, int, int], padding: tuple[i
 
 
 class Gating(nn.Module):
-    """Each channel scaled by a sigmoid of all channels' means."""
+    """Scales each channel by a sigmoid of a linear layer on the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class Inception(nn.Module):
 
 
 class SentenceEmbedding(nn.Module):
-    """Word embeddings, a layer, the maximum over words (padding takes part), a layer."""
+    """Word embeddings, a linear layer, the maximum over words (including padding), and a linear layer."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Vectors -> nearest videos."""
+"""Nearest-neighbor search in video embeddings."""
 
 from mmpt_plugin.index.build import Index, build_index
 from mmpt_plugin.index.ranks import SharedQueries, SharedVectors

@@ -1,4 +1,4 @@
-"""Which index suits how many vectors and what machine."""
+"""Choose an index by the number of vectors and the hardware."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from mmpt_plugin.index.gpu import METRICS, GpuFlat, has_gpu
 from mmpt_plugin.index.lists import InvertedLists
 
 Index = Flat | GpuFlat | InvertedLists
-"""Vectors to search. Rows, in questions and answers, are those of the array that an index was built from."""
+"""Any of the indexes. Row numbers always refer to the array that the index was built from."""
 
 
 def build_index(
@@ -19,9 +19,9 @@ def build_index(
     recall: float = 0.95,
     seed: int = 0,
 ) -> Index:
-    """Exact on a GPU, for few vectors and with recall 1; else inverted lists, with at least `recall` at k.
+    """An exact index on a GPU, for few vectors or for recall 1; otherwise inverted lists with at least `recall` at k.
 
-    `vectors` are float32 or float16; an index on the CPU reads them where they are, so they must not change.
+    `vectors` are float32 or float16. An index on the CPU does not copy them, so they must not change.
     """
     if metric not in METRICS:
         raise ValueError(f"no metric '{metric}'. Possible: {sorted(METRICS)}")

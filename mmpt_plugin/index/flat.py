@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: a blocked matrix product, of which only the best k a query are kept."""
+"""Exact nearest neighbors: a matrix product in chunks, which keeps only the best k per query."""
 
 from itertools import product
 from threading import Lock
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mmpt_plugin.index.parallel import in_parallel
 
-FEW = 32768  # vectors up to which a matrix product with all of them is done before lists are made
-BLOCK = 1024  # vectors scored at a time
-QUERIES = 512  # queries at a time
+FEW = 32768  # up to this many vectors, an exact matrix product is used instead of lists
+VECTORS_CHUNK = 1024  # vectors scored at a time
+QUERIES_CHUNK = 512  # queries scored at a time
 
 Found = tuple[Float[np.ndarray, "Q K"], Int[np.ndarray, "Q K"]]
 
 
 class Flat:
-    """Some rows (all, unless told) of an array of vectors, float32 or float16, which stays as it is and where it is."""
+    """An exact index over some or all rows of an array of float32 or float16 vectors; the array is not copied."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Flat:
         self.rows = np.arange(len(vectors)) if rows is None else rows
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "Flat":
-        """The same among fewer vectors."""
+        """The same index over a subset of the rows."""
         return Flat(self.vectors, metric=self.metric, rows=rows)
 
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
-        """Scores (the higher the nearer) and rows of the k nearest to each query, nearest first.
+        """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first.
 
-        Where there are fewer, the last are -inf and -1.
+        If there are fewer than k vectors, the last scores are -inf and the last rows -1.
         """
         best, vectors = Best(len(queries), k), torch.from_numpy(self.vectors)
 
@@ -46,15 +46,16 @@ class Flat:
             asked = torch.from_numpy(queries[which.numpy()]).float()
             best.add(which, scores(asked, vectors[rows].float(), self.metric), rows)
 
-        blocks = product(
-            torch.split(torch.arange(len(queries)), QUERIES), torch.split(torch.from_numpy(self.rows), BLOCK)
+        chunks = product(
+            torch.split(torch.arange(len(queries)), QUERIES_CHUNK),
+            torch.split(torch.from_numpy(self.rows), VECTORS_CHUNK),
         )
-        in_parallel(score, blocks)
+        in_parallel(score, chunks)
         return best.sorted()
 
 
 def scores(queries: Float[Tensor, "Q D"], vectors: Float[Tensor, "V D"], metric: str) -> Float[Tensor, "Q V"]:
-    """Inner products qv; for l2, qv - |v|²/2, which orders the vectors of one query as their distances do."""
+    """Inner products qv; for l2, qv - |v|²/2, which sorts the vectors of one query by distance."""
     products = queries @ vectors.T
     if metric == "l2":
         products -= vectors.square().sum(dim=1) / 2
@@ -62,7 +63,7 @@ def scores(queries: Float[Tensor, "Q D"], vectors: Float[Tensor, "V D"], metric:
 
 
 class Best:
-    """The k best of all that was added, a row a query; -inf and row -1 where there were fewer. Threads may add."""
+    """The k best scores per query of all that were added; -inf and row -1 if there were fewer. `add` is thread-safe."""
 
     def __init__(self, num_queries: int, k: int) -> None:
         self.scores = torch.full((num_queries, k), -torch.inf)
@@ -70,7 +71,7 @@ class Best:
         self.lock = Lock()
 
     def add(self, which: Int[Tensor, " B"], scores: Float[Tensor, "B R"], rows: Int[Tensor, " R"]) -> None:
-        """Scores of the queries `which` against the vectors `rows`."""
+        """Add the scores of the queries `which` for the vectors `rows`."""
         k = self.scores.shape[1]
         scores, place = scores.topk(min(k, scores.shape[1]), sorted=False)
         with self.lock:

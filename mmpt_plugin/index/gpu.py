@@ -1,4 +1,4 @@
-"""Exact nearest neighbours on a GPU, where FAISS can use one."""
+"""Exact nearest neighbors on a GPU, with FAISS."""
 
 import faiss
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from mmpt_plugin.index.flat import Found
 
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-BLOCK = 65536  # vectors sent to the GPU at a time
+VECTORS_CHUNK = 65536  # vectors copied to the GPU at a time
 
 
 def has_gpu() -> bool:
@@ -17,7 +17,7 @@ def has_gpu() -> bool:
 
 
 class GpuFlat:
-    """FAISS's flat index in float16, on the GPU that this process uses."""
+    """FAISS's flat index in float16, on this process's GPU."""
 
     def __init__(
         self,
@@ -33,17 +33,17 @@ class GpuFlat:
         config.device = torch.cuda.current_device() if torch.cuda.is_available() else 0
         self.resources = faiss.StandardGpuResources()
         self.index = faiss.GpuIndexFlat(self.resources, vectors.shape[1], METRICS[metric], config)
-        for begin in range(0, len(self.rows), BLOCK):
-            self.index.add(vectors[self.rows[begin : begin + BLOCK]].astype(np.float32))
+        for begin in range(0, len(self.rows), VECTORS_CHUNK):
+            self.index.add(vectors[self.rows[begin : begin + VECTORS_CHUNK]].astype(np.float32))
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "GpuFlat":
-        """The same among fewer vectors."""
+        """The same index over a subset of the rows."""
         return GpuFlat(self.vectors, metric=self.metric, rows=rows)
 
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
-        """Scores (the higher the nearer) and rows of the k nearest to each query, nearest first."""
+        """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first."""
         asked = queries.astype(np.float32)
-        found, places = self.index.search(asked, k)
-        if self.metric == "l2":  # as flat.scores has it
+        found, positions = self.index.search(asked, k)
+        if self.metric == "l2":  # the same scale as flat.scores
             found = (np.square(asked).sum(axis=1, keepdims=True) - found) / 2
-        return found, np.append(self.rows, -1)[places]  # FAISS's -1, where there were fewer, stays -1
+        return found, np.append(self.rows, -1)[positions]  # FAISS's -1 for missing results stays -1

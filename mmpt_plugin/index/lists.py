@@ -1,4 +1,4 @@
-"""Nearest neighbours in inverted lists: each query meets the vectors of a few cells only, with measured recall."""
+"""Approximate nearest neighbors with inverted lists: a query searches only a few cells, with a measured recall."""
 
 import logging
 
@@ -8,25 +8,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmpt_plugin.index.flat import FEW, QUERIES, Best, Flat, Found, scores
+from mmpt_plugin.index.flat import FEW, QUERIES_CHUNK, Best, Flat, Found, scores
 from mmpt_plugin.index.parallel import in_parallel
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = 256  # queries that recall is measured on
-SAMPLE_AGAIN = 64  # the same after vectors were left out
+SAMPLE = 256  # queries to measure recall with
+SAMPLE_AGAIN = 64  # queries to measure recall with for a subset of the vectors
 ITERATIONS = 6
-POINTS_PER_CELL = 32  # k-means sees this many vectors a cell
-BLOCK = 1024  # vectors or queries compared with all cells at a time
+POINTS_PER_CELL = 32  # vectors per cell that k-means is trained on
+VECTORS_CHUNK = 1024  # vectors or queries compared with all cells at a time
 
 
 class InvertedLists:
-    """k-means cells over vectors that stay where they are; a list holds the rows of one cell.
+    """k-means cells over the vectors, which are not copied; a list holds the rows of one cell.
 
-    All queries that look into a list are scored by one matrix product, which is several times faster than FAISS's
-    scan (a query at a time) and needs no second copy of the vectors. As scores are exact, a neighbour is found if
-    its list is probed: so the exact neighbours of a sample of the vectors tell, for every number of lists to
-    probe, what the recall is. The smallest number with at least `recall`, two standard errors deducted, is taken.
+    One matrix product per list scores all queries that probe it. This is several times faster than FAISS's scan, which
+    takes one query at a time, and needs no second copy of the vectors. Scores are exact, so a neighbor is found
+    whenever its list is probed, and the exact neighbors of a sample of the vectors give the recall for every number
+    of probed lists. The index probes the smallest number of lists whose recall, minus two standard errors, is at least
+    `recall`.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class InvertedLists:
         self._set_rows(np.arange(len(vectors)), SAMPLE)
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "InvertedLists | Flat":
-        """The same among fewer vectors, in the same cells; recall is measured anew."""
+        """The same index over a subset of the rows, with the same cells; recall is measured again."""
         if len(rows) <= FEW:
             return Flat(self.vectors, metric=self.metric, rows=rows)
         fewer = object.__new__(InvertedLists)
@@ -53,7 +54,7 @@ class InvertedLists:
         return fewer.or_flat()
 
     def or_flat(self) -> "InvertedLists | Flat":
-        """The exact index where the lists spare little: vectors without structure need most of them."""
+        """This index; or the exact one if half of the lists or more must be probed (vectors without structure)."""
         spare = 2 * self.num_probes < len(self.cells)
         return self if spare else Flat(self.vectors, metric=self.metric, rows=torch.cat(self.lists).numpy())
 
@@ -64,11 +65,11 @@ class InvertedLists:
         self.num_probes = self._tuned(rows, num_samples)
 
     def _tuned(self, rows: Int[np.ndarray, " R"], num_samples: int) -> int:
-        """How many lists to probe."""
+        """The number of lists to probe."""
         sample = self.vectors[self.rng.choice(rows, min(num_samples, len(rows)), replace=False)]
         k = min(self.k, len(rows))
         exact = Flat(self.vectors, metric=self.metric, rows=rows).search(sample, k)[1]
-        turn = self._in_turn(torch.from_numpy(sample)).argsort(dim=1)  # (Q, L): after how many others a list is probed
+        turn = self._probe_order(torch.from_numpy(sample)).argsort(dim=1)  # (Q, L): lists probed before this one
         needed = turn.gather(1, torch.from_numpy(self.cell_of[exact]))
         found = torch.stack([torch.bincount(row, minlength=len(self.cells)) for row in needed])
         recalls = found.cumsum(dim=1) / k  # (Q, L): with 1, 2, .. lists probed
@@ -81,42 +82,44 @@ class InvertedLists:
         )  # fmt: skip
         return num_probes
 
-    def _in_turn(self, queries: Float[Tensor, "Q D"]) -> Int[Tensor, "Q L"]:
-        """The lists in the order in which each query looks into them."""
+    def _probe_order(self, queries: Float[Tensor, "Q D"]) -> Int[Tensor, "Q L"]:
+        """The lists in the order in which each query probes them."""
         return scores(queries.float(), self.cells, self.metric).argsort(dim=1, descending=True)
 
     def _probes(self, queries: Float[Tensor, "Q D"], k: int) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
-        """Pairs of a query and a list that it looks into: num_probes lists, and further ones until it has met k."""
-        in_turn = self._in_turn(queries)
-        sizes = self.sizes[in_turn]
+        """Pairs of a query and a list that it probes: num_probes lists, and more until the lists hold k vectors."""
+        order = self._probe_order(queries)
+        sizes = self.sizes[order]
         met_before = sizes.cumsum(dim=1) - sizes
-        probed = (torch.arange(in_turn.shape[1]) < self.num_probes) | (met_before < k)
-        return probed.nonzero()[:, 0], in_turn[probed]
+        probed = (torch.arange(order.shape[1]) < self.num_probes) | (met_before < k)
+        return probed.nonzero()[:, 0], order[probed]
 
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
-        """Scores (the higher the nearer) and rows of the k nearest to each query, nearest first."""
+        """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first."""
         best, vectors = Best(len(queries), k), torch.from_numpy(self.vectors)
 
-        def look_into(which: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None:
+        def probe(which: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None:
             if len(which) and len(rows):
                 asked = torch.from_numpy(queries[which.numpy()]).float()
                 best.add(which, scores(asked, vectors[rows].float(), self.metric), rows)
 
-        pairs = [self._probes(part, k) for part in torch.split(torch.from_numpy(queries), BLOCK)]
-        query = torch.cat([which + number * BLOCK for number, (which, _) in enumerate(pairs)])
+        pairs = [self._probes(part, k) for part in torch.split(torch.from_numpy(queries), VECTORS_CHUNK)]
+        query = torch.cat([which + number * VECTORS_CHUNK for number, (which, _) in enumerate(pairs)])
         probed, by_list = torch.cat([lists for _, lists in pairs]).sort()
         asking = torch.split(query[by_list], torch.bincount(probed, minlength=len(self.cells)).tolist())
-        pieces = (
-            (part, rows) for which, rows in zip(asking, self.lists, strict=True) for part in torch.split(which, QUERIES)
+        chunks = (
+            (part, rows)
+            for which, rows in zip(asking, self.lists, strict=True)
+            for part in torch.split(which, QUERIES_CHUNK)
         )
-        in_parallel(look_into, pieces)
+        in_parallel(probe, chunks)
         return best.sorted()
 
 
 def k_means(
     vectors: Float[np.ndarray, "V D"], num_cells: int, rng: np.random.Generator
 ) -> tuple[Float[Tensor, "L D"], Int[np.ndarray, " V"]]:
-    """The cells' means, found on a sample, and the cell of every vector."""
+    """The means of the cells, trained on a sample, and the cell of every vector."""
     rows = rng.choice(len(vectors), min(len(vectors), num_cells * POINTS_PER_CELL), replace=False)
     means = faiss.Kmeans(
         vectors.shape[1], num_cells, niter=ITERATIONS, seed=int(rng.integers(2**31)), min_points_per_centroid=1
@@ -125,8 +128,11 @@ def k_means(
     cells = torch.from_numpy(means.centroids)
     cell_of = torch.empty(len(vectors), dtype=torch.int64)
 
-    def assign(block: Float[Tensor, "B D"], to: Int[Tensor, " B"]) -> None:
-        to[:] = scores(block.float(), cells, "l2").argmax(dim=1)
+    def assign(chunk: Float[Tensor, "B D"], to: Int[Tensor, " B"]) -> None:
+        to[:] = scores(chunk.float(), cells, "l2").argmax(dim=1)
 
-    in_parallel(assign, zip(torch.split(torch.from_numpy(vectors), BLOCK), torch.split(cell_of, BLOCK), strict=True))
+    in_parallel(
+        assign,
+        zip(torch.split(torch.from_numpy(vectors), VECTORS_CHUNK), torch.split(cell_of, VECTORS_CHUNK), strict=True),
+    )
     return cells, cell_of.numpy()

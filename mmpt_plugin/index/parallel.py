@@ -1,4 +1,4 @@
-"""Many small pieces of work on all cores, a piece a core: no core waits for the others within a piece."""
+"""Many small chunks of work in parallel, each on one core, so cores do not wait for each other within a chunk."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 
 
-def in_parallel(work: Callable[..., None], pieces: Iterable[tuple[Any, ...]]) -> None:
-    """`work(*piece)` for all pieces, on as many threads as torch would use for one."""
+def in_parallel(work: Callable[..., None], chunks: Iterable[tuple[Any, ...]]) -> None:
+    """Call `work(*chunk)` for all chunks, on as many threads as torch uses for one operation."""
     threads = torch.get_num_threads()
     if threads == 1:
-        for piece in pieces:
-            work(*piece)
+        for chunk in chunks:
+            work(*chunk)
         return
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for done in [pool.submit(work, *piece) for piece in pieces]:
+            for done in [pool.submit(work, *chunk) for chunk in chunks]:
                 done.result()
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""One index for all ranks of a distributed job; every rank gets the same neighbours, and must ask for the same."""
+"""One index for all ranks of a distributed job. All ranks must search for the same rows, and get the same result."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -7,7 +7,7 @@ from mmpt_plugin.distributed import gather_arrays, rank, world_size
 from mmpt_plugin.index.build import Index
 from mmpt_plugin.index.flat import Found
 
-QUERIES = 32768  # queries whose answers are merged at a time
+QUERIES_CHUNK = 32768  # queries whose results are merged at a time
 
 
 class SharedQueries:
@@ -17,11 +17,11 @@ class SharedQueries:
         self.index = index
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "SharedQueries":
-        """The same among fewer vectors."""
+        """The same index over a subset of the rows."""
         return SharedQueries(self.index.only(rows))
 
-    def neighbours(self, rows: Int[np.ndarray, " Q"], k: int) -> Int[np.ndarray, "Q K"]:
-        """The rows of the k vectors nearest to each of these, nearest first."""
+    def neighbors(self, rows: Int[np.ndarray, " Q"], k: int) -> Int[np.ndarray, "Q K"]:
+        """The rows of the k vectors nearest to each of the vectors `rows`, nearest first."""
         each = -(-len(rows) // world_size())
         mine = np.resize(rows, world_size() * each)[rank() * each :][:each]
         found = self.index.search(self.index.vectors[mine], k)[1]
@@ -29,9 +29,9 @@ class SharedQueries:
 
 
 class SharedVectors:
-    """Every rank holds a part of the vectors, in the order of ranks, and searches it for all queries.
+    """Every rank holds a part of the vectors, in rank order, and searches it for all queries.
 
-    For more vectors than one machine has memory for.
+    Use it for more vectors than fit into the memory of one machine.
     """
 
     def __init__(self, index: Index) -> None:
@@ -39,20 +39,20 @@ class SharedVectors:
         self.index, self.begin, self.end = index, int(sizes[: rank()].sum()), int(sizes[: rank() + 1].sum())
 
     def only(self, rows: Int[np.ndarray, " R"]) -> "SharedVectors":
-        """The same among fewer vectors."""
+        """The same index over a subset of the rows."""
         fewer = object.__new__(SharedVectors)
         mine = rows[(rows >= self.begin) & (rows < self.end)] - self.begin
         fewer.__dict__.update(self.__dict__, index=self.index.only(mine))
         return fewer
 
-    def neighbours(self, rows: Int[np.ndarray, " Q"], k: int) -> Int[np.ndarray, "Q K"]:
-        """The rows of the k vectors nearest to each of these, nearest first."""
+    def neighbors(self, rows: Int[np.ndarray, " Q"], k: int) -> Int[np.ndarray, "Q K"]:
+        """The rows of the k vectors nearest to each of the vectors `rows`, nearest first."""
         return np.concatenate(
-            [self.search(self.take(rows[i : i + QUERIES]), k)[1] for i in range(0, len(rows), QUERIES)]
+            [self.search(self.take(rows[i : i + QUERIES_CHUNK]), k)[1] for i in range(0, len(rows), QUERIES_CHUNK)]
         )
 
     def take(self, rows: Int[np.ndarray, " Q"]) -> Float[np.ndarray, "Q D"]:
-        """Vectors of any rank."""
+        """The vectors of these rows, from any rank."""
         here = (rows >= self.begin) & (rows < self.end)
         taken = np.zeros((len(rows), self.index.vectors.shape[1]), self.index.vectors.dtype)
         taken[here] = self.index.vectors[rows[here] - self.begin]
@@ -60,7 +60,7 @@ class SharedVectors:
         return total
 
     def search(self, queries: Float[np.ndarray, "Q D"], k: int) -> Found:
-        """Scores (the higher the nearer) and rows of the k nearest to each query, nearest first."""
+        """Scores (higher is nearer) and rows of the k nearest vectors to each query, nearest first."""
         scores, rows = self.index.search(queries, k)
         rows = np.where(rows < 0, rows, rows + self.begin)
         scores, rows = (np.concatenate(list(gather_arrays(part)), axis=1) for part in (scores, rows))

@@ -1,4 +1,4 @@
-"""Jobs on SLURM, or on this machine as if it were a cluster: where they run, what they do, how they survive."""
+"""Run jobs on SLURM, or in local processes with the same behaviour: resources, submission, restarts."""
 
 import lazy_loader
 

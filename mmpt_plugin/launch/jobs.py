@@ -1,4 +1,4 @@
-"""What a job does: importable classes that submitit calls in every task, and calls again after a requeue."""
+"""The jobs: importable classes that submitit calls in every task, and again after a requeue."""
 
 import multiprocessing
 import signal
@@ -27,20 +27,20 @@ from mmpt_plugin.launch.survival import (
 
 @dataclass
 class TrainingJob:
-    """A project trained by all tasks of a job, one a GPU; interrupted, it is saved, queued again and goes on."""
+    """Trains a project with all tasks of a job, one per GPU; if interrupted, it saves, is requeued and resumes."""
 
     project: dict[str, Any]
-    """Resolved, as `mmpt train` would run it."""
+    """The resolved configuration, the same as `mmpt train` runs."""
     signal_seconds: int
-    """How long before its end the job is told."""
+    """Seconds before the time limit at which the job is signalled."""
 
     def __call__(self) -> None:
-        # Here, since submitit reads the class on the login node too, and training alone needs fairseq.
+        # Imported here because submitit also imports the class on the login node, and only training needs fairseq.
         from mmpt_plugin.fairseq_bridge import preemption
         from mmpt_plugin.fairseq_bridge.train import train_rank
 
         env = JobEnvironment()
-        env.paths.result_pickle.unlink(missing_ok=True)  # of an earlier start
+        env.paths.result_pickle.unlink(missing_ok=True)  # left by an earlier start
         common = self.project.get("common") or {}
         if problems := list(gpu_problems(bf16=bool(common.get("bf16")))):
             raise ValueError("; ".join(problems))
@@ -48,25 +48,25 @@ class TrainingJob:
             note_start(Path(self.project["checkpoint"]["save_dir"]), env)
         with stops_on_job_signals(env, self.signal_seconds, on_signal=preemption.request) as listener:
             try:
-                finished = train_rank(self.project, place(env))
+                finished = train_rank(self.project, rank_info(env))
             except Exception as error:
                 if peer_is_gone(error):
                     leave(env, error)
                 raise
             finally:
-                for worker in multiprocessing.active_children():  # of the loader; they take SIGTERM as we do
+                for worker in multiprocessing.active_children():  # loader workers, which inherit our SIGTERM handler
                     worker.kill()
         if not finished:
-            listener.give_way()
+            listener.exit_for_requeue()
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit queues again: the same job, which finds its newest whole checkpoint by itself."""
+        """The job that submitit requeues: the same one, which resumes from its newest complete checkpoint."""
         return DelayedSubmission(self)
 
 
 @dataclass
 class CommandJob:
-    """An `mmpt` command that skips what it has done when it is run again: extraction, evaluation."""
+    """Runs an `mmpt` command that skips finished work when it runs again, such as extraction or evaluation."""
 
     words: list[str]
 
@@ -75,9 +75,9 @@ class CommandJob:
         env.paths.result_pickle.unlink(missing_ok=True)
         status = subprocess.run([sys.executable, "-m", "mmpt_plugin.cli", *self.words], check=False).returncode
         if status > 0 or status == -signal.SIGKILL:
-            why = "it was killed, perhaps for want of memory" if status < 0 else f"exit status {status}"
+            why = "it was killed, perhaps out of memory" if status < 0 else f"exit status {status}"
             raise RuntimeError(f"mmpt {' '.join(self.words)}: {why}")
-        if status:  # SLURM's signals reach it as well; submitit's handler may be about to queue the job again
+        if status:  # SLURM signals the subprocess too; submitit's handler may be about to requeue the job
             time.sleep(5)
             flush_and_exit(INTERRUPTED)
 
@@ -85,18 +85,18 @@ class CommandJob:
         return DelayedSubmission(self)
 
 
-def place(env: JobEnvironment) -> Any:
-    """This task's place in the run, from the job's environment alone."""
-    from mmpt_plugin.fairseq_bridge.train import Place
+def rank_info(env: JobEnvironment) -> Any:
+    """This task's rank, device and rendezvous address, from the job's environment."""
+    from mmpt_plugin.fairseq_bridge.train import RankInfo
 
-    return Place(
+    return RankInfo(
         rank=env.global_rank,
         world_size=env.num_tasks,
-        device=env.local_rank % max(1, torch.cuda.device_count()),  # a task sees its node's GPUs, or its own only
+        device=env.local_rank % max(1, torch.cuda.device_count()),  # a task sees all GPUs of its node, or only its own
         init_method=f"tcp://{env.hostnames[0]}:{port(env)}",
     )
 
 
 def port(env: JobEnvironment) -> int:
-    """Of the job's own, below those that kernels hand out; another one at each start, lest it be taken."""
+    """A port for this job, below the kernel's ephemeral range; it differs at each start, in case it is still in use."""
     return 12000 + (int(env.raw_job_id) + 7919 * starts_before()) % 20000

@@ -1,4 +1,4 @@
-"""A profile says where a job runs: one YAML of resources, in `slurm/` or a file of the user's own."""
+"""Profiles: a YAML file with the resources of a job, in `slurm/` or your own file."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from mmpt_plugin import config
 from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.registry import parse_config
 
-# sbatch's own variables, for what a profile leaves open.
+# sbatch's own environment variables, used for keys that a profile does not set.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
 
 
@@ -68,20 +68,21 @@ class Profile:
             if getattr(self, name) < least:
                 raise ValueError(f"slurm.{name} must be at least {least}, got {getattr(self, name)}")
         if self.executor == "local" and self.nodes > 1:
-            raise ValueError(f"slurm.nodes must be 1 where slurm.executor is local, got {self.nodes}")
+            raise ValueError(f"slurm.nodes must be 1 if slurm.executor is local, got {self.nodes}")
         if self.gpus_per_node and self.tasks_per_node not in (0, self.gpus_per_node):
             raise ValueError(
                 f"slurm.tasks_per_node is {self.tasks_per_node} and slurm.gpus_per_node {self.gpus_per_node}: "
-                "a job has one task a GPU"
+                "a job has one task per GPU"
             )
         if not 0 < self.hours <= 24 * 365:
             raise ValueError(f"slurm.hours must be more than 0 and at most a year, got {self.hours}")
         if self.signal_seconds >= 60 * self.minutes:
             raise ValueError(
-                f"slurm.signal_seconds is {self.signal_seconds}, but the job has {60 * self.minutes} s in all"
+                f"slurm.signal_seconds must be less than the time limit of {60 * self.minutes} s, "
+                f"got {self.signal_seconds}"
             )
         if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
-            raise ValueError(f'slurm.compute_capability is like "7.0", got {self.compute_capability!r}')
+            raise ValueError(f'slurm.compute_capability must look like "7.0", got {self.compute_capability!r}')
 
     @property
     def minutes(self) -> int:
@@ -94,7 +95,7 @@ class Profile:
 
 
 def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
-    """A profile from a file's path or a name such as `v100x8`; overrides are `slurm.nodes=2` and the like."""
+    """Load a profile from a path or a name such as `v100x8`; overrides have the form `slurm.nodes=2`."""
     path = find(name)
     try:
         values = OmegaConf.to_container(
@@ -110,7 +111,7 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
 
 def profile(values: Any, *, where: str) -> Profile:
     if not isinstance(values, dict):
-        raise ValueError(f"profile {where}: keys and values are wanted. Possible: {[f.name for f in fields(Profile)]}")
+        raise ValueError(f"profile {where}: expected keys and values. Possible: {[f.name for f in fields(Profile)]}")
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
     try:
         made: Profile = parse_config(Profile, from_environment | values, "slurm")

@@ -1,4 +1,4 @@
-"""Handing jobs to SLURM or to this machine's processes: trainings, sweeps, arrays of a command; and dry runs."""
+"""Submit jobs to SLURM or to local processes: trainings, sweeps, arrays of a command; and dry runs."""
 
 import contextlib
 import hashlib
@@ -24,25 +24,25 @@ from mmpt_plugin.launch.survival import requeue_lines
 from mmpt_plugin.launch.watch import Launched, is_over, state
 from mmpt_plugin.tasks.finetuning import fine_tuned
 
-# A run is queued again as long as it gets on (survival.note_start); submitit's own count would end it.
+# A run is requeued as long as it makes progress (survival.note_start), without submitit's limit on requeues.
 NO_LIMIT = 10**6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One job to be: what it calls, and the folder that it writes to and is found by."""
+    """A job to submit: what it calls, and the folder that it writes to, which identifies it."""
 
     folder: Path
     call: TrainingJob | CommandJob
     words: list[str]
-    """The `mmpt` command that does the same here."""
+    """The equivalent `mmpt` command without SLURM."""
     inputs: str = ""
 
 
 def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, resume: bool = False) -> list[Plan]:
-    """One training, or one for each combination of `key=a,b`, each in a folder of its own under checkpoint.save_dir.
+    """One training, or one for each combination of `key=a,b`, each in its own folder below checkpoint.save_dir.
 
-    A folder that holds a run with other settings is a ValueError unless `resume`.
+    Raises ValueError if a folder contains a run with other settings, unless `resume` is set.
     """
     plans = []
     for chosen in combinations(overrides):
@@ -59,7 +59,7 @@ def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, r
 
 
 def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """`a=1,2 b=3` -> `a=1 b=3` and `a=2 b=3`, in Hydra's grammar: a comma in brackets or quotes is a value's own."""
+    """`a=1,2 b=3` -> `a=1 b=3` and `a=2 b=3`. As in Hydra, a comma in brackets or quotes belongs to the value."""
     parser = OverridesParser.create()
     choices = []
     for override in overrides:
@@ -73,12 +73,12 @@ def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
 
 
 def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """With a log that `mmpt jobs` and `mmpt report` read, where the project names none."""
+    """`common` with a log file for `mmpt jobs` and `mmpt report`, unless the project sets one."""
     return common if common.get("log_file") else common | {"log_format": "json", "log_file": str(folder / "train.log")}
 
 
 def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:
-    """ValueError for what a compute node would find out after hours in the queue."""
+    """ValueError, before submission, for problems that would otherwise appear after hours in the queue."""
     try:
         from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings
         from mmpt_plugin.fairseq_bridge.train import fairseq_config
@@ -96,9 +96,9 @@ def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) 
 
 
 def plan_command(words: Sequence[str], root: Path, *, parts: int = 1, inputs: Sequence[Path] = ()) -> list[Plan]:
-    """An `mmpt` command as one job, or as an array whose members do a share each (`--part 3/16`).
+    """An `mmpt` command as one job, or as an array of jobs that each do one part (`--part 3/16`).
 
-    The same command has the same folder again, so that a second launch knows what the first has done.
+    The same command always has the same folder, so a second launch finds the results of the first.
     """
     shares = [[*words, "--part", f"{number}/{parts}"] for number in range(1, parts + 1)] if parts > 1 else [[*words]]
     folder = root / f"{words[0]}-{digest(words)[:8]}"
@@ -118,7 +118,7 @@ def digest(words: Any) -> str:
 
 
 def unfinished(plans: Sequence[Plan]) -> list[Plan]:
-    """Those that have not been completed on the same inputs before."""
+    """The plans that have not been completed with the same inputs."""
     return [plan for plan in plans if not is_done(Launched.read(plan.folder), plan)]
 
 
@@ -127,7 +127,7 @@ def is_done(before: Launched | None, plan: Plan) -> bool:
 
 
 def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> list[Launched]:
-    """Hands the jobs over, several as one array, and notes in each folder which job is at work there."""
+    """Submit the jobs, several as one array, and record in each folder which job uses it."""
     for plan in plans:
         check_idle(plan.folder)
     machine = executor(profile, name=name, logs=logs)
@@ -145,14 +145,14 @@ def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) ->
 
 
 def check_idle(folder: Path) -> None:
-    """ValueError where a job is at work in a folder, or waits to be."""
+    """ValueError if a running or pending job uses the folder."""
     if (before := Launched.read(folder)) and not is_over(state(before)):
-        raise ValueError(f"{folder}: job {before.job_id} is {state(before)} there; wait for it or cancel it (scancel)")
+        raise ValueError(f"{folder}: job {before.job_id} there is {state(before)}; wait for it or cancel it (scancel)")
 
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """For what is started within too: a local job must not hold on to the terminal, or the pipe, of who launched it."""
+    """Redirect stdout and stderr, also of processes started within: a local job must not keep the terminal open."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(1), os.dup(2)
     try:
@@ -169,7 +169,7 @@ def output_to(path: Path) -> Iterator[None]:
 def executor(profile: Profile, *, name: str, logs: Path) -> Any:
     if profile.executor == "slurm":
         if shutil.which("srun") is None:
-            raise ValueError("no SLURM here: launch from a login node, or on this machine with --profile local")
+            raise ValueError("SLURM is not installed here: launch from a login node, or locally with --profile local")
         return ask(SlurmExecutor(logs.resolve(), max_num_timeout=NO_LIMIT), profile, name=name)
     machine = submitit.LocalExecutor(logs.resolve(), max_num_timeout=NO_LIMIT)
     machine.update_parameters(
@@ -184,7 +184,7 @@ def executor(profile: Profile, *, name: str, logs: Path) -> Any:
 
 
 def ask(machine: SlurmExecutor, profile: Profile, *, name: str) -> SlurmExecutor:
-    """The profile in sbatch's words."""
+    """Set the executor's sbatch parameters from the profile."""
     optional = {key: getattr(profile, key) for key in ("partition", "account", "qos", "constraint", "exclude")}
     optional |= {"gpus_per_node": profile.gpus_per_node, "setup": profile.setup}
     machine.update_parameters(
@@ -206,7 +206,7 @@ def ask(machine: SlurmExecutor, profile: Profile, *, name: str) -> SlurmExecutor
 
 
 class WithoutSlurm(SlurmExecutor):
-    """Writes batch files also where there is no SLURM."""
+    """Writes batch files on machines without SLURM."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -214,7 +214,7 @@ class WithoutSlurm(SlurmExecutor):
 
 
 def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> str:
-    """The batch file, and for each rank the plain command that does the same. Nothing is written or submitted."""
+    """The batch file, and the equivalent command of each rank. Nothing is written or submitted."""
     lines = []
     if profile.executor == "slurm":
         machine = ask(WithoutSlurm(logs.resolve()), profile, name=name)
@@ -230,21 +230,21 @@ def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
     if isinstance(plan.call, CommandJob):
         yield f"mmpt {' '.join(plan.words)}"
         return
-    from mmpt_plugin.fairseq_bridge.train import Place, command_line
+    from mmpt_plugin.fairseq_bridge.train import RankInfo, command_line
 
     ranks = profile.nodes * profile.tasks
     project = dict(plan.call.project)
     if project["common"].get("bf16"):
-        yield "# and in bf16, for which fairseq-train has no flag (its --bf16 is for TPUs); the job itself needs none"
+        yield "# the job itself trains in bf16, for which fairseq-train has no flag (its --bf16 is for TPUs)"
         project["common"] = project["common"] | {"bf16": False}
     for rank in range(ranks):
-        place = Place(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
+        rank_info = RankInfo(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
         yield f"# rank {rank} on node {rank // profile.tasks}"
-        yield command_line(place.told(project), cpu=profile.gpus_per_node == 0)
+        yield command_line(rank_info.apply_to(project), cpu=profile.gpus_per_node == 0)
 
 
 def wait(launched: Sequence[Launched]) -> list[str]:
-    """The jobs' last states, once all have ended."""
+    """Wait until all jobs have ended, and return their final states."""
     while not all(map(is_over, states := [state(job) for job in launched])):
         time.sleep(2)
     return states

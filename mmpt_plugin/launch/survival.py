@@ -1,13 +1,13 @@
-"""How a training job lives through signals, dead ranks and restarts.
+"""How a training job handles signals, dead ranks and restarts.
 
-| what happens | who notices | what follows |
+| event | detected by | result |
 | --- | --- | --- |
-| the limit nears (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after the \
-current update; rank 0 has the job queued again, unless it was cancelled |
-| no update ends before the limit | rank 0's timer | queued again, with the checkpoint there is |
-| a task dies | srun, which ends the others; the batch script, `requeue_lines` | queued again |
-| a task raises an error of its own | submitit, which writes it to a file | the job has failed, and says why |
-| a node dies | SLURM | queued again |
+| the time limit is near (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after \
+the current update; rank 0 requeues the job, unless it was cancelled |
+| no update ends before the limit | rank 0's timer | requeued, resumes from the last checkpoint |
+| a task dies | srun, which ends the others; the batch script, `requeue_lines` | requeued |
+| a task raises an error | submitit, which writes the error to a file | the job fails with that error |
+| a node dies | SLURM | requeued |
 """
 
 import json
@@ -32,17 +32,17 @@ from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
 
-# The exit that asks for another start: of submitit's local controller, and of `requeue_lines`.
+# The exit status that requests a requeue from submitit's local controller and from `requeue_lines`.
 INTERRUPTED = LOCAL_REQUEUE_RETURN_CODE
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
-# A run that starts this often from the same checkpoint gets no further by being started again.
+# A run that has started this many times from the same checkpoint is not started again.
 STARTS_WITHOUT_PROGRESS = 5
 
 
 class StopListener:
-    """Takes SIGTERM, and SIGUSR2 in place of submitit's own handler, for a request to stop."""
+    """Handles SIGTERM and SIGUSR2 as a request to stop; replaces submitit's handler."""
 
     def __init__(self, env: JobEnvironment, signal_seconds: int, on_signal: Callable[[], None]) -> None:
         self.env, self.signal_seconds, self.on_signal = env, signal_seconds, on_signal
@@ -57,17 +57,17 @@ class StopListener:
         logger.warning("%s: stopping after this update", signal.Signals(signum).name)
         self.on_signal()
         if self.env.global_rank == 0 and self.env.cluster == "slurm":
-            timer = threading.Timer(0.8 * self.signal_seconds, self.queue_again)
+            timer = threading.Timer(0.8 * self.signal_seconds, self.requeue)
             timer.daemon = True
             timer.start()
 
-    def queue_again(self) -> None:
+    def requeue(self) -> None:
         if is_running(self.env):
-            logger.warning("no update has ended in time: queued again with the checkpoint there is")
+            logger.warning("no update has ended in time: requeued, resumes from the last checkpoint")
             subprocess.run(["scontrol", "requeue", self.env.job_id], check=False)
 
-    def give_way(self) -> None:
-        """After the checkpoint. No task leaves a result, which would say that the job is done."""
+    def exit_for_requeue(self) -> None:
+        """Exit after the checkpoint; rank 0 requeues the job. No result is written, because it would mean job done."""
         wanted = is_running(self.env) if self.env.cluster == "slurm" else signal.SIGUSR2 in self.signals
         status: object = 0
         if self.env.global_rank == 0 and wanted and callable(self.submitit_handler):
@@ -82,23 +82,23 @@ class StopListener:
 def stops_on_job_signals(
     env: JobEnvironment, signal_seconds: int, *, on_signal: Callable[[], None]
 ) -> Iterator[StopListener]:
-    """Within, signals are requests to stop. Afterwards they come too late and are ignored, by the interpreter's
-    shutdown too, which would take any other handler away."""
+    """In the block, signals are requests to stop. After the block they are ignored, also during interpreter shutdown,
+    which would reset any other handler."""
     listener = StopListener(env, signal_seconds, on_signal)
     with on_signals(SIGNALS, listener, afterwards=signal.SIG_IGN):
         yield listener
 
 
 def is_running(env: JobEnvironment) -> bool:
-    """To SLURM; a job that was cancelled or queued again is not, even while its processes still are."""
+    """Whether SLURM lists the job as running. A cancelled or requeued job is not, even while its processes run."""
     words = ["squeue", "--noheader", "--jobs", env.raw_job_id, "--format", "%T"]
     return subprocess.run(words, text=True, capture_output=True, check=False).stdout.strip() == "RUNNING"
 
 
 def requeue_lines(folder: Path) -> list[str]:
-    """For the batch script, after srun: another start where tasks died and none has told of an error of its own.
+    """Lines for the batch script, after srun, that requeue the job if tasks died and none wrote an error.
 
-    On a full disk none could tell, and another start would meet it too.
+    They test for disk space first: on a full disk, no task could write its error, and a restart would fail too.
     """
     return [
         "status=$?",
@@ -115,18 +115,18 @@ def requeue_lines(folder: Path) -> list[str]:
 
 
 def peer_is_gone(error: Exception) -> bool:
-    """Whether a collective failed for want of another rank, which is then the one to tell why."""
+    """Whether a collective failed because another rank is gone; that rank then reports the error."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL"))
 
 
 def leave(env: JobEnvironment, error: Exception) -> None:
-    """Ends this process; unless some rank tells of an error of its own within seconds, the job is to start again."""
+    """End this process. The job restarts unless another rank writes an error within seconds."""
     logger.error("another rank is gone: %s", str(error).splitlines()[0])
     time.sleep(3)
-    told = any(env.paths.folder.glob(f"{env.job_id}_*_result.pkl"))
-    flush_and_exit(1 if told else INTERRUPTED)
+    failed = any(env.paths.folder.glob(f"{env.job_id}_*_result.pkl"))
+    flush_and_exit(1 if failed else INTERRUPTED)
 
 
 def flush_and_exit(status: int) -> None:
@@ -137,7 +137,7 @@ def flush_and_exit(status: int) -> None:
 
 
 def note_start(folder: Path, env: JobEnvironment) -> None:
-    """A line in starts.jsonl; RuntimeError where this job has started often from the same checkpoint."""
+    """Append a line to starts.jsonl; RuntimeError if this job has started too often from the same checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     last, path = folder / "checkpoint_last.pt", folder / "starts.jsonl"
     start = {
@@ -153,20 +153,20 @@ def note_start(folder: Path, env: JobEnvironment) -> None:
     latest = [(e["job"], e["checkpoint_mtime_ns"]) for e in earlier[-STARTS_WITHOUT_PROGRESS:]]
     if latest == [(start["job"], start["checkpoint_mtime_ns"])] * STARTS_WITHOUT_PROGRESS:
         raise RuntimeError(
-            f"{STARTS_WITHOUT_PROGRESS} starts in a row have written no checkpoint to {folder}; their logs are in "
+            f"{STARTS_WITHOUT_PROGRESS} consecutive starts wrote no checkpoint to {folder}; see the logs in "
             f"{env.paths.folder}"
         )
 
 
 def read_starts(path: Path) -> Iterator[dict[str, Any]]:
-    """The starts that were noted; a line that a kill or a full disk has torn is left out, with a warning."""
+    """The recorded starts. An incomplete line, from a kill or a full disk, is skipped with a warning."""
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             start = json.loads(line)
             yield {key: start[key] for key in ("job", "checkpoint_mtime_ns")}
         except (ValueError, KeyError, TypeError):
             if line.strip():
-                logger.warning("%s:%d is not a whole line, and left out", path, number)
+                logger.warning("%s:%d is incomplete and skipped", path, number)
 
 
 def ends_with_line(path: Path) -> bool:
@@ -175,5 +175,5 @@ def ends_with_line(path: Path) -> bool:
 
 
 def starts_before() -> int:
-    """How often SLURM has queued this job again."""
+    """How many times SLURM has requeued this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))

@@ -1,4 +1,4 @@
-"""Which jobs there are, how they fare, and where their logs are."""
+"""Submitted jobs: their state, progress and logs."""
 
 import json
 import subprocess
@@ -14,28 +14,28 @@ from mmpt_plugin.report.curve import records
 
 RECORD = "job.json"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
-AT_WORK = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
+ACTIVE = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A job that was handed over, noted in the folder that it writes to."""
+    """A submitted job, recorded in the folder that it writes to."""
 
     folder: str
     job_id: str
-    """An array's member is 1234_5."""
+    """SLURM's job id; a member of an array has the form 1234_5."""
     executor: str
     tasks: int
     logs: str
-    """The folder of submitit's files: the batch script, each task's output, the results."""
+    """The folder of submitit's files: the batch script, the output of each task, the results."""
     words: list[str]
-    """The `mmpt` command that does the same without SLURM."""
+    """The equivalent `mmpt` command without SLURM."""
     inputs: str = ""
-    """A digest of what a command is to work on, as far as its words don't tell."""
+    """A digest of the command's inputs that are not part of its words."""
 
     @property
     def log(self) -> Path:
-        """What the first task says."""
+        """The output of the first task."""
         return Path(self.logs) / f"{self.job_id}_0_log.out"
 
     def write(self) -> None:
@@ -50,7 +50,7 @@ class Launched:
 
 
 def describe_jobs(root: Path) -> Iterator[str]:
-    """A few lines for each job launched into folders under `root`, the newest first."""
+    """A few lines for each job in the folders below `root`, newest first."""
     paths = sorted(root.rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
     for job in filter(None, map(Launched.read, (path.parent for path in paths))):
         last = progress(Path(job.folder) / "train.log")
@@ -61,7 +61,7 @@ def describe_jobs(root: Path) -> Iterator[str]:
 
 
 def progress(log: Path) -> dict[str, str]:
-    """What fairseq's newest line on training says; empty where there is none."""
+    """The values of the newest training line in fairseq's log; empty if there is none."""
     if not log.is_file():
         return {}
     for record in reversed(list(records(log))):
@@ -77,14 +77,14 @@ def progress(log: Path) -> dict[str, str]:
 
 
 def state(job: Launched) -> str:
-    """SLURM's word for it; or what the results say, where SLURM has forgotten the job or there is no SLURM."""
+    """The state from SLURM; from the result files if SLURM no longer lists the job, or for a local job."""
     if job.executor == "slurm":
         return from_squeue(job.job_id) or from_results(job) or from_sacct(job.job_id) or "UNKNOWN"
     return "RUNNING" if is_controller(int(job.job_id)) else from_results(job) or "INTERRUPTED"
 
 
 def is_over(job_state: str) -> bool:
-    return job_state not in (*WAITING, *AT_WORK)
+    return job_state not in (*WAITING, *ACTIVE)
 
 
 def from_squeue(job_id: str) -> str:
@@ -97,7 +97,7 @@ def from_sacct(job_id: str) -> str:
 
 
 def first_word(words: list[str]) -> str:
-    """Of what a command prints, `CANCELLED by 1000` too; empty where it fails or is not there."""
+    """The first word of a command's output, as of `CANCELLED by 1000`; empty if the command fails or is missing."""
     try:
         done = subprocess.run(words, text=True, capture_output=True, check=False, timeout=60)
     except (FileNotFoundError, subprocess.TimeoutExpired):
@@ -112,7 +112,7 @@ def from_results(job: Launched) -> str:
 
 
 def failure(job: Launched) -> str:
-    """The last line of the error that ended it."""
+    """The last line of the error that ended the job."""
     for task in results(job):
         if error := task.exception():
             lines = [line for line in str(error).split("\n-----")[1].splitlines() if line.strip(" -")]
@@ -121,7 +121,7 @@ def failure(job: Launched) -> str:
 
 
 def results(job: Launched) -> Iterator[Any]:
-    """The tasks that have written a result or an error."""
+    """The tasks that wrote a result or an error."""
     kind: Any = SlurmJob if job.executor == "slurm" else LocalJob
     for number in range(job.tasks):
         task = kind(folder=job.logs, job_id=job.job_id, tasks=[number])
@@ -130,12 +130,12 @@ def results(job: Launched) -> Iterator[Any]:
 
 
 def is_controller(pid: int) -> bool:
-    """Whether the process that runs a local job is still there; its number may be another's by now."""
+    """Whether the process that runs a local job still exists; its pid may belong to another process by now."""
     process = Path(f"/proc/{pid}")
     try:
         state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         words = (process / "cmdline").read_bytes()
     except OSError:
         return False
-    # A process that has ended but was not waited for is Z; one that is just being started has no words yet.
+    # A process that has ended but was not waited for has state Z; one that is starting has an empty command line.
     return state != "Z" and (not words or b"submitit.local" in words)

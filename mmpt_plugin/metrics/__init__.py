@@ -1,1 +1,1 @@
-"""Arrays -> numbers; NumPy only."""
+"""Evaluation metrics as pure NumPy functions: arrays -> numbers."""

@@ -8,28 +8,28 @@ from jaxtyping import Bool, Float, Int
 
 
 def step_costs(scores: Float[np.ndarray, "T K"]) -> Float[np.ndarray, "T K"]:
-    """Minus the log softmax over the steps of each frame: what it costs to say that the step happens there."""
+    """The negative log softmax over the steps of each frame: the cost of assigning the step to the frame."""
     highest = scores.max(axis=1, keepdims=True)
     costs: Float[np.ndarray, "T K"] = highest + np.log(np.exp(scores - highest).sum(axis=1, keepdims=True)) - scores
     return costs
 
 
 def ordered_steps(costs: Float[np.ndarray, "T K"]) -> Int[np.ndarray, " K"]:
-    """The frame of each step, in strictly rising order, with the least sum of costs (Zhukov et al., CVPR 2019).
+    """The frame of each step, strictly increasing, with the minimum sum of costs (Zhukov et al., CVPR 2019).
 
-    All other frames are background, which costs nothing. With as many frames as steps there is one alignment.
-    Of alignments that cost the same, the last step takes its last frame, and then each one before it its first.
-    A cost that is no number counts as infinite.
+    All other frames are background, with cost 0. If there are as many frames as steps, there is only one alignment.
+    Among alignments of equal cost, the last step gets its last possible frame, and each step before it its first.
+    A NaN cost counts as infinite.
     """
     num_frames, num_steps = costs.shape
     if num_frames < num_steps:
-        raise ValueError(f"{num_steps} ordered steps need as many frames or more, and the video has {num_frames}")
+        raise ValueError(f"{num_steps} ordered steps need at least {num_steps} frames, but the video has {num_frames}")
     if num_steps == 0:
         return np.empty(0, dtype=np.int64)
-    # Step k stands at frame k + delay, and delays never fall: then any choice of one is possible.
+    # Step k is at frame k + delay; any sequence of delays that never decreases is a valid alignment.
     num_delays = num_frames - num_steps + 1
     costs = np.where(np.isnan(costs), np.inf, costs)
-    sums = np.zeros((num_steps, num_delays))  # of a step at each delay and of those before it
+    sums = np.zeros((num_steps, num_delays))  # least cost of steps 0 to k, with step k at each delay
     for k in range(num_steps):
         if k > 0:
             np.minimum.accumulate(sums[k - 1], out=sums[k])
@@ -44,10 +44,11 @@ def ordered_steps(costs: Float[np.ndarray, "T K"]) -> Int[np.ndarray, " K"]:
 def average_recall(
     found: Sequence[Int[np.ndarray, " _"]], annotated: Sequence[Bool[np.ndarray, "_ _"]], tasks: Sequence[str]
 ) -> dict[str, float]:
-    """`average_recall`, the plain mean over tasks, and each task's own as `recall_{task}`.
+    """`average_recall`, the unweighted mean over tasks, and the recall of each task as `recall_{task}`.
 
-    For each video: the frame of each step (K,), where each step is annotated (T, K), and its task. A task's recall
-    is the share of its videos' annotated steps whose frame is annotated with that step.
+    The arguments give for each video the frame of each step (K,), the frames where each step is annotated (T, K), and
+    the task. The recall of a task is the share of annotated steps in its videos whose predicted frame is annotated
+    with that step.
     """
     num_annotated: dict[str, int] = defaultdict(int)
     num_found: dict[str, int] = defaultdict(int)

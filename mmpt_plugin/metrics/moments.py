@@ -1,6 +1,6 @@
-"""DiDeMo's moments: which stretch of six five-second chunks a sentence describes. Q sentences, A annotators.
+"""DiDeMo's metrics: which moment, a run of six five-second chunks, a sentence describes. Q sentences, A annotators.
 
-Hendricks et al. (ICCV 2017): of the annotators, the one who agrees least is left out.
+As in Hendricks et al. (ICCV 2017), the annotator who agrees least is left out.
 """
 
 from itertools import combinations
@@ -10,17 +10,18 @@ from jaxtyping import Bool, Float, Int
 
 NUM_CHUNKS = 6
 MOMENTS = np.array([(i, i) for i in range(NUM_CHUNKS)] + list(combinations(range(NUM_CHUNKS), 2)))  # (21, 2)
-"""First and last chunk of each candidate, in the order of the scores."""
+"""First and last chunk of each candidate moment, in the order of the scores."""
 
 
 def moments(
     scores: Float[np.ndarray, "Q 21"], times: Int[np.ndarray, "Q A 2"], possible: Bool[np.ndarray, "Q 21"]
 ) -> dict[str, float]:
-    """`rank@1` and `rank@5`, shares of the sentences, and `miou`; ties count against the model.
+    """`rank@1` and `rank@5`, as shares of the sentences, and `miou`; ties count against the model.
 
-    A sentence's rank is the mean of its three best among annotators, and only possible moments (those that the
-    video lasts for) are ranked; where an annotator chose another, the rest decide, and with none left it is a
-    miss. Its IoU is that of the best moment, the mean of the three highest among annotators.
+    Only possible moments are ranked: those within the video's duration. The rank of a sentence is the mean of the three
+    best ranks among the annotators' moments. An annotator who chose an impossible moment is skipped; if none is left,
+    the sentence is a miss. The IoU of a sentence is that of the best moment: the mean of the three highest among
+    annotators.
     """
     if len(scores) == 0:
         raise ValueError("there is nothing to score: 0 sentences")
@@ -46,20 +47,20 @@ def moments_chance(
     rng: np.random.Generator,
     num_draws: int = 100,
 ) -> dict[str, float]:
-    """What random orders of the moments score, averaged over draws."""
+    """The metrics of random orders of the moments, averaged over draws."""
     drawn = [moments(rng.random(possible.shape), times, possible) for _ in range(num_draws)]
     return {name: float(np.mean([values[name] for values in drawn])) for name in drawn[0]}
 
 
 def moment_of(times: Int[np.ndarray, "Q A 2"]) -> Int[np.ndarray, "Q A"]:
-    """The place in `MOMENTS` of each stretch from a first to a last chunk."""
+    """The index in `MOMENTS` of each moment, given as its first and last chunk."""
     first, last = times[..., 0], times[..., 1]
     wrong = np.argwhere((first < 0) | (first > last) | (last >= NUM_CHUNKS))
     if len(wrong):
         sentence, annotator = wrong[0]
         raise ValueError(
             f"sentence {sentence}: annotator {annotator} chose chunks {times[sentence, annotator].tolist()}, "
-            f"and a stretch is [first, last] with 0 <= first <= last < {NUM_CHUNKS}"
+            f"but a moment is [first, last] with 0 <= first <= last < {NUM_CHUNKS}"
         )
     place = np.empty((NUM_CHUNKS, NUM_CHUNKS), dtype=np.int64)
     place[tuple(MOMENTS.T)] = np.arange(len(MOMENTS))
@@ -68,7 +69,7 @@ def moment_of(times: Int[np.ndarray, "Q A 2"]) -> Int[np.ndarray, "Q A"]:
 
 
 def intersection_over_union() -> Float[np.ndarray, "21 21"]:
-    """The intersection over the union of every two moments, in whole chunks."""
+    """The intersection over union of all pairs of moments, counted in chunks."""
     first, last = MOMENTS.T
     both = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
     either = np.maximum.outer(last, last) - np.minimum.outer(first, first) + 1

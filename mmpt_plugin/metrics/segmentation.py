@@ -1,4 +1,4 @@
-"""Action segmentation: one label a second, over all frames of all videos. T frames of a video."""
+"""Action segmentation metrics: one label per frame, over all frames of all videos. T frames of a video."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,13 @@ Labels = Sequence[Int[np.ndarray, " _"]]
 
 
 def segmentation(predicted: Labels, true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
-    """Shares of all videos' frames together; arrays of one place in the two sequences are one video's (T,).
+    """Metrics over the frames of all videos together; the two sequences hold one array (T,) per video.
 
-    `frame_accuracy` counts every frame, as COIN's papers do; most are background, so look also at the others:
-    `foreground_accuracy` counts the frames that truly are not background (NaN where there are none), and
-    `macro_f1` is the mean F1 of the classes, background among them, that occur in either. A predicted label of
-    num_classes or more, which a classifier wider than the labels may give, is wrong, and a class of its own.
+    `frame_accuracy` counts every frame, as papers on COIN do. Most frames are background, so see the others too:
+    `foreground_accuracy` counts only frames whose true label is not background (NaN if there are none), and `macro_f1`
+    is the mean F1 of the classes, including background, that occur in the predictions or in the true labels. A
+    predicted label of num_classes or more, possible if the classifier has more outputs than there are labels, is wrong
+    and counts as a class of its own.
     """
     lengths = [(len(p), len(t)) for p, t in zip(predicted, true, strict=True)]
     for video, (given, wanted) in enumerate(lengths):
@@ -39,13 +40,13 @@ def segmentation(predicted: Labels, true: Labels, *, num_classes: int, backgroun
 
 
 def constant_background(true: Labels, *, num_classes: int, background: int = 0) -> dict[str, float]:
-    """What the prediction that nothing ever happens scores."""
+    """The metrics of predicting background for every frame."""
     predicted = [np.full_like(labels, background) for labels in true]
     return segmentation(predicted, true, num_classes=num_classes, background=background)
 
 
 def in_range(labels: Int[np.ndarray, " F"], num_classes: int) -> Int[np.ndarray, " F"]:
-    """The labels; ValueError if one is not in 0 to num_classes - 1."""
+    """The labels unchanged; ValueError if one is not in 0 to num_classes - 1."""
     lowest, highest = labels.min(), labels.max()
     if lowest < 0 or highest >= num_classes:
         raise ValueError(f"labels run from {lowest} to {highest}, but the classes are 0 to {num_classes - 1}")

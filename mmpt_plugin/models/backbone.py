@@ -1,4 +1,4 @@
-"""transformers' CLIP or SigLIP as a backbone: frames and texts -> vectors of one width.
+"""transformers' CLIP or SigLIP as a backbone: frames and texts -> vectors of the same width.
 
 B clips or texts, T frames, N frames of all clips, S tokens, H rows and W columns of pixels, L text tokens, D width.
 """
@@ -24,11 +24,11 @@ from mmpt_plugin.features.clip import (
     vector_width,
     vision_weights,
 )
-from mmpt_plugin.models.padding import last_place
+from mmpt_plugin.models.padding import last_token
 
 
 class Backbone(nn.Module):
-    """transformers' CLIP or SigLIP, and the normalisation of pixels it was trained with."""
+    """transformers' CLIP or SigLIP, with the pixel normalization that it was trained with."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class Backbone(nn.Module):
         if model is None:
             try:
                 model = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-            except ValueError as error:  # sizes that do not fit each other, which not all versions find in the config
+            except ValueError as error:  # incompatible sizes, which some versions detect only here
                 raise ValueError(f"model.backbone: {error}") from error
         self.clip: Any = model
-        # The temperature is the criterion's; no part of the two towers learns from these.
+        # The criterion has its own temperature and bias, so these would get no gradient.
         for name in ("logit_scale", "logit_bias"):
             if hasattr(self.clip, name):
                 getattr(self.clip, name).requires_grad_(False)
@@ -55,7 +55,7 @@ class Backbone(nn.Module):
 
     @property
     def is_siglip(self) -> bool:
-        """Whether the towers are SigLIP's; otherwise they are CLIP's."""
+        """Whether the model is SigLIP; otherwise it is CLIP."""
         return not is_clip(self.clip)
 
     def vision_weights(self) -> nn.ModuleList:
@@ -65,15 +65,15 @@ class Backbone(nn.Module):
     def frames(
         self, video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """A vector a frame, not normalised, zeros where the mask is False; frozen features are such vectors already."""
+        """One vector per frame, not normalized, zeros where the mask is False; frozen features pass unchanged."""
         width, dtype = self.width, self.clip.logit_scale.dtype
         if video.dtype != torch.uint8:
             if video.shape[-1] != width:
-                raise ValueError(f"the clips' features have width {video.shape[-1]}, the model takes {width}")
+                raise ValueError(f"the clips' features have width {video.shape[-1]}, the model expects {width}")
             return video.to(dtype).masked_fill(~mask[..., None], 0)
         size = self.clip.config.vision_config.image_size
         if video.shape[2:4] != (size, size):
-            raise ValueError(f"frames of {tuple(video.shape[2:4])} pixels, the model takes {(size, size)}")
+            raise ValueError(f"the frames have {tuple(video.shape[2:4])} pixels, the model expects {(size, size)}")
         made = torch.zeros(*mask.shape, width, dtype=dtype, device=video.device)
         if not mask.any():
             return made
@@ -81,16 +81,16 @@ class Backbone(nn.Module):
         return made.to(vectors.dtype).index_put((mask,), vectors)
 
     def images(self, pixels: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D"]:
-        """One vector per RGB frame of the vision tower's own size, not normalised."""
+        """One vector per RGB frame of the vision tower's image size, not normalized."""
         dtype = self.clip.logit_scale.dtype
         return image_vectors(self.clip, normalize_pixels(pixels, self.pixel_mean, self.pixel_std).to(dtype))
 
     def text(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B L D"]]:
-        """A vector a text, which is that of its last token, and one a token; none is normalised.
+        """One vector per text, taken at its last token, and one vector per token; none is normalized.
 
-        SigLIP reads every text padded to its full length, the padding too, and takes the last place's vector.
+        SigLIP pads every text to its full length, attends to the padding, and takes the vector of the last position.
         """
         length = ids.shape[1]
         if self.is_siglip:
@@ -101,25 +101,27 @@ class Backbone(nn.Module):
         tokens: Tensor = self.clip.text_model.head(states) if self.is_siglip else self.clip.text_projection(states)
         if self.is_siglip:
             return tokens[:, -1], tokens[:, :length]
-        last = last_place(mask)
+        last = last_token(mask)
         return tokens[torch.arange(len(ids), device=ids.device), last], tokens
 
     @property
     def width(self) -> int:
-        """Width D of the vectors of frames and texts."""
+        """Width D of the frame and text vectors."""
         return vector_width(self.clip.config)
 
     def text_encoder(self, num_layers: int) -> nn.Module:
-        """A new transformer like the text tower's, starting from copies of its first layers."""
+        """A new transformer like the text tower's, initialized with copies of its first layers."""
         tower = self.clip.text_model
         config = deepcopy(tower.config)
         if config.hidden_size != self.width:
             raise ValueError(
-                f"this model's layers across frames start from the text tower's, whose width {config.hidden_size} "
-                f"is not that of the frames' vectors, {self.width}"
+                f"the temporal layers are copied from the text tower, whose width {config.hidden_size} "
+                f"differs from the width of the frame vectors, {self.width}"
             )
         if num_layers > config.num_hidden_layers:
-            raise ValueError(f"{num_layers} layers start from a text tower that has {config.num_hidden_layers}")
+            raise ValueError(
+                f"{num_layers} layers cannot be copied from a text tower with {config.num_hidden_layers} layers"
+            )
         config.num_hidden_layers = num_layers
         encoder: nn.Module = type(tower.encoder)(config)
         own = encoder.state_dict()
@@ -127,17 +129,19 @@ class Backbone(nn.Module):
         return encoder
 
     def text_positions(self, size: int) -> nn.Embedding:
-        """An embedding that starts from the first rows of the text tower's positions."""
+        """A position embedding, initialized with the first rows of the text tower's."""
         table: Tensor = self.clip.text_model.embeddings.position_embedding.weight
         if size > len(table):
-            raise ValueError(f"{size} places start from a text tower that has {len(table)}: see model.max_video_len")
+            raise ValueError(
+                f"{size} positions cannot be copied from a text tower with {len(table)}: lower model.max_video_len"
+            )
         positions = nn.Embedding(size, table.shape[1])
         positions.load_state_dict({"weight": table[:size]})
         return positions
 
 
 def backbone_config(values: Mapping[str, Any]) -> Any:
-    """transformers' configuration of these sizes; ValueError for a key that it does not have."""
+    """The transformers configuration with these sizes; ValueError for an unknown key."""
     kind = values.get("model_type", "clip")
     if kind not in KINDS:
         raise ValueError(unknown_name("model.backbone.model_type", str(kind), list(KINDS)))
@@ -147,19 +151,19 @@ def backbone_config(values: Mapping[str, Any]) -> Any:
         check_backbone_keys(f"model.backbone.{part}", values.get(part) or {}, getattr(default, part).to_dict())
     try:
         return KINDS[kind](**{key: deepcopy(value) for key, value in values.items() if key != "model_type"})
-    except Exception as error:  # of huggingface_hub's own kinds
+    except Exception as error:  # huggingface_hub raises its own types
         raise ValueError(f"model.backbone: {str(error).splitlines()[-1].strip()}") from error
 
 
 def check_backbone_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """ValueError for a key that is not in `known`; `where` is the section that the message names."""
+    """ValueError for a key that is not in `known`; `where` is the configuration section for the message."""
     for key in values:
         if key not in known:
             raise ValueError(unknown_name("key", f"{where}.{key}", sorted(known), guess=key))
 
 
 def plain_config(config: PretrainedConfig) -> dict[str, Any]:
-    """A configuration's sizes as plain values, as `backbone_config` takes them."""
+    """A configuration's sizes as plain values, the format that `backbone_config` reads."""
     values: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
     known = {"": backbone_config({"model_type": config.model_type})}
     known |= {part: getattr(known[""], part) for part in ("text_config", "vision_config")}

@@ -1,4 +1,4 @@
-"""What all models on a CLIP backbone share.
+"""Base class and configuration of the models on a CLIP backbone.
 
 B clips, T frames, H rows and W columns of pixels, S tokens, L text tokens, D width of the backbone's vectors, E width
 of a model's own.
@@ -33,13 +33,13 @@ from mmpt_plugin.models.pretrained import (
 from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.video.sparse_frames import frame_times
 
-# What weights that a pre-trained backbone brought are marked with, for rates of their own.
+# The parameter group of the backbone's weights, which may have their own learning rate.
 BACKBONE = "backbone"
 
 
 @dataclass(kw_only=True)
 class CLIPModelConfig:
-    """What all models on a CLIP backbone share; the defaults are CLIP ViT-B/32 and the lengths of CLIP4Clip."""
+    """Settings common to all models on a CLIP backbone; the defaults are CLIP ViT-B/32 and the lengths of CLIP4Clip."""
 
     clip: str | None = None
     """CLIP or SigLIP whose weights the towers start from: hub name or folder. Null starts from random weights."""
@@ -49,15 +49,15 @@ class CLIPModelConfig:
     """Sizes of randomly initialised towers, under the names of transformers' CLIPConfig, or of SiglipConfig with
     `model_type: siglip`. Ignored with `clip` or `pretrained`, which bring their own sizes."""
     freeze_vision: bool = False
-    """Do not train the vision tower. Set it when training on frozen features, which never pass through that tower."""
+    """Do not train the vision tower. Set it when you train on frozen features, which do not pass through that tower."""
     max_video_len: int = 12
     """Frames, or rows of frozen features, per clip. CLIP4Clip uses 12."""
     max_text_len: int = 30
-    """Word pieces read of a text, not counting the start and the end token. A longer text is cut and keeps its end
+    """Maximum word pieces per text, not counting the start and the end token. A longer text is cut and keeps its end
     token."""
     chunk_size: int = 0
-    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
-    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Only one chunk's activations
+    are in memory, and gradients are exact, at the cost of a second forward pass (GradCache)."""
 
     def __post_init__(self) -> None:
         if self.chunk_size < 0:
@@ -66,46 +66,46 @@ class CLIPModelConfig:
             raise ValueError(f"model.max_video_len must be at least 1, got {self.max_video_len}")
         if self.max_text_len + 2 > self.max_position_embeddings:
             raise ValueError(
-                f"model.max_text_len {self.max_text_len} needs two places more than the text tower's "
-                f"{self.max_position_embeddings}"
+                f"model.max_text_len {self.max_text_len} needs {self.max_text_len + 2} positions, including the start "
+                f"and the end token, but the text tower has {self.max_position_embeddings}"
             )
 
     @property
     def sizes(self) -> Any:
-        """The backbone's whole configuration."""
+        """The complete configuration of the backbone."""
         return backbone_config(self.backbone)
 
     @property
     def feature_dim(self) -> int:
-        """The width of frozen features, which is that of the backbone's vectors."""
+        """Width of frozen features, equal to the width of the backbone's vectors."""
         return vector_width(self.sizes)
 
     @property
     def hidden_size(self) -> int:
-        """The width of what the model makes of a clip, and of a text."""
+        """Width of the embeddings of clips and texts."""
         return self.feature_dim
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the frames it takes."""
+        """Side length, in pixels, of the frames that the model expects."""
         size: int = self.sizes.vision_config.image_size
         return size
 
     @property
     def vocab_size(self) -> int:
-        """Token ids that the text tower knows."""
+        """Number of token ids in the text tower's vocabulary."""
         size: int = self.sizes.text_config.vocab_size
         return size
 
     @property
     def max_position_embeddings(self) -> int:
-        """Positions of the text tower, start and end token included."""
+        """Positions of the text tower, including the start and the end token."""
         size: int = self.sizes.text_config.max_position_embeddings
         return size
 
 
 class CLIPModel(PretrainedEmbedder):
-    """A model on CLIP's towers: frames, or their frozen features, and texts into one space of unit vectors."""
+    """A model on CLIP's towers: maps frames, or their frozen features, and texts to unit vectors in the same space."""
 
     config_type: type = CLIPModelConfig
     takes_frames = True
@@ -138,7 +138,7 @@ class CLIPModel(PretrainedEmbedder):
         """Create the weights that a subclass adds; the backbone already has its starting weights."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
-        """The video and the text of every pair."""
+        """The video and text embeddings of every pair."""
         return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
 
     def encode_video(
@@ -146,13 +146,13 @@ class CLIPModel(PretrainedEmbedder):
         video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"],
         mask: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B E"]:
-        """One unit vector a clip of RGB frames or of frozen features; `mask` is False where there is no frame."""
+        """One unit vector per clip of RGB frames or frozen features; `mask` is False for padding."""
         return chunked(self.video_vectors, video, full_mask(video, mask), size=self.config.chunk_size)
 
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B E"]:
-        """One unit vector a text: token ids with their mask, or strings, which need a tokenizer.
+        """One unit vector per text: token ids with their mask, or strings, which need a tokenizer.
 
         A text is cut to max_text_len word pieces; its last token, CLIP's end of text, is kept.
         """
@@ -162,27 +162,27 @@ class CLIPModel(PretrainedEmbedder):
         return chunked(self.text_vectors, ids, mask, size=self.config.chunk_size)
 
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """One unit vector per clip: `encode_video` of one chunk."""
+        """One unit vector per clip: `encode_video` for one chunk."""
         return self.pool_frames(self.backbone.frames(video, mask), mask)
 
     @abstractmethod
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """One unit vector a clip, of its frames' vectors."""
+        """One unit vector per clip, from the vectors of its frames."""
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
-        """One unit vector a text; here CLIP's own."""
+        """One unit vector per text; here CLIP's text vector."""
         return nn.functional.normalize(self.backbone.text(ids, mask)[0], dim=-1)
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Frozen features are of use only if the model's own vision tower made them."""
+        """ValueError unless the encoder is this model's own vision tower: no other frozen features fit the model."""
         super().check_encoder(encoder)
         about = json.loads(encoder.fingerprint) if encoder.fingerprint.startswith("{") else {}
         own = about.get("weights") == weights_digest(self.backbone.vision_weights())
         pixels = [self.backbone.pixel_mean.tolist(), self.backbone.pixel_std.tolist()]
         if not own or not np.allclose([about["mean"], about["std"]], pixels):
             raise ValueError(
-                f"the encoder ({encoder.fingerprint}) is not this model's vision tower, or takes other pixels: "
-                "without an encoder the model reads frames itself"
+                f"the encoder ({encoder.fingerprint}) is not this model's vision tower, or normalizes pixels "
+                "differently: pass no encoder, and the model reads frames itself"
             )
 
     def embed_videos(
@@ -193,11 +193,11 @@ class CLIPModel(PretrainedEmbedder):
         truncate: bool = False,
         batch_size: int = 64,
     ) -> Float[Tensor, "V E"]:
-        """One vector a video file, float32 on the CPU: of max_video_len frames spread evenly over the whole video.
+        """One vector per video file, float32 on the CPU, from max_video_len frames spread evenly over the whole video.
 
-        For a model of frozen features `encoder`, or the one that the model came with, makes them, and the rest is as
-        for `Embedder.embed_videos`; it must have the weights of the model's own vision tower. A file that can't be
-        used raises ValueError, naming it.
+        With `encoder`, or an encoder saved with the model, the model reads frozen features as in
+        `Embedder.embed_videos`; the encoder must have the weights of the model's own vision tower. A file that cannot
+        be read is a ValueError that names it.
         """
         if encoder is not None or self.encoder is not None:
             return super().embed_videos(paths, encoder, truncate=truncate, batch_size=batch_size)
@@ -206,12 +206,14 @@ class CLIPModel(PretrainedEmbedder):
 
     @staticmethod
     def check_whole_videos(*, truncate: bool) -> None:
-        """ValueError for `truncate`, which only models of features support."""
+        """ValueError for `truncate`, which only models that read features support."""
         if truncate:
-            raise ValueError("frames are spread over whole videos: truncate is for models of features, a row a second")
+            raise ValueError(
+                "truncate needs a model that reads features: this model spreads frames over the whole video"
+            )
 
     def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
-        """What `embed_videos` reads of a video file."""
+        """The frames of a video file that `embed_videos` encodes."""
         from mmpt_plugin.video.decode import duration_of, read_squares  # PyAV is an extra
 
         times = frame_times(0.0, duration_of(path), num_frames=self.config.max_video_len, sampling="uniform")
@@ -220,14 +222,14 @@ class CLIPModel(PretrainedEmbedder):
 
     @torch.inference_mode()
     def embed_frames(self, clips: Iterable[UInt8[Tensor, "_ H W 3"]], *, batch_size: int = 64) -> Float[Tensor, "V E"]:
-        """One vector a clip of at most max_video_len frames, float32 on the CPU."""
+        """One vector per clip of at most max_video_len frames, float32 on the CPU."""
         waiting, vectors = iter(clips), []
         while batch := list(islice(waiting, batch_size)):
             vectors.append(self._encode_windows(batch))
         return torch.cat(vectors) if vectors else torch.zeros(0, self.config.hidden_size)
 
     def check_length(self, frames: Float[Tensor, "B T D"]) -> None:
-        """For models that know places in time only so far."""
+        """ValueError for more than max_video_len frames: the model has no position embeddings beyond that."""
         if frames.shape[1] > self.config.max_video_len:
             raise ValueError(
                 f"a clip of {frames.shape[1]} frames is longer than the model's max_video_len "
@@ -236,9 +238,9 @@ class CLIPModel(PretrainedEmbedder):
 
 
 def attend(encoder: nn.Module, tokens: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-    """All real tokens to all real tokens; what stands at padded places is of no use.
+    """Self-attention over the tokens where the mask is True; the states of padding are undefined.
 
-    A row without any real token attends to its first, so that nothing is divided by zero.
+    A row of padding only attends to its first token, which avoids a division by zero.
     """
     none = ~mask.any(dim=1, keepdim=True)
     visible = mask | (none & (torch.arange(mask.shape[1], device=mask.device) == 0))
@@ -247,21 +249,21 @@ def attend(encoder: nn.Module, tokens: Float[Tensor, "B S D"], mask: Bool[Tensor
 
 
 def normalized_mean(vectors: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """The unit vector of the mean of unit vectors; zeros where nothing is real."""
+    """The mean of the unit vectors where the mask is True, normalized; zeros for a row of padding only."""
     unit = nn.functional.normalize(vectors, dim=-1).masked_fill(~mask[..., None], 0)
     return nn.functional.normalize(unit.sum(dim=1), dim=-1)
 
 
 def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """The sizes of a checkpoint's backbone, by what it says of its configuration."""
+    """The backbone's sizes from a checkpoint's configuration; ValueError if it has none."""
     if "backbone" not in config:
-        raise ValueError(f"model.pretrained: {where} is no model on CLIP")
+        raise ValueError(f"model.pretrained: {where} is not a model on a CLIP backbone: its config has no 'backbone'")
     sizes: dict[str, Any] = plain_values(CLIPModelConfig, config)["backbone"]
     return sizes
 
 
 def start_backbone(backbone: Backbone, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """A checkpoint's towers, before anything is copied from them."""
+    """Load the towers of a checkpoint; call it before other layers are copied from them."""
     prefix = "backbone."
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     load_strictly(backbone, own, where=where)

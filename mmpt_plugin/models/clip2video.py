@@ -1,6 +1,6 @@
-"""CLIP2Video (Fang et al., arXiv 2106.11097): what changes between frames, and centres that both modalities share.
+"""CLIP2Video (Fang et al., arXiv 2106.11097): frame differences, and centers shared by video and text tokens.
 
-B clips, T frames, S frames and differences of them, L text tokens, N tokens of either kind, K centres, D width of
+B clips, T frames, S frames and their differences, L text tokens, N tokens of either modality, K centers, D width of
 CLIP's vectors.
 """
 
@@ -23,12 +23,12 @@ DIFFERENCE, FRAME = 0, 1
 
 @dataclass(kw_only=True)
 class CLIP2VideoConfig(CLIPModelConfig):
-    """A CLIP backbone with temporal layers and shared centres; the defaults are the paper's on MSR-VTT and MSVD."""
+    """A CLIP backbone with temporal layers and shared centers; the defaults are the paper's on MSR-VTT and MSVD."""
 
     num_temporal_layers: int = 4
-    """Transformer layers over frames and their differences; each starts from a layer of CLIP's text tower."""
+    """Transformer layers over frames and their differences, initialized with layers of CLIP's text tower."""
     num_centers: int = 5
-    """Centres that video and text tokens are aligned to (section 3.3); the paper has 7 on VATEX."""
+    """Centers that video and text tokens are aligned to (section 3.3); the paper uses 7 on VATEX."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +37,7 @@ class CLIP2VideoConfig(CLIPModelConfig):
 
     @property
     def hidden_size(self) -> int:
-        """A global vector and an aligned one, side by side."""
+        """Width of the embeddings: a global and an aligned vector, concatenated."""
         return 2 * self.feature_dim
 
 
@@ -45,9 +45,9 @@ class CLIP2VideoConfig(CLIPModelConfig):
 class CLIP2Video(CLIPModel):
     """CLIP with temporal difference and temporal alignment blocks (CLIP2Video, Fang et al., arXiv 2106.11097).
 
-    An embedding is a global and an aligned unit vector side by side, divided by the square root of 2, so a dot product
-    is the mean of their two cosines. The paper trains each half with its own cross entropy: criterion `nce` with
-    `parts: 2`.
+    An embedding concatenates a global and an aligned unit vector and divides them by the square root of 2, so a dot
+    product is the mean of the two cosines. The paper trains each half with its own cross entropy: use criterion `nce`
+    with `parts: 2`.
     """
 
     model_type = "clip2video"
@@ -55,7 +55,7 @@ class CLIP2Video(CLIPModel):
     heads = ("difference.", "skipping.", "alignment.")
 
     def add_heads(self) -> None:
-        """See `ClipModel.add_heads`."""
+        """See `CLIPModel.add_heads`."""
         self.difference = TemporalDifference(
             self.backbone, max_video_len=self.config.max_video_len, num_layers=self.config.num_temporal_layers
         )
@@ -63,7 +63,7 @@ class CLIP2Video(CLIPModel):
         self.alignment = Alignment(self.backbone.width, num_centers=self.config.num_centers)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """The global and the aligned vector of each clip, side by side; E is 2 D."""
+        """The global and the aligned vector of each clip, concatenated; E is 2 D."""
         self.check_length(frames)
         whole = normalized_mean(self.difference(frames, mask), mask)
         skipped, skipped_mask = frames[:, ::2], mask[:, ::2]
@@ -71,19 +71,19 @@ class CLIP2Video(CLIPModel):
         return side_by_side(whole, self.alignment(tokens, torch.cat([mask, skipped_mask], dim=1)))
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
-        """CLIP's own vector, and that of all tokens but the first; SigLIP's texts begin with a word."""
+        """CLIP's text vector and the aligned vector of all tokens after the start token; SigLIP has no start token."""
         pooled, tokens = self.backbone.text(ids, mask)
         first = 0 if self.backbone.is_siglip else 1
         return side_by_side(F.normalize(pooled, dim=-1), self.alignment(tokens[:, first:], mask[:, first:]))
 
 
 def side_by_side(whole: Float[Tensor, "B D"], aligned: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
-    """Two unit vectors as one unit vector, whose dot product is the mean of the two cosines."""
+    """Concatenate two unit vectors into one unit vector; its dot product is the mean of the two cosines."""
     return torch.cat([whole, aligned], dim=1) / math.sqrt(2)
 
 
 class TemporalDifference(nn.Module):
-    """Frames, and between them what changes from each to the next (section 3.2)."""
+    """A transformer over frames and the differences between adjacent frames (section 3.2)."""
 
     def __init__(self, backbone: Backbone, *, max_video_len: int, num_layers: int) -> None:
         super().__init__()
@@ -94,44 +94,44 @@ class TemporalDifference(nn.Module):
         self.temporal = backbone.text_encoder(num_layers)
 
     def forward(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Frames with what the temporal transformer adds to them; frames where the mask is False are undefined."""
+        """Frames plus the temporal transformer's output; frames where the mask is False are undefined."""
         return self.residual(self.temporal, frames, mask)
 
     def residual(
         self, encoder: nn.Module, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """Frames plus what an encoder makes of them among their differences."""
+        """Frames plus the encoder's output for them, when it reads frames and differences together."""
         return frames + attend(encoder, *self.interleaved(frames, mask))[:, ::2]
 
     def interleaved(
         self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
-        """frame 1, difference 1, frame 2, .. frame T; each difference at the place of the frame before it.
+        """frame 1, difference 1, frame 2, .. frame T; a difference has the position of the frame before it.
 
-        A difference is real where both of its frames are: the released code keeps the one of the last real frame
-        and the padding after it.
+        A difference is masked unless both of its frames are real. The released code also keeps the difference of the
+        last real frame and the padding after it.
         """
-        places: Tensor = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        positions: Tensor = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
         kinds = self.kind.weight
-        seen = frames + places + kinds[FRAME]
+        seen = frames + positions + kinds[FRAME]
         if frames.shape[1] == 1:
             return seen, mask
         both = mask[:, 1:] & mask[:, :-1]
-        changes = self.differences(frames, both) + places[:-1] + kinds[DIFFERENCE]
+        changes = self.differences(frames, both) + positions[:-1] + kinds[DIFFERENCE]
         size, length, width = frames.shape
         tokens = torch.stack([seen[:, :-1], changes], dim=2).view(size, 2 * length - 2, width)
         token_mask = torch.stack([mask[:, :-1], both], dim=2).view(size, 2 * length - 2)
         return torch.cat([tokens, seen[:, -1:]], dim=1), torch.cat([token_mask, mask[:, -1:]], dim=1)
 
     def differences(self, frames: Float[Tensor, "B T D"], both: Bool[Tensor, "B T-1"]) -> Float[Tensor, "B T-1 D"]:
-        """Of adjacent frames, through a transformer, squashed to between -1 and 1."""
-        places = self.position(torch.arange(both.shape[1], device=frames.device))
-        changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + places, both)
+        """Differences of adjacent frames, passed through a transformer and scaled to -1 .. 1 by a sigmoid."""
+        positions = self.position(torch.arange(both.shape[1], device=frames.device))
+        changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + positions, both)
         return 2 * torch.sigmoid(self.norm(changes)) - 1
 
 
 class Alignment(nn.Module):
-    """Tokens as their residuals to centres, the same ones for video and text (section 3.3)."""
+    """Aggregates tokens as residuals to learned centers, the same centers for video and text (section 3.3)."""
 
     def __init__(self, width: int, *, num_centers: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Alignment(nn.Module):
         self.centers = nn.Parameter(torch.randn(num_centers, width) * CENTER_DEVIATION)
 
     def forward(self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
-        """The unit vector of the mean over centres of the unit vectors of weighted residuals."""
+        """Normalize the weighted residuals of each center, average them over centers, and normalize the mean."""
         tokens = tokens.masked_fill(~mask[..., None], 0)
         weights = (tokens @ self.assign).softmax(dim=-1) * mask[..., None]  # (B, N, K)
         sums = torch.einsum("bnk,bnd->bkd", weights, tokens)

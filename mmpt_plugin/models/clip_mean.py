@@ -1,4 +1,4 @@
-"""The mean of CLIP's frames: the baseline, and the first stage, of those who put something across frames."""
+"""The mean of CLIP's frame vectors: the baseline of models with temporal layers, and a first stage to train them."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Raw videos and sentences -> vectors, and the labels nearest to them: what a trained model is used for.
+"""Inference with a trained model: video files and sentences -> vectors, and zero-shot classification.
 
 V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
@@ -27,19 +27,20 @@ T = TypeVar("T")
 
 
 class Embedder(nn.Module):
-    """A model that embeds videos and texts, usable on video files and sentences."""
+    """Base class of models that embed videos and texts; takes tensors, or video files and sentences."""
 
     config: Any
-    """Has feature_dim, hidden_size, max_video_len and max_position_embeddings; where they limit the text also
-    max_text_len and vocab_size."""
+    """Has feature_dim, hidden_size, max_video_len and max_position_embeddings; max_text_len and vocab_size are
+    optional limits of the text."""
     takes_frames: bool = False
-    """Whether clips may be frames, uint8, in place of rows of feature_dim."""
+    """Whether clips may be uint8 frames instead of feature rows of width feature_dim."""
     unit_vectors: bool | None = None
-    """Whether all vectors have unit length, so that dot products are cosines; None where a model does not say."""
+    """Whether all vectors have unit length, so that dot products are cosines; None if unknown."""
     encoder: dict[str, Any] | None = None
-    """What makes the features that the model was trained on, `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
+    """Settings of the feature encoder that the model was trained with, such as
+    `{"_name": "s3d", "weights": "s3d_howto100m.pth"}`."""
     tokenizer: PreTrainedTokenizerBase | None = None
-    """What turns text into token ids, where the model came with one."""
+    """The tokenizer saved with the model, or None."""
 
     @abstractmethod
     def encode_video(
@@ -55,9 +56,9 @@ class Embedder(nn.Module):
 
     @property
     def max_text_tokens(self) -> int:
-        """Token ids that are read of a text, special tokens included."""
-        places: int = self.config.max_position_embeddings
-        return min(getattr(self.config, "max_text_len", places) + 2, places)
+        """Maximum number of token ids per text, including special tokens."""
+        positions: int = self.config.max_position_embeddings
+        return min(getattr(self.config, "max_text_len", positions) + 2, positions)
 
     def tokenize(
         self, texts: str | Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
@@ -69,31 +70,33 @@ class Embedder(nn.Module):
         """
         tokenizer = self.tokenizer or tokenizer
         if tokenizer is None:
-            raise ValueError("this model came without a tokenizer: pass token ids, or set model.tokenizer")
+            raise ValueError("this model has no tokenizer: pass token ids, or set model.tokenizer")
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids, mask = token_ids(texts, tokenizer, max_length=self.max_text_tokens)
         device = next(self.parameters()).device
         return ids.to(device), mask.to(device)
 
     def check_clips(self, feature_dim: int | None, *, where: str) -> None:
-        """ValueError where clips have features of another width, or frames (feature_dim None) that it does not take."""
+        """ValueError for features of a different width, or for frames (feature_dim None) if the model takes none."""
         takes = f"features of width {self.config.feature_dim}{', or frames' if self.takes_frames else ''}"
         if not (self.takes_frames if feature_dim is None else feature_dim == self.config.feature_dim):
             holds = "frames" if feature_dim is None else f"features of width {feature_dim}"
-            raise ValueError(f"{where} holds {holds}, the model takes {takes}")
+            raise ValueError(f"{where} has {holds}, but the model expects {takes}")
 
     def check_vocabulary(self, vocab_size: int, *, where: str) -> None:
-        """ValueError for a tokenizer with ids that the model has no embedding for."""
+        """ValueError for a tokenizer that has ids without an embedding in the model."""
         known = getattr(self.config, "vocab_size", None)
         if known is not None and vocab_size > known:
             raise ValueError(
-                f"{where} has {vocab_size} word pieces, the model knows {known}: "
-                "it was trained with another tokenizer (model.vocab_size)"
+                f"{where} has {vocab_size} word pieces, but model.vocab_size is {known}: "
+                "the model was trained with another tokenizer"
             )
 
     def check_dataset(self, dataset: Any, *, where: str) -> None:
-        """ValueError for a training data set that does not fit the model, as far as it says what it holds: the width
-        of its features, and where it has them vocab_size, max_text_len and num_labels."""
+        """ValueError for a training dataset that does not fit the model.
+
+        Compares the width of the features and, if the dataset has them, vocab_size, max_text_len and num_labels.
+        """
         self.check_clips(dataset.feature_dim, where=where)
         if (vocab_size := getattr(dataset, "vocab_size", None)) is not None:
             self.check_vocabulary(vocab_size, where=where)
@@ -106,7 +109,7 @@ class Embedder(nn.Module):
                 raise ValueError(f"{where} has {key} {given}, but model.{key} is {own}: {remedy}")
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """ValueError for an encoder whose features are not those that the model takes."""
+        """ValueError for an encoder whose features do not fit the model."""
         self.check_clips(encoder.feature_dim, where=f"encoder {encoder.fingerprint}")
 
     def embed_videos(
@@ -128,7 +131,7 @@ class Embedder(nn.Module):
         encoder = self.encoder if encoder is None else encoder
         if encoder is None:
             raise ValueError(
-                "this model came without an encoder: name what made the features it was trained on, such as "
+                "this model was saved without an encoder: pass the one that it was trained with, such as "
                 'encoder={"_name": "s3d", "weights": "s3d_howto100m.pth"}'
             )
         built = build_encoder(encoder)
@@ -141,7 +144,7 @@ class Embedder(nn.Module):
     def embed_features(
         self, features: Iterable[Float[np.ndarray, "_ F"]], *, truncate: bool = False, batch_size: int = 64
     ) -> Float[Tensor, "V D"]:
-        """`embed_videos` for features that were extracted before: one array (T, F) per video, one row per second."""
+        """`embed_videos` for extracted features: one array (T, F) per video, one row per second."""
         longest = self.config.max_video_len
 
         def equal_parts(rows: Tensor) -> Sequence[Tensor]:
@@ -155,9 +158,10 @@ class Embedder(nn.Module):
     def embed_candidates(
         self, features: Iterable[Float[np.ndarray, "_ F"]], *, hop: int, batch_size: int = 64
     ) -> list[Float[Tensor, "_ D"]]:
-        """For each video the vectors of all its windows of max_video_len rows, `hop` rows apart; see `best_candidates`.
+        """For each video, the vectors of all windows of max_video_len rows, `hop` rows apart; see `best_candidates`.
 
-        The mean of these vectors is also a vector of the video, smoother than that of windows that do not overlap.
+        You can also average them into one vector per video, which is smoother than `embed_features` with its windows
+        that do not overlap.
         """
         window = self.config.max_video_len
 
@@ -172,7 +176,7 @@ class Embedder(nn.Module):
         divide: Callable[[Tensor], Sequence[Tensor]],
         batch_size: int,
     ) -> list[Float[Tensor, "_ D"]]:
-        """For each video the vectors of the parts that it is divided into; a batch may hold parts of several."""
+        """For each video, the vectors of its parts; a batch may hold parts of several videos."""
         width = self.config.feature_dim
         counts: list[int] = []
 
@@ -180,7 +184,7 @@ class Embedder(nn.Module):
             for number, video in enumerate(features):
                 if video.ndim != 2 or video.shape[1] != width or len(video) == 0:
                     shape = f"features of video {number} have shape {video.shape}"
-                    raise ValueError(f"{shape}, the model takes (T, {width})")
+                    raise ValueError(f"{shape}, the model expects (T, {width})")
                 divided = divide(torch.from_numpy(np.array(video)))
                 counts.append(len(divided))
                 yield from divided
@@ -210,13 +214,13 @@ class Embedder(nn.Module):
     def classify(
         self, videos: Float[Tensor, "V D"], prompts: Sequence[str] | Mapping[str, str | Sequence[str]]
     ) -> list[dict[str, float]]:
-        """Zero-shot classification: for each vector of `embed_videos` a dict label -> score, highest score first.
+        """Zero-shot classification: for each vector of `embed_videos`, a dict label -> score, highest score first.
 
         `prompts` are labels, or a mapping from each label to one or more sentences, whose vectors are averaged:
         `{"slicing": ["slice the onion", "cut it into thin slices"], ...}`.
         """
         if not prompts or isinstance(prompts, str):
-            raise ValueError(f"prompts are two or more labels, or label -> sentences, got {prompts!r}")
+            raise ValueError(f"prompts must be a list of labels, or a mapping label -> sentences, got {prompts!r}")
         pairs = prompts.items() if isinstance(prompts, Mapping) else ((label, label) for label in prompts)
         sentences = {label: [own] if isinstance(own, str) else list(own) for label, own in pairs}
         for label, own in sentences.items():
@@ -231,12 +235,12 @@ class Embedder(nn.Module):
 
 
 def sliding_windows(length: int, *, window: int, hop: int) -> list[tuple[int, int]]:
-    """Where windows begin and end that cover `length` rows, `hop` apart; the last one ends with the rows.
+    """Begin and end of windows that cover `length` rows, `hop` rows apart; the last window ends at the last row.
 
-    A video no longer than a window is one window.
+    A video that is not longer than a window is one window.
     """
     if not 0 < hop <= window:
-        raise ValueError(f"windows of {window} rows cover a video if hop is 1 to {window}, got {hop}")
+        raise ValueError(f"hop must be 1 to {window}, the number of rows in a window, got {hop}")
     last = max(length - window, 0)
     starts = [*range(0, last, hop), last]
     return [(start, min(start + window, length)) for start in starts]
@@ -245,18 +249,18 @@ def sliding_windows(length: int, *, window: int, hop: int) -> list[tuple[int, in
 def best_candidates(
     text: Float[Tensor, "Q D"], candidates: Sequence[Float[Tensor, "_ D"]]
 ) -> tuple[Float[Tensor, "Q V"], Int[Tensor, "Q V"]]:
-    """Each sentence's highest product with a candidate of each video, and which of its candidates that is."""
+    """For each sentence and video, the highest dot product with one of the video's candidates, and its index."""
     best = [(text @ windows.T).max(dim=1) for windows in candidates]
     return torch.stack([one.values for one in best], dim=1), torch.stack([one.indices for one in best], dim=1)
 
 
 def path_list(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Of one path, or of several."""
+    """One path, or several, as a list."""
     return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
 def build_encoder(encoder: EncoderSettings) -> Encoder:
-    """By its name, by its settings, or as it is."""
+    """An encoder from its registered name or its settings; an encoder object is returned as it is."""
     named = {"_name": encoder} if isinstance(encoder, str) else encoder
     built: Encoder = registry.encoders.build(named) if isinstance(named, Mapping) else named
     return built
@@ -265,7 +269,7 @@ def build_encoder(encoder: EncoderSettings) -> Encoder:
 def read_videos(
     paths: Iterable[Path], encoder: Encoder, *, max_seconds: int | None = None
 ) -> Iterator[Float[np.ndarray, "T F"]]:
-    """The features of each video file, one row a second, as training reads them."""
+    """The features of each video file, one row per second, the same as in training."""
     from mmpt_plugin.features.extract import encode  # PyAV is an extra
 
     for path in paths:
@@ -273,7 +277,7 @@ def read_videos(
 
 
 def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
-    """`read(item)` of every item, in order; twice num_threads of them are read ahead, decoding being slow."""
+    """`read(item)` for every item, in order; reads 2 * num_threads items ahead, because decoding is slow."""
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         for item in items:

@@ -1,6 +1,6 @@
-"""The two towers of VideoCLIP, on transformers' BERT: one over video features, one over words.
+"""The two towers of VideoCLIP, based on transformers' BERT: one for video features, one for text.
 
-B clips, T video seconds, L text tokens, F feature width, D hidden width. Parameter names are those of the
+B clips, T video seconds, L text tokens, F feature width, D hidden width. Parameter names are the same as in the
 released checkpoints.
 """
 
@@ -12,27 +12,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-ROWS_TOGETHER = 64
+ROWS_CHUNK = 64
 
 
 def by_length(
     encode: Callable[[Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"]
 ) -> Float[Tensor, "B D"]:
-    """`encode(rows, mask)`, in groups of similar length, each padded to its own longest: half the work in training.
+    """`encode(rows, mask)` in groups of similar length, each padded to its own longest row.
 
-    Clips are 3 to 32 seconds, texts 8 to 61 words: padded to the batch's longest, every other place is padding.
+    This halves the work in training: clips have 3 to 32 seconds and texts 8 to 61 words, so if all rows are padded to
+    the longest of the batch, half of the positions are padding.
     """
-    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths = (mask * places).amax(dim=1).clamp(min=1)
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    lengths = (mask * positions).amax(dim=1).clamp(min=1)
     order = lengths.argsort()
-    groups = torch.split(order, ROWS_TOGETHER)
+    groups = torch.split(order, ROWS_CHUNK)
     ends = lengths[torch.stack([group[-1] for group in groups])].tolist()
     encoded = torch.cat([encode(rows[i, :end], mask[i, :end]) for i, end in zip(groups, ends, strict=True)])
     return torch.empty_like(encoded).index_copy(0, order, encoded)
 
 
 class VideoEncoder(nn.Module):
-    """Frozen features, a one-hidden-layer MLP, then BERT layers over `[CLS] seconds [SEP]` (VideoCLIP, section 3.1)."""
+    """An MLP with one hidden layer on frozen features, then BERT on `[CLS] seconds [SEP]` (VideoCLIP, section 3.1)."""
 
     def __init__(
         self, bert: BertConfig, *, feature_dim: int, max_video_len: int, cls_token_id: int, sep_token_id: int
@@ -46,7 +47,7 @@ class VideoEncoder(nn.Module):
     def forward(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], *, attend_to_cls: bool = True
     ) -> Float[Tensor, "B T+2 D"]:
-        """The last hidden states: [CLS], every second, [SEP]. attend_to_cls=False hides [CLS] from all tokens."""
+        """The last hidden states of [CLS], every second and [SEP]. attend_to_cls=False masks [CLS] for all tokens."""
         size, steps = mask.shape
         if steps > self.max_video_len:
             raise ValueError(f"a clip of {steps} s is longer than the model's max_video_len {self.max_video_len}")
@@ -55,14 +56,14 @@ class VideoEncoder(nn.Module):
         ends = special.expand(size, 2, -1)
         tokens = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)  # (B, T+2, D)
         positions = torch.arange(steps + 2, device=mask.device)
-        positions[-1] = self.max_video_len + 1  # [SEP] stands where it stood after a clip of full length
+        positions[-1] = self.max_video_len + 1  # [SEP] has the position it has after a clip of full length
         visible = F.pad(F.pad(mask, (1, 0), value=attend_to_cls), (0, 1), value=True)
         output = self.bert(inputs_embeds=tokens, attention_mask=visible, position_ids=positions[None])
         states: Tensor = output.last_hidden_state
         return states
 
     def encode(self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-        """The mean over the valid seconds and [SEP]; a clip with no valid second is its [SEP]."""
+        """The mean over the valid seconds and [SEP]; for a clip without a valid second, the state of [SEP]."""
         return by_length(lambda rows, seen: self.pool(self(rows, seen), seen), features, mask)
 
     @staticmethod
@@ -96,13 +97,13 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
         super().__init__(bert, add_pooling_layer=False)
 
     def encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        """The mean over words and [SEP] of each text; a text of one token is that token."""
+        """The mean over words and [SEP] of each text; for a text of one token, the state of that token."""
         return by_length(self._encode, ids, mask)
 
     def _encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         states = self(input_ids=ids, attention_mask=mask).last_hidden_state
         counted = mask & (torch.arange(mask.shape[1], device=mask.device) > 0)
-        counted[:, 0] |= ~counted.any(dim=1)  # a text of one token is that token
+        counted[:, 0] |= ~counted.any(dim=1)  # a text of one token counts that token
         return masked_mean(states, counted)
 
 

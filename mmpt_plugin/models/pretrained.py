@@ -1,4 +1,4 @@
-"""Models as files: folders that `save_pretrained` writes, fairseq's checkpoints, and models on the hub."""
+"""Loading and saving models: folders of `save_pretrained`, fairseq checkpoints, and models on the hub."""
 
 import typing
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from mmpt_plugin.tokenizer import load_tokenizer
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
 
-# Where training starts from: of no use to weights that are trained.
+# Keys that name the starting weights of training; a trained model does not need them.
 STARTS = {"bert": None, "clip": None, "pretrained": None}
 
 
@@ -28,11 +28,11 @@ class PretrainedEmbedder(Embedder):
     config_type: type
     batch_type: type = Batch
     heads: tuple[str, ...] = ()
-    """Prefixes of weights that a pre-trained checkpoint need not have."""
+    """Prefixes of weights that a pre-trained checkpoint may lack."""
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
-        """What the weights themselves tell of the configuration; it overrides what the file says."""
+        """The part of the configuration that follows from the weights; it overrides the file's configuration."""
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -48,7 +48,7 @@ class PretrainedEmbedder(Embedder):
 
     @classmethod
     def starts(cls) -> dict[str, Any]:
-        """Those of the config's keys that name starting weights, all None: a saved model does not need them."""
+        """The config's keys that name starting weights, all set to None, because a saved model does not need them."""
         known = {field.name for field in fields(cls.config_type)}
         return {key: value for key, value in STARTS.items() if key in known}
 
@@ -64,19 +64,19 @@ class PretrainedEmbedder(Embedder):
         """Load a model, in eval mode, from a folder that `save_pretrained` wrote, a hub name or a fairseq checkpoint.
 
         Most of the configuration follows from the shapes of the weights; `settings` (num_attention_heads,
-        max_video_len, max_text_len, dropout, cls_token_id) override what the file says about the rest. Missing,
-        unexpected or misshapen weights are a ValueError. `tokenizer` is a hub name or folder, for fairseq checkpoints,
-        which have none; the released VideoCLIP needs bert-base-uncased. `encoder` is the feature encoder that
-        `embed_videos` uses.
+        max_video_len, max_text_len, dropout, cls_token_id) override the file's values for the rest. Missing or
+        unexpected weights, or weights of the wrong shape, are a ValueError. `tokenizer` is a hub name or folder, for
+        fairseq checkpoints, which contain none; the released VideoCLIP needs bert-base-uncased. `encoder` is the
+        feature encoder that `embed_videos` uses.
         """
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path)
-        name = str(config.get("_name") or config.get("model_type"))  # the original's is "mmarch"
+        name = str(config.get("_name") or config.get("model_type"))  # "mmarch" in the original
         named: Any = registry.models[name if name in registry.models else "videoclip"].cls
         if issubclass(named, cls):
             cls = named
         elif cls is PretrainedEmbedder:
-            raise ValueError(f"{path} holds a '{name}', which has no from_pretrained")
+            raise ValueError(f"{path} contains a model '{name}', which has no from_pretrained")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
@@ -93,7 +93,7 @@ class PretrainedEmbedder(Embedder):
 
 
 def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the files among them by their absolute paths."""
+    """Settings in which the values that are existing files are absolute paths."""
     return {
         key: str(Path(value).resolve()) if key != "_name" and isinstance(value, str) and Path(value).exists() else value
         for key, value in settings.items()
@@ -101,12 +101,12 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
-    """Load the model that a file names, or VideoCLIP if it names none; `options` are those of `from_pretrained`."""
+    """Load a model of the type that the file names, by default VideoCLIP; `options` are those of `from_pretrained`."""
     return PretrainedEmbedder.from_pretrained(path, **options)
 
 
 def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The known ones of a configuration's values; fairseq keeps mappings and lists as strings of YAML."""
+    """The values of known keys; parses mappings and lists, which fairseq stores as YAML strings."""
     hints = typing.get_type_hints(config_type)
     known = {key: value for key, value in values.items() if key in {field.name for field in fields(config_type)}}
     return {
@@ -118,14 +118,14 @@ def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a folder or a fairseq checkpoint says of its configuration, and its weights."""
+    """The configuration and weights of a folder or a fairseq checkpoint."""
     if path.is_dir():
         return read_folder(path)
     return from_fairseq(read_torch_file(path), where=str(path))
 
 
 def start_from_pretrained(model: PretrainedEmbedder, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """All weights that a checkpoint has; a head that it lacks keeps its own."""
+    """Load all weights of a checkpoint; heads that the checkpoint lacks keep their initial weights."""
     heads = {key: value for key, value in model.state_dict().items() if key.startswith(model.heads)}
     load_strictly(model, heads | dict(weights), where=where)
 
@@ -133,12 +133,12 @@ def start_from_pretrained(model: PretrainedEmbedder, weights: Mapping[str, Tenso
 def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model's configuration and weights in a fairseq checkpoint: ours, or the released VideoCLIP's.
 
-    The released checkpoint's weights stand under `mmmodel.`, ours under `model.`. It has pooling layers, which
-    its model never reads, and position_ids, which are no weights; both are left out.
+    The released checkpoint's weights have the prefix `mmmodel.`, ours `model.`. The released one also has pooling
+    layers, which its model never uses, and position_ids, which are not weights; both are left out.
     """
     weights = content.get("model", content.get("state_dict", content))
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{where} is no checkpoint of VideoCLIP: it has no weights under 'model'")
+        raise ValueError(f"{where} is not a VideoCLIP checkpoint: it has no weights under 'model'")
     prefix = next((p for p in ("mmmodel.", "model.") if all(key.startswith(p) for key in weights)), "")
     weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     weights = {
@@ -148,11 +148,11 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
     }
     config, criterion = (config_section(content, name) for name in ("model", "criterion"))
     if criterion.get("l2_normalize") or (criterion.get("_name") == "sigmoid" and "normalize" not in config):
-        config["normalize"] = True  # where it was the criterion's to say
+        config["normalize"] = True  # earlier, a setting of the criterion
     return config, weights
 
 
 def config_section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Of the configuration in a fairseq checkpoint."""
+    """One section of the configuration in a fairseq checkpoint."""
     found = (content.get("cfg") or {}).get(name) or {}
     return dict(found) if isinstance(found, Mapping) else dict(vars(found))

@@ -1,4 +1,4 @@
-"""VideoCLIP with a label a second: the classifier that action segmentation is fine-tuned with.
+"""VideoCLIP with a per-second classifier, to fine-tune for action segmentation.
 
 B windows, T seconds, F feature width, C labels.
 """
@@ -15,12 +15,12 @@ from mmpt_plugin.registry import register_model
 
 @dataclass(kw_only=True)
 class VideoCLIPSegmenterConfig(VideoCLIPConfig):
-    """VideoCLIP's configuration and the size of the classifier; the defaults are COIN's."""
+    """VideoCLIP's configuration and the size of the classifier; the defaults are for COIN."""
 
     num_labels: int = 779
-    """Classes of the classifier, background (label 0) included; 779 is COIN's 778 steps and background."""
+    """Classes of the classifier, including background (label 0); 779 is COIN's 778 steps and background."""
     attend_to_cls: bool | None = False
-    """Whether seconds attend to [CLS]. The original fine-tunes and measures COIN with [CLS] hidden."""
+    """Whether seconds attend to [CLS]. The original masks [CLS] on COIN, in fine-tuning and evaluation."""
 
 
 @register_model("videoclip_segmenter", dataclass=VideoCLIPSegmenterConfig)
@@ -34,25 +34,25 @@ class VideoCLIPSegmenter(VideoCLIP):
     config: VideoCLIPSegmenterConfig
 
     def add_heads(self) -> None:
-        """The linear classifier; the text encoder is frozen, because training does not read it."""
+        """Create the linear classifier and freeze the text encoder."""
         classifier = nn.Linear(self.config.hidden_size, self.config.num_labels)
         nn.init.normal_(classifier.weight, std=0.02)
         nn.init.zeros_(classifier.bias)
         self.video_encoder.classifier = classifier
-        # Training never reads the text tower, and wants a gradient for all that it trains.
+        # Data-parallel training needs a gradient for every trained weight, and the text tower gets none.
         self.text_encoder.requires_grad_(False)
 
     def forward(self, batch: LabelledBatch) -> tuple[Float[Tensor, "B T C"], Int[Tensor, "B T"]]:  # type: ignore[override]
-        """Logits, and the labels they should have."""
+        """Logits, and the target labels."""
         return self.label_logits(batch.video, batch.video_mask), batch.labels
 
     def label_logits(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T C"]:
-        """Logits of every second's label; `mask` is False where a row is padding."""
+        """Logits over the labels for every second; `mask` is False where a row is padding."""
         return self.classify_states(self.encode_video_steps(features, mask))
 
     def classify_states(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
-        """Logits of states that `encode_video_steps` returned."""
+        """Logits for states that `encode_video_steps` returned."""
         logits: Tensor = self.video_encoder.get_submodule("classifier")(states)
         return logits

@@ -1,4 +1,4 @@
-"""VideoCLIP that is fine-tuned to tell which step of a task each second shows.
+"""VideoCLIP, fine-tuned to classify which step of a task each second shows.
 
 W windows of a video, T seconds, K steps, S seconds in all windows.
 """
@@ -15,17 +15,17 @@ from mmpt_plugin.registry import register_model
 
 @dataclass(kw_only=True)
 class VideoCLIPStepLocalizerConfig(VideoCLIPConfig):
-    """VideoCLIP's configuration, with the default that CrossTask is fine-tuned with."""
+    """VideoCLIP's configuration, with the defaults for fine-tuning on CrossTask."""
 
     attend_to_cls: bool | None = False
-    """Whether seconds attend to [CLS]. The original fine-tunes and measures CrossTask with [CLS] hidden."""
+    """Whether seconds attend to [CLS]. The original masks [CLS] on CrossTask, in fine-tuning and evaluation."""
 
 
 @register_model("videoclip_step_localizer", dataclass=VideoCLIPStepLocalizerConfig)
 class VideoCLIPStepLocalizer(VideoCLIP):
     """VideoCLIP that scores the last hidden state of every second against the text of every step (section 4.3).
 
-    It has no weights of its own, so any VideoCLIP checkpoint can be loaded into it.
+    It adds no weights, so you can load any VideoCLIP checkpoint into it.
     """
 
     model_type = "videoclip_step_localizer"
@@ -33,7 +33,7 @@ class VideoCLIPStepLocalizer(VideoCLIP):
     batch_type = StepBatch
 
     def forward(self, batch: StepBatch) -> tuple[Float[Tensor, "S K"], Float[Tensor, "S K"]]:  # type: ignore[override]
-        """Logits, and which steps are shown."""
+        """Logits, and the targets: which steps each second shows."""
         states = self.encode_video_steps(batch.video, batch.video_mask)
         logits = states[batch.video_mask] @ self.encode_text(batch.text, batch.text_mask).T
         return logits, batch.shown[batch.video_mask]

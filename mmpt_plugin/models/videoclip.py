@@ -1,4 +1,4 @@
-"""VideoCLIP (Xu et al., EMNLP 2021): a video and a text encoder that share nothing but their space.
+"""VideoCLIP (Xu et al., EMNLP 2021): a video and a text encoder that map into one space and share no weights.
 
 B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
@@ -51,7 +51,7 @@ class VideoCLIPConfig:
     max_video_len: int = 32
     """Longest clip, in seconds (one feature row per second). The [SEP] after a clip has position max_video_len + 1."""
     max_text_len: int = 61
-    """Word pieces read of a text, not counting [CLS] and [SEP]. A longer text is cut and keeps its [SEP]."""
+    """Maximum word pieces per text, not counting [CLS] and [SEP]. A longer text is cut and keeps its [SEP]."""
     max_position_embeddings: int = 512
     """Positions of each encoder: at least `max_video_len` + 2. 512 is BERT-base."""
     dropout: float = 0.1
@@ -60,23 +60,23 @@ class VideoCLIPConfig:
     """Scale all vectors to unit length, which makes dot products cosines. VideoCLIP compares plain dot products."""
     attend_to_cls: bool | None = None
     """Whether seconds attend to [CLS] in `encode_video_steps`; in `encode_video` they always do. Null leaves the choice
-    to the caller and is for weights that were not trained on per-second states: tasks on COIN and CrossTask then hide
-    [CLS] (`task.hide_cls`), as the original does when it measures its pre-trained weights."""
+    to the caller and is for weights that were not trained on per-second states: tasks on COIN and CrossTask then mask
+    [CLS] (`task.hide_cls`), as the original does when it evaluates its pre-trained weights."""
     chunk_size: int = 0
-    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Activation memory is that of
-    one chunk and gradients are exact, at the cost of a second forward pass (GradCache)."""
+    """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Only one chunk's activations
+    are in memory, and gradients are exact, at the cost of a second forward pass (GradCache)."""
     cls_token_id: int = -1
     """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"model.hidden_size {self.hidden_size} is no multiple of "
+                f"model.hidden_size {self.hidden_size} is not a multiple of "
                 f"model.num_attention_heads {self.num_attention_heads}"
             )
         if self.max_video_len + 2 > self.max_position_embeddings:
             raise ValueError(
-                f"model.max_video_len {self.max_video_len} needs max_position_embeddings of two more, "
+                f"model.max_position_embeddings must be at least max_video_len + 2 = {self.max_video_len + 2}, "
                 f"got {self.max_position_embeddings}"
             )
         if self.chunk_size < 0:
@@ -116,7 +116,7 @@ class VideoCLIP(PretrainedEmbedder):
         """Create the weights that a subclass adds; called before starting weights are loaded."""
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """The pooled video and text of every pair."""
+        """The video and text embeddings of every pair."""
         return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
 
     def encode_video(
@@ -158,7 +158,7 @@ class VideoCLIP(PretrainedEmbedder):
         return self.scaled(chunked(self.text_encoder.encode, ids, mask, size=self.config.chunk_size))
 
     def scaled(self, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """To unit length, where the config says so."""
+        """The vectors, scaled to unit length if `model.normalize` is set."""
         return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     @staticmethod
@@ -168,7 +168,7 @@ class VideoCLIP(PretrainedEmbedder):
 
 
 def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
-    """transformers' configuration of one encoder, with PyTorch's fused attention."""
+    """The transformers configuration of one encoder, with PyTorch's fused attention."""
     made = BertConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -184,8 +184,8 @@ def bert_config(config: VideoCLIPConfig, num_layers: int) -> BertConfig:
 
 
 def check_start(config: VideoCLIPConfig, found: Mapping[str, Any]) -> None:
-    """What a checkpoint says of settings that no tensor's shape shows: some must be the same to read its weights
-    (ValueError), others may change, with a warning."""
+    """Compare the checkpoint's settings that do not follow from tensor shapes: ValueError if a difference makes its
+    weights unusable, otherwise a warning."""
     for key, must_agree in (
         ("num_attention_heads", True),
         ("cls_token_id", True),
@@ -202,7 +202,8 @@ def check_start(config: VideoCLIPConfig, found: Mapping[str, Any]) -> None:
 
 
 def start_from_bert(model: VideoCLIP, name: str) -> None:
-    """Text: all layers asked for. Video: the embeddings and the first layers of the same BERT (section 5.2)."""
+    """Initialize both encoders from BERT: its embeddings and as many of its first layers as each encoder has
+    (section 5.2)."""
     try:
         bert = BertModel.from_pretrained(name, add_pooling_layer=False)
     except OSError as error:
@@ -219,14 +220,17 @@ def start_from_bert(model: VideoCLIP, name: str) -> None:
                 f"model.{key} is {getattr(model.config, key)}, but '{name}' has {getattr(bert.config, key)}"
             )
     if bert.config.num_hidden_layers < max(model.config.num_text_layers, model.config.num_video_layers):
-        raise ValueError(f"'{name}' has {bert.config.num_hidden_layers} layers, fewer than the model asks for")
+        raise ValueError(
+            f"model.bert: '{name}' has {bert.config.num_hidden_layers} layers, but model.num_text_layers is "
+            f"{model.config.num_text_layers} and model.num_video_layers {model.config.num_video_layers}"
+        )
     for tower in (model.video_encoder.bert, model.text_encoder):
         own = tower.state_dict()
         load_strictly(tower, {key: value for key, value in bert.state_dict().items() if key in own}, where=name)
 
 
 def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:
-    """What tensor shapes tell of a configuration."""
+    """The part of the configuration that follows from tensor shapes."""
 
     def num_layers(tower: str) -> int:
         prefix = f"{tower}.encoder.layer."
@@ -245,4 +249,4 @@ def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:
             "max_position_embeddings": len(weights["text_encoder.embeddings.position_embeddings.weight"]),
         }
     except KeyError as error:
-        raise ValueError(f"{where} is no checkpoint of VideoCLIP: it has no {error.args[0]}") from error
+        raise ValueError(f"{where} is not a VideoCLIP checkpoint: it has no {error.args[0]}") from error

@@ -1,4 +1,4 @@
-"""A ViT over sparse frames and a small transformer across them: end to end, candidates by sliding windows.
+"""A ViT on sparse frames and a small temporal transformer, trained end to end.
 
 B clips, T frames, L text tokens, D width of CLIP's vectors, E width of this model's own.
 """
@@ -21,7 +21,7 @@ class VideoCLIPViTConfig(CLIPModelConfig):
     max_video_len: int = 16
     """Frames, or rows of frozen features, per clip."""
     num_temporal_layers: int = 2
-    """Transformer layers across frames; each starts from a layer of CLIP's text tower."""
+    """Transformer layers across frames, initialized with layers of CLIP's text tower."""
     embedding_dim: int = 512
     """Width of the embeddings: the output of both projection heads."""
 
@@ -41,7 +41,7 @@ class VideoCLIPViTConfig(CLIPModelConfig):
 class VideoCLIPViT(CLIPModel):
     """A ViT on each frame, a small transformer across frames, their mean, and a projection head for each modality.
 
-    The temporal transformer adds to the frame vectors, and projection heads of CLIP's own width start as the identity,
+    The temporal transformer has a residual connection, and projection heads of CLIP's own width start as the identity,
     so training from CLIP's weights starts near `clip_mean`. Train it with `best_fit_nce` on several clips per video.
     """
 
@@ -50,21 +50,21 @@ class VideoCLIPViT(CLIPModel):
     heads = ("position.", "temporal.", "video_head.", "text_head.")
 
     def add_heads(self) -> None:
-        """See `ClipModel.add_heads`."""
+        """See `CLIPModel.add_heads`."""
         self.position = self.backbone.text_positions(self.config.max_video_len)
         self.temporal = self.backbone.text_encoder(self.config.num_temporal_layers)
         self.video_head = projection(self.backbone.width, self.config.embedding_dim)
         self.text_head = projection(self.backbone.width, self.config.embedding_dim)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """The projected mean of the frames after the temporal transformer; ValueError for too many frames."""
+        """The projected mean of the temporal transformer's output; ValueError for more than max_video_len frames."""
         self.check_length(frames)
-        places = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
-        states = frames + attend(self.temporal, frames + places, mask)
+        positions = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
+        states = frames + attend(self.temporal, frames + positions, mask)
         return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
-        """CLIP's own text vectors, projected to unit vectors of width E."""
+        """CLIP's text vectors, projected to unit vectors of width E."""
         return F.normalize(self.text_head(self.backbone.text(ids, mask)[0]), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""What a person looks at after a run."""
+"""Training curves, tables and HTML pages of a run."""
 
 import lazy_loader
 

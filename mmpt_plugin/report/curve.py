@@ -1,4 +1,4 @@
-"""The training curve of a fairseq run, as a picture."""
+"""Plot the training curve of a fairseq run."""
 
 import json
 from collections import defaultdict
@@ -10,18 +10,18 @@ from mmpt_plugin.files import atomic_write
 
 METRICS = ("loss", "t2v_recall@1", "v2t_recall@1")
 
-# How names begin in fairseq's log: every few updates, at the end of an epoch, at a validation.
+# Prefixes of names in fairseq's log: every few updates, at the end of an epoch, at a validation.
 INTERVAL, EPOCH, VALIDATION = "", "train_", "valid_"
 
 Series = dict[str, dict[int, float]]
 
 
 def write_curve(log: Path, path: Path) -> None:
-    """A PNG with the loss and the in-batch recall over updates, from a log in fairseq's JSON format.
+    """Write a PNG with the loss and the in-batch recall over updates, from a log in fairseq's JSON format.
 
-    (`common.log_format=json common.log_file=...` writes one.)
+    To get such a log, train with `common.log_format=json common.log_file=...`.
     """
-    # Here, because only this picture needs matplotlib; a bare Figure needs no display and no global state.
+    # Imported here because only this function needs matplotlib. A bare Figure needs no display and no global state.
     from matplotlib.figure import Figure
 
     series = read_log(log)
@@ -38,14 +38,14 @@ def write_curve(log: Path, path: Path) -> None:
         if axis.lines:
             axis.legend()
     axes[1].set_ylim(bottom=0)
-    atomic_write(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
+    atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
 def read_log(log: Path) -> Series:
     """`train loss`, `valid loss`, `train t2v_recall@1`, ... -> update -> value.
 
-    A run shorter than its log interval is drawn by its epochs' averages. Where a resumed run repeats updates,
-    the later values count.
+    For a run shorter than its log interval, the averages of epochs are used. If a resumed run repeats updates, the
+    later values are used.
     """
     found: dict[str, Series] = {prefix: defaultdict(dict) for prefix in (INTERVAL, EPOCH, VALIDATION)}
     for record in records(log):
@@ -63,7 +63,7 @@ def read_log(log: Path) -> Series:
 
 
 def records(log: Path) -> Iterator[dict[str, Any]]:
-    """The JSON in a log's lines, behind a logger's prefix or not."""
+    """The JSON objects in the lines of a log, with or without a logger's prefix."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         start = line.find('{"')
         if start < 0:
@@ -71,4 +71,4 @@ def records(log: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line[start:])
         except json.JSONDecodeError:
-            continue  # other text, or the line that a killed run was writing
+            continue  # other text, or the last line of a killed run

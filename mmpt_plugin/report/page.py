@@ -1,4 +1,4 @@
-"""One self-contained HTML page: queries, and the frames of what was found for them."""
+"""A self-contained HTML page with queries and the frames of the retrieved clips."""
 
 import base64
 import io
@@ -45,28 +45,28 @@ section > p { margin: 0 0 .4rem; }
 
 
 def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Path) -> None:
-    """The metrics and the examples of a retrieval result, with frames from the videos of a folder (`find_videos`).
+    """Write the metrics and examples of a retrieval result, with frames from a folder of videos (`find_videos`).
 
-    A video that isn't there is a ValueError.
+    A missing video is a ValueError.
     """
     if not any("found" in example for example in result.get("examples", ())):
         raise ValueError(
-            f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks give them"
+            f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks have them"
         )
     strips = Strips(videos)
     sections = "".join(query(example, strips) for example in result["examples"])
     missing = result.get("missing_videos", 0)
-    left_out = f" {missing} videos are missing, and left out." if missing else ""
+    left_out = f" {missing} videos are missing and were skipped." if missing else ""
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style>
 <h1>{escape(title)}</h1>
-<p>{result["num_queries"]} sentences, each looking for its own clip among {result["num_clips"]} clips of held-out
-videos (t2v), and each clip for its sentence (v2t). Recall@k is the share that finds its own among the first k, the
-higher the better; ranks count from 1, the lower the better; ties count against the model.{left_out}</p>
+<p>{result["num_queries"]} sentences retrieve their own clip among {result["num_clips"]} clips of held-out videos (t2v),
+and each clip retrieves its sentence (v2t). Recall@k is the share of queries whose own item is among the first k; higher
+is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
 {table(result)}{sections}</html>
 """
-    atomic_write(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -76,7 +76,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def query(example: Mapping[str, Any], strips: "Strips") -> str:
-    """A sentence, the clips found for it in order, and apart from them the right one where it is not among them."""
+    """A sentence and its retrieved clips in order, followed by its own clip if that is not among them."""
     right, first = example["right"], example["found"]
     clips = [clip(found, place, strips, kind="right" if found == right else "") for place, found in enumerate(first, 1)]
     if right not in first:
@@ -97,7 +97,7 @@ def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -
 
 
 class Strips:
-    """Frames spread over clips, each clip decoded once."""
+    """Frames spread evenly over clips; each clip is decoded once."""
 
     def __init__(self, videos: Path) -> None:
         self.videos = VideoFolder(videos)

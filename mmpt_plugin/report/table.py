@@ -1,4 +1,4 @@
-"""A result's metrics beside its controls, for the terminal."""
+"""Tables of metrics and their controls, for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ CONTROLS = ("published", "untrained", "constant_background", "chance")
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
-    """A row a metric; a column for the model and one for each control that the result has."""
+    """One row per metric; a column for the model and one for each control in the result."""
     queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
     table = Table(title=f"{result.get('benchmark', result['task'])}{queries}")
     first, *others = heads(result)
@@ -32,7 +32,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def not_there_table(not_there: Mapping[str, Mapping[str, str]]) -> Table:
-    """A row a benchmark that could not be measured."""
+    """One row per benchmark that could not be evaluated."""
     table = Table(title="not on this machine")
     for head in ("benchmark", "what is missing", "where to get it"):
         table.add_column(head, overflow="fold")
@@ -42,7 +42,7 @@ def not_there_table(not_there: Mapping[str, Mapping[str, str]]) -> Table:
 
 
 def shown(name: str, value: float | None) -> str:
-    """Shares as percent, ranks as they are, and a dash for what is not known."""
+    """Shares in percent, ranks as they are, and a dash for an unknown value."""
     if value is None:
         return "–"
     return f"{value:.1f}" if name.endswith("_rank") else f"{100 * value:.1f} %"

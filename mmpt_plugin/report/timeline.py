@@ -1,4 +1,4 @@
-"""One self-contained HTML page: long videos as timelines, what was predicted above what is true."""
+"""A self-contained HTML page of long videos as timelines, predicted segments above true ones."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -24,7 +24,7 @@ def has_timelines(result: Mapping[str, Any]) -> bool:
 
 
 def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
-    """The metrics of a segmentation or localisation result, and its examples as timelines."""
+    """Write the metrics of a segmentation or localization result, and its examples as timelines."""
     if not has_timelines(result):
         raise ValueError(f"the result of '{result['task']}' has no segments to show")
     title = f"{result.get('benchmark', result['task'])}: predicted and true"
@@ -34,7 +34,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 <h1>{escape(title)}</h1>{table(result)}{"".join(section(example) for example in result["examples"])}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
 def section(example: Mapping[str, Any]) -> str:
@@ -61,7 +61,7 @@ def band(
     *,
     top: int,
 ) -> str:
-    """One row of the timeline; a name at its left, and each segment with its label and times to hover over."""
+    """One row of the timeline: a name on the left, and segments whose label and times are shown on hover."""
     left, scale = 80, (WIDTH - 80) / seconds
     boxes = "".join(
         f'<rect x="{left + start * scale:.1f}" y="{top}" width="{max((end - start) * scale, 2):.1f}" height="{BAND}" '

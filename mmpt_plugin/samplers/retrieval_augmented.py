@@ -15,9 +15,9 @@ from mmpt_plugin.samplers.uniform import UniformConfig, require_videos
 
 logger = logging.getLogger(__name__)
 
-Neighbours = SharedQueries | SharedVectors
+Neighbors = SharedQueries | SharedVectors
 
-SPREAD = 2  # a covering round draws centres that want half of the videos left: few want the same
+SPREAD = 2  # a covering round draws centers that want half of the videos left: few want the same
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class RetrievalAugmentedConfig(UniformConfig):
     """How clusters of similar videos are drawn; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
 
     num_neighbors: int = 64
-    """Nearest videos of a random centre that the videos of a cluster are drawn from: the paper's 2k."""
+    """Nearest videos of a random center that the videos of a cluster are drawn from: the paper's 2k."""
     distance: str = "inner_product"
     """What "nearest" means: inner_product (largest dot product) or l2 (smallest Euclidean distance)."""
     index_recall: float = 0.95
@@ -54,7 +54,7 @@ class RetrievalAugmentedConfig(UniformConfig):
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
 class RetrievalAugmented:
-    """Clusters of k videos drawn at random from the 2k nearest of a random centre (VideoCLIP, section 3.3).
+    """Clusters of k videos drawn at random from the 2k nearest of a random center (VideoCLIP, section 3.3).
 
     An epoch has as many clusters as are needed to hold every video once. Unless `cover` is set, an epoch misses some
     videos and repeats others; their numbers are logged.
@@ -82,10 +82,10 @@ class RetrievalAugmented:
         index = build_index(
             vectors, k=config.num_neighbors, metric=config.distance, recall=config.index_recall, seed=epoch
         )
-        neighbours = SharedVectors(index) if config.sharded else SharedQueries(index)
+        neighbors = SharedVectors(index) if config.sharded else SharedQueries(index)
         draw = covering_clusters if config.cover else random_clusters
         rng = np.random.default_rng([self.seed, epoch])
-        clusters = draw(neighbours, self.num_videos, config.cluster_size, config.num_neighbors, rng)
+        clusters = draw(neighbors, self.num_videos, config.cluster_size, config.num_neighbors, rng)
         logger.info(
             "epoch %d: %d clusters of %d videos show %s", epoch, *clusters.shape, coverage(clusters, self.num_videos)
         )
@@ -103,26 +103,26 @@ def check_finite(vectors: Float[np.ndarray, "V D"], epoch: int) -> None:
 
 
 def random_clusters(
-    index: Neighbours, num_videos: int, size: int, candidates: int, rng: np.random.Generator
+    index: Neighbors, num_videos: int, size: int, candidates: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "C K"]:
-    """Around random centres, `size` of the `candidates` nearest, whether they are in other clusters or not."""
-    centres = rng.choice(num_videos, -(-num_videos // size), replace=False)
-    return rng.permuted(index.neighbours(centres, candidates), axis=1)[:, :size]
+    """Around random centers, `size` of the `candidates` nearest, whether they are in other clusters or not."""
+    centers = rng.choice(num_videos, -(-num_videos // size), replace=False)
+    return rng.permuted(index.neighbors(centers, candidates), axis=1)[:, :size]
 
 
 def covering_clusters(
-    index: Neighbours, num_videos: int, size: int, candidates: int, rng: np.random.Generator
+    index: Neighbors, num_videos: int, size: int, candidates: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "C K"]:
-    """Without replacement: a centre and its `candidates` nearest, all in no cluster yet, make clusters at random.
+    """Without replacement: a center and its `candidates` nearest, all in no cluster yet, make clusters at random.
 
-    Where centres of one round want the same videos, what the later one is left with may make fewer clusters, or
+    Where centers of one round want the same videos, what the later one is left with may make fewer clusters, or
     none. The very last cluster is filled up with videos near to those left.
     """
     clusters, free = [], np.ones(num_videos, dtype=bool)
     while free.sum() >= size:
         unused = np.flatnonzero(free)
-        centres = rng.choice(unused, max(1, len(unused) // (SPREAD * candidates)), replace=False)
-        near = index.only(unused).neighbours(centres, min(candidates, len(unused)))
+        centers = rng.choice(unused, max(1, len(unused) // (SPREAD * candidates)), replace=False)
+        near = index.only(unused).neighbors(centers, min(candidates, len(unused)))
         for row in rng.permuted(near, axis=1):
             taken = row[free[row]]
             taken = taken[: len(taken) // size * size]
@@ -130,6 +130,6 @@ def covering_clusters(
             clusters.extend(taken.reshape(-1, size))
     if free.any():
         rest = np.flatnonzero(free)
-        near = index.neighbours(rest[:1], size)[0]
+        near = index.neighbors(rest[:1], size)[0]
         clusters.append(np.concatenate([rest, near[~free[near]]])[:size])
     return rng.permutation(np.stack(clusters))  # the last ones, of what was left, stand among the others

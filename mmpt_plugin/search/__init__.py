@@ -1,1 +1,1 @@
-"""Videos and sentences as files of vectors."""
+"""Write the embeddings of videos and sentences to files."""

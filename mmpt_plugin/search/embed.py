@@ -1,4 +1,4 @@
-"""Files of vectors: a safetensors file with `vectors` (N, D) float32, and in its metadata what each row is of."""
+"""Embedding files: safetensors with `vectors` (N, D) float32, and the video or sentence of each row in the metadata."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,18 +24,18 @@ def write_video_vectors(
     num_workers: int = 1,
     truncate: bool = False,
 ) -> ExtractReport:
-    """`out` with a row for each video that can be decoded, and `videos`, their files, in its metadata.
+    """Write `out` with one row for each video that can be decoded; its metadata has the files under `videos`.
 
-    A model of features has its encoder make them, which are kept in a folder next to `out` to be used again; a model of
-    frames reads the files itself. With `truncate` no more than max_video_len seconds of a video are read. The report
-    names the videos that failed.
+    For a model that reads features, its encoder computes them, and they are kept in a folder next to `out` for reuse. A
+    model that reads frames decodes the files itself. With `truncate`, only the first max_video_len seconds of a video
+    are read. The report names the videos that failed.
     """
     folder = out.with_name(f"{out.stem}_features")
     listed = list_videos(videos, out=folder)
     if isinstance(model, CLIPModel) and model.encoder is None:
         return write_frame_vectors(model, listed, out, num_threads=num_workers, truncate=truncate)
     if model.encoder is None:
-        raise ValueError("this model came without an encoder, see VideoCLIP.from_pretrained")
+        raise ValueError("this model has no encoder: pass `encoder` to VideoCLIP.from_pretrained")
     encoder = build_encoder(model.encoder)
     model.check_encoder(encoder)
     max_seconds = model.config.max_video_len if truncate else None
@@ -52,7 +52,7 @@ def write_video_vectors(
 def write_frame_vectors(
     model: CLIPModel, videos: VideoList, out: Path, *, num_threads: int, truncate: bool
 ) -> ExtractReport:
-    """`write_video_vectors` of a model that reads frames of the files."""
+    """`write_video_vectors` for a model that reads frames."""
     model.check_whole_videos(truncate=truncate)
     report = ExtractReport(left_out=dict(videos.left_out))
     done: list[str] = []
@@ -79,13 +79,13 @@ def write_frame_vectors(
 
 
 def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
-    """`out` with a row for each line of a text file, and `text`, the lines, in its metadata."""
+    """Write `out` with one row for each line of a text file; its metadata has the lines under `text`."""
     try:
         lines = [line.strip() for line in sentences.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{sentences} is not in UTF-8: {error.reason} at byte {error.start}") from error
     if not lines:
-        raise ValueError(f"{sentences} holds no sentences")
+        raise ValueError(f"{sentences} contains no sentences")
     write_vectors(out, model.embed_text(lines), "text", lines)
     return f"{len(lines)} sentences in {out}"
 
@@ -93,4 +93,4 @@ def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
 def write_vectors(out: Path, vectors: Tensor, kind: str, names: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     metadata = {kind: json.dumps(names)}
-    atomic_write(out, lambda beside: save_file({"vectors": vectors.contiguous()}, beside, metadata=metadata))
+    atomic_write(out, lambda temporary: save_file({"vectors": vectors.contiguous()}, temporary, metadata=metadata))

@@ -1,6 +1,6 @@
-"""Where captions come from: a folder of subtitles, HowTo100M's own files, one file of lines, or the original's shards.
+"""Caption sources: a folder of subtitles, HowTo100M's caption files, or one file of JSON lines.
 
-A source is asked for some videos and gives one `Narration` each, in its own order, with bounded memory.
+A source yields one `Narration` for each requested video, in its own order, with bounded memory.
 """
 
 import json
@@ -18,37 +18,37 @@ import numpy as np
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
-CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
+CHARACTERS_CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-\w{2,})*")  # en, en-US, zh-Hans, en-orig
-LONGEST = 1 << 26  # no video has as many
+LONGEST = 1 << 26  # characters; no video has as many
 
 
 @dataclass(frozen=True)
 class Narration:
-    """What is said in one video."""
+    """The captions of one video."""
 
     video_id: str
     where: str
-    """The file, for messages."""
+    """The file, for error messages."""
     read: Callable[[], list[Caption]]
-    """Its captions; ValueError where they can't be understood."""
+    """Read the captions; ValueError if they cannot be parsed."""
     by_machine: bool = False
-    """From speech recognition, which repeats itself, and goes on after the video: nobody is there to mend it."""
+    """Whether they are from speech recognition, whose captions repeat words and may continue after the video ends."""
 
 
 class Source(ABC):
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """Video id -> what it lacks, as far as that can be told before reading."""
+        """Video id -> why it has no captions, for problems known before reading."""
         return {}
 
     @abstractmethod
     def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
-        """The wanted videos that are there."""
+        """The narrations of those requested videos that the source has."""
 
 
 def caption_source(path: Path) -> Source:
-    """By what `path` is: a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's captions as .json or pickled; or one
-    .jsonl of lines with a video_id each."""
+    """The source for a path: a folder of {video_id}.vtt, .srt or .jsonl; HowTo100M's captions as .json or .pickle; or a
+    .jsonl file whose lines have a video_id."""
     if path.is_dir():
         return CaptionFolder(path)
     if not path.is_file():
@@ -57,12 +57,12 @@ def caption_source(path: Path) -> Source:
         return HowTo100MCaptions(path)
     if path.suffix == ".jsonl":
         return CaptionLines(path)
-    raise ValueError(f"captions {path}: a file of captions is .json, .pickle, .pkl or .jsonl; or give a folder")
+    raise ValueError(f"captions {path}: expected a folder, or a file .json, .pickle, .pkl or .jsonl")
 
 
 @dataclass(frozen=True)
 class CaptionFolder(Source):
-    """`{video_id}.vtt`, `.srt` or `.jsonl`; or with a language, `{video_id}.en.vtt`, if there is one language only."""
+    """`{video_id}.vtt`, `.srt` or `.jsonl`; or `{video_id}.en.vtt`, if there is only one language."""
 
     folder: Path
 
@@ -84,7 +84,10 @@ class CaptionFolder(Source):
                 yield Narration(video_id, str(path), lambda path=path: read_captions(path))  # type: ignore[misc]
 
     def files_of(self, video_ids: Iterable[str]) -> dict[str, list[Path]]:
-        """A video's own file, or else one for each language; a file that is another wanted video's own is not one."""
+        """A video's file without a language or, if there is none, its files of all languages.
+
+        A file that belongs to another requested video, such as `a.en.vtt` to video `a.en`, does not count.
+        """
         places = {video_id: self.folder / video_id for video_id in video_ids}
         wanted = set(places.values())
         own, translated = {}, defaultdict(list)
@@ -98,7 +101,7 @@ class CaptionFolder(Source):
 
 
 def caption_files(folder: Path) -> dict[str, Path]:
-    """Name without suffix -> file, the first by the order of SUFFIXES."""
+    """Name without suffix -> file; of several files, the one whose suffix is first in SUFFIXES."""
     if not folder.is_dir():
         return {}
     files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
@@ -108,7 +111,7 @@ def caption_files(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class CaptionLines(Source):
-    """Lines `{"video_id": ..., "start": ..., "end": ..., "text": ...}`, those of one video together."""
+    """Lines `{"video_id": ..., "start": ..., "end": ..., "text": ...}`, with the lines of a video consecutive."""
 
     path: Path
 
@@ -119,7 +122,7 @@ class CaptionLines(Source):
             for video_id, lines in groupby(numbered, key=lambda line: video_of(*line)):
                 here = list(lines)
                 if video_id in seen:
-                    raise ValueError(f"{here[0][0]}: video '{video_id}' again; its lines must stand together")
+                    raise ValueError(f"{here[0][0]}: video '{video_id}' again; its lines must be consecutive")
                 seen.add(video_id)
                 if video_id in wanted:
                     yield Narration(
@@ -133,14 +136,14 @@ def video_of(where: str, line: str) -> str:
     try:
         return str(json.loads(line)["video_id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"captions {where}: a line holds video_id, start, end and text: {error!r}") from error
+        raise ValueError(f"captions {where}: a line needs video_id, start, end and text: {error!r}") from error
 
 
 @dataclass(frozen=True)
 class HowTo100MCaptions(Source):
-    """raw_caption.json, `{video_id: {"start": [...], "end": [...], "text": [...]}}`, or the same pickled.
+    """raw_caption.json, `{video_id: {"start": [...], "end": [...], "text": [...]}}`, or the same as a pickle.
 
-    JSON is read in pieces; a pickle has to be read whole.
+    JSON is read in chunks; a pickle must be read completely.
     """
 
     path: Path
@@ -168,33 +171,35 @@ class HowTo100MCaptions(Source):
 
 
 def from_columns(columns: Any, where: str) -> list[Caption]:
-    """In the file's order, which is not always that of their starts; NaN, where there is no text, is left out."""
+    """The captions in the file's order, which is not always sorted by start; those with NaN as text are skipped."""
     try:
         starts, ends, texts = (columns[key] for key in ("start", "end", "text"))
         rows = zip(starts, ends, texts, strict=True)
         return [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"captions {where}: expected lists start, end and text of one length: {error!r}") from error
+        raise ValueError(f"captions {where}: expected lists start, end and text of equal length: {error!r}") from error
 
 
 def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object too large to be read whole. Python's NaN is understood, which other readers of
-    JSON streams refuse, and which HowTo100M's captions may hold."""
+    """The members of a JSON object that is too large to read at once.
+
+    Accepts NaN, which HowTo100M's captions may contain and other streaming JSON parsers reject.
+    """
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8-sig") as file:
-        text, at = file.read(CHUNK), 0
+        text, at = file.read(CHARACTERS_CHUNK), 0
 
         def parse(parser: Callable[[str, int], tuple[Any, int]]) -> Any:
-            """What `parser` finds at the current place, with as much more of the file as it takes."""
+            """Parse at the current position, and read more of the file as needed."""
             nonlocal text, at
             while True:
                 try:
                     value, at = parser(text, at)
                     return value
                 except (json.JSONDecodeError, IndexError) as error:
-                    more = file.read(CHUNK) if len(text) - at < LONGEST else ""
+                    more = file.read(CHARACTERS_CHUNK) if len(text) - at < LONGEST else ""
                     if not more:
-                        raise ValueError(f"{path} is not a whole JSON object: {error}") from error
+                        raise ValueError(f"{path} is not a complete JSON object: {error}") from error
                     text, at = text[at:] + more, 0
 
         if parse(symbol) != "{":
@@ -212,14 +217,14 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def symbol(text: str, at: int) -> tuple[str, int]:
-    """The next character that is no white space, and the place after it; IndexError at the end."""
+    """The next character that is not white space, and the position after it; IndexError at the end."""
     while text[at].isspace():
         at += 1
     return text[at], at + 1
 
 
 def within(captions: Iterable[Caption], duration: float) -> list[Caption]:
-    """Those that start inside the video and have a length of time, their ends cut to it."""
+    """The captions that start within the video and have a positive duration, with their ends cut to the video."""
     return [
         Caption(max(c.start, 0.0), min(c.end, duration), c.text)
         for c in captions

@@ -1,4 +1,4 @@
-"""Captions: subtitle files read and checked, their text as word pieces. The tokenizer's home."""
+"""Read and check caption files."""
 
 import html
 import json
@@ -19,7 +19,7 @@ NO_CUE = ("WEBVTT", "NOTE", "STYLE", "REGION")
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What is said from `start` to `end`, in seconds."""
+    """The text spoken from `start` to `end`, in seconds."""
 
     start: float
     end: float
@@ -27,13 +27,13 @@ class Caption:
 
 
 def read_captions(path: Path) -> list[Caption]:
-    """The captions of a WebVTT or SubRip file, or of lines `{"start": ..., "end": ..., "text": ...}`, all in UTF-8.
+    """Read captions from WebVTT, SubRip, or lines `{"start": ..., "end": ..., "text": ...}`, all in UTF-8.
 
-    Text loses its markup and line breaks. What can't be understood is a ValueError with its line, never skipped.
+    Markup and line breaks are removed from the text. A line that cannot be parsed is a ValueError that names it.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"captions {path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}")
+        raise ValueError(f"captions {path}: suffix '{path.suffix}' is not one of {', '.join(SUFFIXES)}")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -50,9 +50,9 @@ def read_captions(path: Path) -> list[Caption]:
 
 
 def cues(lines: Sequence[str], path: Path, *, no_cue: Sequence[str] = ()) -> Iterator[Caption]:
-    """One caption for each block of lines, but for those whose first word is in `no_cue`.
+    """One caption for each block of lines, except blocks whose first word is in `no_cue`.
 
-    Empty lines divide blocks. A line of blanks does not in WebVTT: the captions that YouTube makes contain such lines.
+    Empty lines separate blocks. In WebVTT, a line of blanks does not: YouTube's captions contain such lines.
     """
     for empty, numbered in groupby(enumerate(lines, 1), key=lambda line: not line[1]):
         if empty:
@@ -64,7 +64,9 @@ def cues(lines: Sequence[str], path: Path, *, no_cue: Sequence[str] = ()) -> Ite
         times = TIMES.fullmatch(block[arrows[0]].strip()) if arrows in ([0], [1]) else None
         if times is None:
             where = numbers[arrows[-1] if arrows else 0]
-            raise ValueError(f"captions {path}:{where}: no cue, that is times like 00:01.500 --> 00:03.000, then text")
+            raise ValueError(
+                f"captions {path}:{where}: not a cue: expected 00:01.500 --> 00:03.000 or similar, then text"
+            )
         text = html.unescape(MARKUP.sub("", " ".join(block[arrows[0] + 1 :])))
         yield Caption(seconds(times.groups()[:4]), seconds(times.groups()[4:]), " ".join(text.split()))
 
@@ -79,29 +81,29 @@ def from_json(line: str, where: str) -> Caption:
         record = json.loads(line)
         start, end, text = (record[key] for key in ("start", "end", "text"))
         if not isinstance(text, str) or isinstance(start, str) or isinstance(end, str):
-            raise TypeError("start and end are numbers, text is a string")
+            raise TypeError("start and end must be numbers, text must be a string")
         return Caption(float(start), float(end), " ".join(text.split()))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"captions {where}: a line holds start, end (seconds) and text: {error!r}") from error
+        raise ValueError(f"captions {where}: a line needs start, end (seconds) and text: {error!r}") from error
 
 
 def check_captions(captions: Sequence[Caption], *, where: str, duration: float | None = None) -> None:
-    """ValueError, naming the record, for captions out of order, of negative or reversed times, or past the video.
+    """ValueError, naming the caption, for captions out of order, with invalid times, or after the end of the video.
 
-    A caption must start within the video and may end up to one second after it: the last second of a video is
-    seldom a whole one.
+    A caption must start within the video. It may end up to one second later, because the last second of a video is
+    usually incomplete.
     """
     before = 0.0
     for number, caption in enumerate(captions, 1):
         span = f"{where}, caption {number} ({caption.start:g} to {caption.end:g} s)"
         if not (math.isfinite(caption.start) and math.isfinite(caption.end)):
-            raise ValueError(f"{span}: its times are not finite")
+            raise ValueError(f"{span}: its times must be finite")
         if caption.start < 0:
             raise ValueError(f"{span}: its time is negative")
         if caption.end < caption.start:
             raise ValueError(f"{span}: it ends before it starts")
         if caption.start < before:
-            raise ValueError(f"{span}: out of order, the one before starts at {before:g} s")
+            raise ValueError(f"{span}: out of order, the previous caption starts at {before:g} s")
         if duration is not None and (caption.start > duration or caption.end > duration + 1):
-            raise ValueError(f"{span}: the video is shorter, {duration:g} s")
+            raise ValueError(f"{span}: the video has only {duration:g} s")
         before = caption.start

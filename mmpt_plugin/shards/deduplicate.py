@@ -1,4 +1,4 @@
-"""Speech recognition repeats itself: a caption often begins with words that end the one before."""
+"""Remove repetition in ASR captions, which often begin with the last words of the previous caption."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,13 +12,14 @@ Unit = Literal["word", "character"]
 def deduplicate(
     captions: Sequence[Caption], *, previous_keeps: Callable[[], bool], unit: Unit = "word"
 ) -> list[Caption]:
-    """The captions without repeated words, and without empty ones.
+    """The captions without repeated words and without empty captions.
 
-    A caption that says nothing new is dropped, one that says all of the last and more replaces it. Where only the
-    end of the last is repeated, `previous_keeps()` decides, a fair coin in training, which of the two keeps it.
+    A caption without new words is dropped; one that contains all of the previous caption and more replaces it. If only
+    the end of the previous caption is repeated, `previous_keeps()` decides which of the two keeps it (in training, a
+    fair coin).
 
-    By `word` the longest repetition counts. By `character`, which is how VideoCLIP's training data was made, the
-    shortest counts, if it is one letter: "first line", "e second" become "first lin", "e second".
+    With unit `word`, the longest repetition is removed. With `character`, which VideoCLIP's training data used, it is
+    the shortest, even if that is a single letter: "first line", "e second" become "first lin", "e second".
     """
     kept: list[Caption] = []
     for caption in captions:
@@ -56,7 +57,7 @@ def add_caption(caption: Caption, kept: list[Caption], previous_keeps: Callable[
 
 
 def overlap(before: Sequence[str], said: Sequence[str], unit: Unit) -> int:
-    """How many units end the one and begin the other."""
+    """The number of units at the end of `before` that `said` begins with."""
     lengths = range(1, min(len(before), len(said)) + 1)
     for k in lengths if unit == "character" else reversed(lengths):
         if before[-k:] == said[:k]:

@@ -1,6 +1,6 @@
-"""Shards: many videos' features and caption tokens in few memory-mapped files, with an index and checksums.
+"""The shard format: features and caption tokens of many videos in a few memory-mapped files, with checksums.
 
-A shard is one safetensors file; index.json next to the shards, written last, names them with size and CRC-32.
+A shard is one safetensors file. index.json in the same folder, written last, lists the shards with size and CRC-32.
 T seconds, F feature width, N captions, M tokens of one video.
 """
 
@@ -20,41 +20,41 @@ from mmpt_plugin.files import offsets
 
 INDEX = "index.json"
 VERSION = 1
-CHUNK = 1 << 22
+BYTES_CHUNK = 1 << 22  # bytes read at a time for a checksum
 SPECIAL_IDS = ("cls_id", "sep_id", "pad_id")
 
-# What a shard of n videos holds: the type, and the width of arrays with two dimensions (None: feature_dim).
+# The arrays of a shard of n videos: dtype, and for arrays with two dimensions the width (None: feature_dim).
 LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "features": ("float16", (None,)),
     "feature_offsets": ("int64", ()),  # n + 1: rows of video i are feature_offsets[i] to feature_offsets[i + 1]
     "caption_times": ("float32", (2,)),  # start and end in seconds
     "caption_offsets": ("int64", ()),  # n + 1
-    "token_counts": ("int32", ()),  # one a caption
+    "token_counts": ("int32", ()),  # one per caption
     "tokens": ("int32", ()),
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoRecord:
-    """One video: read-only views into a shard, nothing copied."""
+    """One video, as read-only views of a shard, without copies."""
 
     video_id: str
     features: Float[np.ndarray, "T F"]
-    """A row a second, float16."""
+    """One row per second, float16."""
     caption_times: Float[np.ndarray, "N 2"]
     """Start and end of each caption in seconds."""
     token_counts: Int[np.ndarray, " N"]
-    """Counts, not offsets: a sampler that joins many videos needs one cumulative sum over them, and no rebasing."""
+    """Counts, not offsets: a sampler that joins many videos then needs only one cumulative sum over them."""
     tokens: Int[np.ndarray, " M"]
-    """The captions' word pieces one after another, without special tokens."""
+    """The word pieces of all captions, concatenated, without special tokens."""
 
 
 class Shards(Sequence[VideoRecord]):
-    """A folder of shards, opened and checked; `shards[i]` is a VideoRecord.
+    """A folder of shards; `shards[i]` is a VideoRecord.
 
-    Raises ValueError, naming the file, where a shard is missing, truncated or damaged. With `verify` every byte
-    is read once for its checksum; without, sizes and layout are checked. A copy sent to another process opens
-    the files again by itself, unverified.
+    Raises ValueError, naming the file, if a shard is missing, truncated or damaged. With `verify`, the checksums of all
+    shards are verified; otherwise only their sizes and layout. A pickled copy opens the files again in the other
+    process, without verification.
     """
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
@@ -73,7 +73,7 @@ class Shards(Sequence[VideoRecord]):
             arrays = open_shard(path, entry, verify=verify)
             bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
             self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
-        # One array, since Python objects of a million videos would be copied into every worker by reference counting.
+        # One array: Python objects of a million videos would be copied to every worker, because of reference counting.
         self._bounds = np.concatenate(bounds)
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class Shards(Sequence[VideoRecord]):
         )
 
     def index_of(self, video_id: str) -> int:
-        """The i with `video_ids[i] == video_id`."""
+        """The index i with `video_ids[i] == video_id`."""
         if video_id not in self._numbers:
             raise ValueError(f"no video '{video_id}' among the {len(self)} of {self.folder}")
         return self._numbers[video_id]
@@ -124,14 +124,14 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """What index.json says."""
+    """The content of index.json."""
 
     version: int = VERSION
     feature_dim: int
     encoder: str
-    """Equal for features of equal meaning."""
+    """The encoder's fingerprint: equal for compatible features."""
     tokenizer: dict[str, Any]
-    """What made the tokens; cls_id, sep_id and pad_id among it."""
+    """The record of the tokenizer, including cls_id, sep_id and pad_id."""
     shards: list[ShardEntry]
 
     def __post_init__(self) -> None:
@@ -151,11 +151,11 @@ def read_index(folder: Path) -> ShardIndex:
             return ShardIndex(**raw | {"shards": [ShardEntry(**entry) for entry in raw["shards"]]})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    raise ValueError(f"{path} is of version {raw['version']}, this is for version {VERSION}")
+    raise ValueError(f"{path} has version {raw['version']}, this program reads version {VERSION}")
 
 
 def open_shard(path: Path, entry: ShardEntry, *, verify: bool) -> dict[str, np.ndarray]:
-    """The arrays of a shard, memory-mapped and read-only."""
+    """The memory-mapped, read-only arrays of a shard."""
     if not path.is_file():
         raise ValueError(f"shard {path} is missing")
     if path.stat().st_size != entry.bytes:
@@ -163,7 +163,7 @@ def open_shard(path: Path, entry: ShardEntry, *, verify: bool) -> dict[str, np.n
     if verify and (found := checksum(path)) != entry.crc32:
         raise ValueError(f"shard {path} is damaged: its checksum is {found}, its index says {entry.crc32}")
     try:
-        # As tensors, since safetensors copies what it gives as NumPy arrays.
+        # Read as tensors, because safetensors copies the data for NumPy arrays.
         with safe_open(path, framework="pt") as file:
             arrays: dict[str, np.ndarray] = {name: file.get_tensor(name).numpy() for name in LAYOUT}
     except SafetensorError as error:
@@ -176,7 +176,7 @@ def open_shard(path: Path, entry: ShardEntry, *, verify: bool) -> dict[str, np.n
 def video_bounds(
     arrays: Mapping[str, np.ndarray], entry: ShardEntry, number: int, feature_dim: int, path: Path
 ) -> Int[np.ndarray, "V 7"]:
-    """For each video the shard's number, and first and last (exclusive) row, caption and token."""
+    """For each video the number of its shard, and its first and last (exclusive) row, caption and token."""
     for name, (dtype, width) in LAYOUT.items():
         expected = tuple(feature_dim if size is None else size for size in width)
         if arrays[name].dtype != dtype or arrays[name].ndim == 0 or arrays[name].shape[1:] != expected:
@@ -197,9 +197,9 @@ def video_bounds(
 
 
 def checksum(path: Path) -> int:
-    """CRC-32: it finds damage, and faster than a disk reads."""
+    """The CRC-32 of a file, which detects damage and is faster to compute than a disk can read."""
     value = 0
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(BYTES_CHUNK):
             value = zlib.crc32(chunk, value)
     return value

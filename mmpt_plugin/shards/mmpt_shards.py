@@ -1,8 +1,8 @@
-"""The shards that MMPT, the original toolkit, wrote: features and word pieces, ready but for their format.
+"""Read the shards of MMPT, the original toolkit, which hold features and word pieces.
 
-`{split}_meta.pkl` maps a shard's number to its video ids. Ragged arrays are two files, `..._data.npy` of all rows
-and `..._starts.npy` of where each item begins: `{split}_{k}` features, and `{captions}.{bert}.{split}_{k}.startends`
-and `.caps_ids`, which is padded with -1.
+`{split}_meta.pkl` maps shard numbers to video ids. A ragged array consists of two files: `..._data.npy` with all rows,
+and `..._starts.npy` with the first row of each item. The arrays are `{split}_{k}` (features),
+`{captions}.{bert}.{split}_{k}.startends`, and `.caps_ids`, which is padded with -1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 
 class ShardedVideo(NamedTuple):
-    """T seconds, N captions."""
+    """One video of T seconds with N captions."""
 
     video_id: str
     features: Float[np.ndarray, "T F"]
@@ -25,7 +25,7 @@ class ShardedVideo(NamedTuple):
 
 
 def read_mmpt_shards(features: Path, captions: Path, *, split: str = "train") -> Iterator[ShardedVideo]:
-    """Every video of a split, in the order of its shards, memory-mapped. ValueError names what does not fit."""
+    """All videos of a split, memory-mapped, in the order of its shards. ValueError if files are inconsistent."""
     meta = features / f"{split}_meta.pkl"
     shards = read_plain_pickle(meta)
     if not isinstance(shards, dict) or not all(isinstance(ids, list) for ids in shards.values()):
@@ -36,21 +36,21 @@ def read_mmpt_shards(features: Path, captions: Path, *, split: str = "train") ->
         ids = ragged(only(captions, f"*.{split}_{number}.caps_ids"))
         for name, items in (("features", rows), ("startends", times), ("caps_ids", ids)):
             if len(items) != len(video_ids):
-                raise ValueError(f"{meta}: shard {number} has {len(video_ids)} videos, but {name} of {len(items)}")
+                raise ValueError(f"{meta}: shard {number} has {len(video_ids)} videos, but {name} for {len(items)}")
         for video_id, video, spoken, padded in zip(video_ids, rows, times, ids, strict=True):
             yield ShardedVideo(str(video_id), video, spoken, [row[row >= 0].tolist() for row in padded])
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """The one stem in `folder` that fits."""
+    """The only file stem in `folder` that matches the pattern."""
     found = sorted({path.name.removesuffix("_data.npy") for path in folder.glob(f"{pattern}_data.npy")})
     if len(found) != 1:
-        raise ValueError(f"{folder} holds {len(found)} files {pattern}_data.npy, expected one {found or ''}".strip())
+        raise ValueError(f"{folder} has {len(found)} files {pattern}_data.npy, expected one {found or ''}".strip())
     return folder / found[0]
 
 
 def ragged(stem: Path) -> Sequence[np.ndarray]:
-    """The items of a ragged array, as views into its file."""
+    """The items of a ragged array, as views of its file."""
     arrays = []
     for part in ("data", "starts"):
         path = stem.with_name(f"{stem.name}_{part}.npy")

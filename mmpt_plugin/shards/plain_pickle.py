@@ -1,4 +1,4 @@
-"""Pickles of nothing but containers, strings and numbers, read without running what else they may hold."""
+"""Read pickles of plain containers, strings and numbers safely, without executing code in them."""
 
 import pickle
 from pathlib import Path
@@ -6,21 +6,21 @@ from typing import Any
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Refuses every class and function, and with them all that a hostile pickle needs."""
+    """Rejects every class and function, without which a malicious pickle cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it needs {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside of it")
+        raise pickle.UnpicklingError("it refers to external objects")
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """What the pickle holds; ValueError, naming the file, where it is damaged or asks for more than plain values."""
+    """The content of a pickle; ValueError, naming the file, if it is damaged or contains more than plain values."""
     try:
         with path.open("rb") as file:
             return PlainUnpickler(file).load()
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+    except Exception as error:  # a damaged pickle may raise any exception
         raise ValueError(f"{path} is not a pickle of plain containers, strings and numbers: {error}") from error

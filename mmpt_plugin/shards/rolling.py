@@ -1,8 +1,7 @@
-"""Rolling captions: each repeats the line before it and adds words, as YouTube's automatic captions and roll-up
-captions on television do.
+"""Remove the repetition in rolling captions, where each cue repeats the previous line and adds words.
 
-A line that YouTube adds to the screen comes three times: word by word, alone in a cue of 10 ms, and above the next
-line. Here every word stays where it is first said.
+YouTube's automatic captions and roll-up captions on television are of this kind. Each line of a YouTube caption appears
+three times: word by word, alone in a cue of 10 ms, and above the next line. `unroll` keeps the first occurrence.
 """
 
 from collections.abc import Sequence
@@ -11,17 +10,17 @@ from itertools import pairwise
 
 from mmpt_plugin.shards.captions import Caption
 
-ADJACENT = 0.5  # seconds between two cues at most, for one to repeat the other
-FLASH = 0.05  # seconds: nobody reads a shorter cue
-LINE = 2  # words that a line has at least, for its repetition to be a sign
+ADJACENT = 0.5  # seconds; maximum gap between a cue and one that repeats it
+FLASH = 0.05  # seconds; a shorter cue is not meant to be read
+LINE = 2  # minimum words in a line whose repetition counts as a sign of rolling captions
 
 
 def unroll(captions: Sequence[Caption]) -> tuple[list[Caption], int]:
-    """The captions without rolling repetition, and how many lost words or all.
+    """The captions without rolling repetition, and the number of captions that were shortened or removed.
 
-    What a cue has in common with the end of the one before is repetition only where there is a sign for it, since
-    people say a word twice: one of the two lasts no time (`FLASH`), or half of the file's cues, and no fewer than two,
-    begin with a line of the one before or are part of it.
+    Speakers also repeat words. So words that a cue shares with the end of the previous cue are removed only if one of
+    the two cues is very short (`FLASH`), or if at least half of the file's cues, and at least two, begin with a line of
+    the previous cue or are part of it.
     """
     pairs = list(pairwise(captions))
     num_rolling = sum(rolls(before, caption) for before, caption in pairs)
@@ -42,13 +41,15 @@ def unroll(captions: Sequence[Caption]) -> tuple[list[Caption], int]:
 
 
 def rolls(before: Caption, caption: Caption) -> bool:
-    """Whether a cue repeats a line of the one before, and is not just the same cue again."""
+    """Whether a cue repeats a line of the previous cue, without being equal to it."""
     return before.text != caption.text and repeated_words(before, caption) >= LINE
 
 
 def repeated_words(before: Caption, caption: Caption) -> int:
-    """How many words of a cue, from its first, end the cue before, if it follows at once: all of the one's words, or
-    all of the other's, or at least a line of each."""
+    """The number of words at the beginning of a cue that end the previous cue; 0 if the cue does not follow directly.
+
+    Fewer words than a line (`LINE`) count only if they are all words of one of the cues.
+    """
     if not before.start <= caption.start <= before.end + ADJACENT:
         return 0
     said, words = before.text.split(), caption.text.split()

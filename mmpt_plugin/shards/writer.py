@@ -1,4 +1,4 @@
-"""Writing shards: a whole folder or none."""
+"""Write a folder of shards atomically."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from mmpt_plugin.shards.format import INDEX, ShardEntry, ShardIndex, VideoRecord
 
 
 class ShardWriter:
-    """Context manager that writes a folder of shards, whole or not at all; shards that were there are replaced.
+    """Context manager that writes a folder of shards atomically; it replaces existing shards in the folder.
 
-    `tokenizer` holds what is worth knowing of the tokenizer, and its cls_id, sep_id and pad_id. One shard is in
-    memory at a time, up to twice.
+    `tokenizer` is a record of the tokenizer (`describe_tokenizer`) with at least cls_id, sep_id and pad_id. One shard
+    is in memory at a time, in up to two copies.
     """
 
     def __init__(
@@ -34,19 +34,19 @@ class ShardWriter:
         videos_per_shard: int = 4096,
     ) -> None:
         if out.exists() and not (out / INDEX).is_file() and not (out.is_dir() and not any(out.iterdir())):
-            raise ValueError(f"{out} holds something else than shards: choose another folder")
+            raise ValueError(f"{out} contains something other than shards: choose another folder")
         if videos_per_shard < 1:
             raise ValueError(f"videos_per_shard must be at least 1, got {videos_per_shard}")
         self.out = out.absolute()
-        self.beside = self.out.with_name(f".{self.out.name}.tmp")
+        self.temporary = self.out.with_name(f".{self.out.name}.tmp")
         self.videos_per_shard = videos_per_shard
         self.index = ShardIndex(feature_dim=feature_dim, encoder=encoder, tokenizer=dict(tokenizer), shards=[])
         self.seen: set[str] = set()
         self.pending: list[VideoRecord] = []
 
     def __enter__(self) -> "ShardWriter":
-        shutil.rmtree(self.beside, ignore_errors=True)
-        self.beside.mkdir(parents=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir(parents=True)
         return self
 
     def add(
@@ -56,16 +56,16 @@ class ShardWriter:
         caption_times: Float[np.ndarray, "N 2"],
         tokens: Sequence[Sequence[int]],
     ) -> None:
-        """One video; ValueError, naming it, where something is wrong with it: then it is not added."""
+        """Add a video; if it is invalid, raise a ValueError that names it, and do not add it."""
         if video_id in self.seen:
-            raise ValueError(f"video '{video_id}' comes twice")
+            raise ValueError(f"video '{video_id}' is added twice")
         width = self.index.feature_dim
         if features.shape[1:] != (width,):
             raise ValueError(f"video '{video_id}': features have shape {features.shape}, expected (T, {width})")
         if len(features) == 0 or len(caption_times) == 0:
             raise ValueError(f"video '{video_id}' has {len(features)} s of features and {len(caption_times)} captions")
         if len(tokens) != len(caption_times):
-            raise ValueError(f"video '{video_id}' has {len(caption_times)} captions, but tokens of {len(tokens)}")
+            raise ValueError(f"video '{video_id}' has {len(caption_times)} captions, but tokens for {len(tokens)}")
         with np.errstate(over="ignore"):
             rows, times = features.astype(np.float16), caption_times.astype(np.float32)
         for name, array in (("features", rows), ("caption times", times)):
@@ -88,8 +88,8 @@ class ShardWriter:
             "token_counts": np.concatenate([video.token_counts for video in videos]),
             "tokens": np.concatenate([video.tokens for video in videos]),
         }
-        path = self.beside / f"shard-{len(self.index.shards):05d}.safetensors"
-        atomic_write(path, lambda beside: save_file(arrays, beside))
+        path = self.temporary / f"shard-{len(self.index.shards):05d}.safetensors"
+        atomic_write(path, lambda file: save_file(arrays, file))
         self.index.shards.append(
             ShardEntry(
                 file=path.name,
@@ -106,17 +106,17 @@ class ShardWriter:
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self.beside, ignore_errors=True)
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _finish(self) -> None:
         if self.pending:
             self._flush()
         if not self.index.shards:
             raise ValueError(f"no videos for the shards in {self.out}")
-        (self.beside / INDEX).write_text(json.dumps(asdict(self.index)), encoding="utf-8")
-        replaced = self.beside.with_suffix(".old")
+        (self.temporary / INDEX).write_text(json.dumps(asdict(self.index)), encoding="utf-8")
+        replaced = self.temporary.with_suffix(".old")
         shutil.rmtree(replaced, ignore_errors=True)
         if self.out.exists():
             self.out.rename(replaced)
-        self.beside.rename(self.out)
+        self.temporary.rename(self.out)
         shutil.rmtree(replaced, ignore_errors=True)

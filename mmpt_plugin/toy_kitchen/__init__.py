@@ -1,4 +1,4 @@
-"""The embedded data set: narrated cooking cartoons, made rather than downloaded (docs/explanation/toy_kitchen.md)."""
+"""The toy dataset: narrated cooking cartoons, generated rather than downloaded (docs/explanation/toy_kitchen.md)."""
 
 from mmpt_plugin.toy_kitchen.generate import generate
 

@@ -1,4 +1,4 @@
-"""The toy kitchen in frames: a room, and for every action a motion that tells it."""
+"""Draw the frames of the toy kitchen: a room, and a characteristic motion for every action."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Place = Callable[[Image.Image, float, float], None]
 
 
 def frames(recipe: Recipe, rng: np.random.Generator) -> Iterator[UInt8[np.ndarray, "168 224 3"]]:
-    """All frames of a video; room, place, size, tempo and handedness are the video's own."""
+    """All frames of a video; each video has its own room, position, size, tempo and handedness."""
     room = draw_room(recipe, rng)
     size = int(rng.integers(58, 74))
     x, y = WIDTH / 2 + rng.uniform(-18, 18), 95 + rng.uniform(-5, 5)
@@ -41,7 +41,7 @@ def frames(recipe: Recipe, rng: np.random.Generator) -> Iterator[UInt8[np.ndarra
 
 
 def put(picture: Image.Image, image: Image.Image, x: float, y: float) -> None:
-    """Centred at (x, y)."""
+    """Paste an image centered at (x, y)."""
     picture.paste(image, (round(x - image.width / 2), round(y - image.height / 2)), image)
 
 
@@ -70,7 +70,7 @@ def draw_room(recipe: Recipe, rng: np.random.Generator) -> Image.Image:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a motion is drawn from: its things, where they are, how far the step has come."""
+    """The inputs of a motion: its objects, their position, and the progress of the step."""
 
     place: Place
     container: Image.Image
@@ -83,7 +83,7 @@ class Scene:
     time: float
     """Seconds, at the video's tempo."""
     colour: tuple[int, ...]
-    """Of the ingredient's pieces."""
+    """Color of the ingredient's pieces."""
 
 
 def draw_step(place: Place, step: Step, x: float, y: float, size: int, progress: float, time: float) -> None:
@@ -212,7 +212,7 @@ def draw_boil(s: Scene) -> None:
 
 
 def food_colour(food: Image.Image) -> tuple[int, ...]:
-    """The colour of an ingredient's skin, where its picture is opaque, left of the middle."""
+    """The color of an ingredient's skin: a pixel left of the middle, if the picture is opaque there."""
     colour = food.getpixel((food.width // 3, food.height // 2))
     assert isinstance(colour, tuple)
     return tuple(int(c) for c in colour[:3]) if colour[3] > 128 else DARK

@@ -1,4 +1,4 @@
-"""Writes the toy kitchen: videos, captions, annotations of the held-out part, and a tokenizer."""
+"""Write the toy kitchen: videos, captions, annotations of the held-out part, and a tokenizer."""
 
 import json
 import multiprocessing
@@ -23,21 +23,20 @@ VERSION = 1
 def generate(
     out: Path, *, num_train: int = 240, num_test: int = 80, seed: int = 0, num_workers: int | None = None
 ) -> None:
-    """A folder of narrated videos, the same for the same settings; a complete one is left as it is, an interrupted one
-    is completed.
+    """Write a folder of narrated videos, deterministic for given settings.
 
-    Video i depends on the seed and i alone. The training videos have nothing but their captions; every step of a
-    held-out video has a line in test_clips.jsonl.
+    A complete folder is not changed, and an interrupted one is completed. Video i depends only on the seed and i.
+    Training videos have only captions; every step of a held-out video has a line in test_clips.jsonl.
     """
     if num_train < 1 or num_test < 1:
-        raise ValueError(f"there must be videos to train on and to test on, got {num_train} and {num_test}")
+        raise ValueError(f"num_train and num_test must be at least 1, got {num_train} and {num_test}")
     about = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
     settings = out / "about.json"
     if settings.is_file():
         found = json.loads(settings.read_text())
         complete = found.pop("complete")
         if found != about:
-            raise ValueError(f"{out} holds a toy kitchen of other settings: choose another folder or remove it")
+            raise ValueError(f"{out} holds a toy kitchen with other settings: choose another folder or remove it")
         if complete:
             return
     for folder in ("videos", "captions", "tokenizer"):
@@ -60,7 +59,7 @@ def video_name(i: int) -> str:
 
 
 def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
-    """The video and its captions; returns its annotation, a line of JSON a step."""
+    """Write a video and its captions; return its annotations, one line of JSON per step."""
     rng = np.random.default_rng([seed, i])
     recipe = invent(rng)
     captions = narrate(recipe, rng)
@@ -95,4 +94,4 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What is said: natural sentences with many paraphrases, ahead of the action or after it, in pieces as ASR gives them."""
+"""The narration: sentences with many paraphrases, before, during or after the action, cut into captions as by ASR."""
 
 import re
 
@@ -89,14 +89,15 @@ DESCRIPTION = [
 
 
 def describe(step: Step, rng: np.random.Generator) -> str:
-    """What an annotator who sees the step would write; half the time with the vessel's colour."""
+    """A description as from an annotator who sees the step; half of them name the vessel's color."""
     return fill(str(rng.choice(DESCRIPTION)), step, rng, colour_share=0.5)
 
 
 def narrate(recipe: Recipe, rng: np.random.Generator) -> list[Caption]:
     """Captions in time order, without overlap, within the video.
 
-    Each host has a habit, -4 to +4 s, and each sentence strays 2 s from it; one step in eight goes unnarrated.
+    Each video has an offset of -4 to +4 s between narration and action, and each sentence deviates from it with a
+    standard deviation of 2 s. One step in eight is not narrated.
     """
     habit = rng.uniform(-4.0, 4.0)
     spoken = [(0.3, str(rng.choice(GREETING)).format(dish=recipe.dish))]
@@ -113,7 +114,7 @@ def narrate(recipe: Recipe, rng: np.random.Generator) -> list[Caption]:
 
 
 def timed(spoken: list[tuple[float, str]], duration: int) -> list[Caption]:
-    """Sentences one after another, none before the one before has ended, cut into captions of up to seven words."""
+    """Sentences in order and without overlap, cut into captions of up to seven words."""
     captions: list[Caption] = []
     now = 0.0
     for wanted, sentence in spoken:
@@ -141,7 +142,7 @@ def fill(template: str, step: Step, rng: np.random.Generator, *, colour_share: f
 
 
 def vocabulary() -> list[str]:
-    """A WordPiece vocabulary: special tokens, characters, then every word that the templates can make."""
+    """A WordPiece vocabulary: special tokens, characters, and every word that the templates can produce."""
     texts = [
         *AHEAD,
         *DURING,

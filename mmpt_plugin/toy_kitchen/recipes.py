@@ -1,4 +1,4 @@
-"""What happens in a video: a dish, and its steps in time."""
+"""The content of a video: a dish, and its timed steps."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from mmpt_plugin.toy_kitchen.sprites import COLOURS
 
-# Dishes share actions and many ingredients, so that videos of one dish are hard to tell apart.
+# Dishes share actions and many ingredients, so different dishes are hard to distinguish.
 DISHES = {
     "vegetable soup": ("carrot", "potato", "onion", "corn", "pumpkin", "garlic", "mushroom"),
     "fruit salad": ("apple", "banana", "orange", "strawberry", "lemon", "chocolate", "avocado"),
@@ -19,7 +19,7 @@ DISHES = {
     "dessert": ("chocolate", "strawberry", "banana", "apple", "orange", "pumpkin", "bread", "egg"),
 }
 
-# Which vessel an action happens in; washing happens under the tap.
+# The vessel of each action; washing also uses the tap.
 ACTIONS = {
     "chop": "board",
     "peel": "board",
@@ -69,7 +69,7 @@ class Recipe:
 
 
 def invent(rng: np.random.Generator) -> Recipe:
-    """A recipe of four to seven steps of 3 to 6.5 s, with a greeting before and a goodbye after."""
+    """A random recipe of four to seven steps of 3 to 6.5 s, with time for a greeting before and a goodbye after."""
     dish = str(rng.choice(list(DISHES)))
     colours = {vessel: str(rng.choice(list(COLOURS))) for vessel in ("board", "bowl", "pan", "pot")}
     ingredients = rng.permutation(DISHES[dish])[: rng.integers(3, 6)]

@@ -1,4 +1,4 @@
-"""The pictures of the toy kitchen as data: shapes in a unit square, drawn large and scaled down smoothly."""
+"""The pictures of the toy kitchen as data: shapes in a unit square, drawn large and scaled down for antialiasing."""
 
 from functools import cache
 
@@ -167,7 +167,7 @@ FLESH = {
 
 
 def inside(name: str) -> tuple[int, ...]:
-    """The colour of an ingredient's pieces."""
+    """The color of an ingredient's pieces."""
     return FLESH.get(name, INGREDIENTS[name][0][2])
 
 
@@ -211,7 +211,7 @@ def tool(name: str) -> list[Shape]:
 
 
 def vessel(kind: str, colour: str) -> list[Shape]:
-    """A board, bowl, pan or pot, twice as wide as high; what is in it is drawn at its upper rim."""
+    """A board, bowl, pan or pot, twice as wide as high; its content is drawn at the upper rim."""
     fill = COLOURS[colour]
     dark = tuple(int(c * 0.78) for c in fill)
     vessels: dict[str, list[Shape]] = {
@@ -233,7 +233,7 @@ def vessel(kind: str, colour: str) -> list[Shape]:
 
 @cache
 def sprite(kind: str, name: str, width: int, height: int, angle: int = 0, colour: str = "") -> Image.Image:
-    """RGBA, `kind` one of ingredient, tool, vessel; drawn at four times the size."""
+    """An RGBA picture; `kind` is ingredient, tool or vessel. It is drawn at four times the size and scaled down."""
     shapes = INGREDIENTS[name] if kind == "ingredient" else tool(name) if kind == "tool" else vessel(name, colour)
     return render(tuple(shapes), width, height, angle)
 

@@ -1,1 +1,1 @@
-"""Pixels: video files in and out, sparse frames, cached frames, and the store that maps a video id to its file."""
+"""Reading and writing video files, sparse frames, cached frames, and the map from video ids to files."""

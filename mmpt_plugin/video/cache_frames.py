@@ -1,4 +1,4 @@
-"""Videos -> JPEGs in shards, which `dataset.videos` may be a folder of; resumable, by several processes."""
+"""Videos -> shards of JPEG frames, a folder for `dataset.videos`; resumable, in several processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ def cache_frames(
     num_workers: int = 1,
     allow_missing: bool = False,
 ) -> ExtractReport:
-    """Shards of frames in `out`; `videos` are files and folders, see `list_videos`, which gives them their ids.
+    """Write shards of frames to `out`; `videos` are files and folders, which `list_videos` maps to video ids.
 
-    What fails is named as by `extract`. A run that is interrupted keeps what it did.
+    Failures are reported as by `extract`. An interrupted run keeps the shards it has written.
     """
     check_num_workers(num_workers)
     listed = list_videos(videos, out=out)
@@ -44,7 +44,7 @@ def cache_frames(
 
 @dataclass(frozen=True)
 class FrameWork:
-    """A video -> its JPEGs."""
+    """Encode the frames of a video as JPEG."""
 
     settings: FrameSettings
 

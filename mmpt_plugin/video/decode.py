@@ -1,4 +1,4 @@
-"""Video files in and out, by PyAV. S seconds, F frames a second."""
+"""Decode video files with PyAV. S seconds, F frames per second."""
 
 import errno
 import math
@@ -18,22 +18,22 @@ SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v"),
     *(".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".ogv"),
 )
-"""Of files that are videos by their name; .ts is also TypeScript's."""
+"""Suffixes of video files; .ts is left out because TypeScript uses it too."""
 
-# What ffmpeg gives pictures of all the same, by the names of its demuxers.
+# Names of FFmpeg demuxers that return pictures although the file is not a video.
 TEXT = ("tty", "bintext", "xbin", "adf", "idf")
 IMAGES = ("image2", "apng", "ico")
 PLAYLISTS = ("hls", "dash", "concat", "sdp", "imf")
 
 
 class VideoError(ValueError):
-    """A video that can't be used: which, and why, in one line."""
+    """A video cannot be used; the message names the file and the reason in one line."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
     duration: float
-    """Seconds, by the container's word."""
+    """Seconds, as stated by the container."""
     fps: float
     width: int
     height: int
@@ -41,22 +41,22 @@ class VideoInfo:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its video stream; whatever goes wrong inside is a VideoError."""
+    """Open a file and return the container and its video stream; errors of FFmpeg in the block become VideoError."""
     if path.is_dir():
         raise VideoError(f"{path} is a folder, not a video")
     try:
-        # Metadata is not always UTF-8, and never needed. Of a relative path "12:30.mp4" ffmpeg reads a protocol "12".
+        # Metadata is not always UTF-8, and is not needed. FFmpeg parses a relative path "12:30.mp4" as protocol "12".
         with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             if kind := other_kind(container.format.name):
                 raise VideoError(f"{path} is {kind}, not a video")
-            # ffmpeg's own choice: the first stream may be a cover picture.
+            # Let FFmpeg choose: the first stream may be a cover picture.
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(f"{path} has no video stream")
             if stream.disposition & Disposition.attached_pic:
                 raise VideoError(f"{path} has no video stream, only a cover picture")
             if stream.codec_context is None:
-                raise VideoError(f"{path} can't be decoded: its index is damaged, or no decoder fits")
+                raise VideoError(f"{path} can't be decoded: its index is damaged, or FFmpeg has no decoder for it")
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)
@@ -66,31 +66,33 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 
 def other_kind(demuxer: str) -> str | None:
-    """What a file is that ffmpeg decodes although it is not a video."""
+    """The kind of a file that FFmpeg decodes although it is not a video; None for a video."""
     if demuxer in TEXT:
-        return "a text"
+        return "a text file"
     if demuxer in IMAGES or demuxer.endswith("_pipe"):
         return "an image"
     return "a playlist" if demuxer in PLAYLISTS else None
 
 
 def check_moving(path: Path) -> None:
-    """VideoError unless two frames can be decoded: for files that are not videos by their name. AVIF and GIF images
-    open as videos do."""
+    """VideoError unless two frames can be decoded, for files without a video suffix.
+
+    AVIF and GIF images also open as videos, but have one frame.
+    """
     with opened(path) as (container, stream):
         found = [frame for frame, _ in zip(container.decode(stream), range(2), strict=False)]
         if len(found) < 2:
-            raise VideoError(f"{path} is {'an image' if found else 'without frames'}, not a video")
+            raise VideoError(f"{path} {'is an image' if found else 'has no frames'}, not a video")
         if found[0].pts is None:
             raise untimed(path)
 
 
 def untimed(path: Path) -> VideoError:
-    return VideoError(f"{path} can't be read: its frames carry no times (`ffmpeg -i FILE -c copy OTHER.mp4` adds them)")
+    return VideoError(f"{path} can't be read: its frames have no timestamps; run `ffmpeg -i FILE -c copy OTHER.mp4`")
 
 
 def probe(path: Path) -> VideoInfo:
-    """What the container says, without decoding; width and height are as stored, before any rotation."""
+    """The container's metadata, without decoding; width and height are as stored, before any rotation."""
     with opened(path) as (container, stream):
         return VideoInfo(
             stated_duration(container, stream), float(stream.average_rate or 0), stream.width, stream.height
@@ -98,26 +100,26 @@ def probe(path: Path) -> VideoInfo:
 
 
 def duration_of(path: Path) -> float:
-    """Seconds, by the container's word; a VideoError where it says nothing."""
+    """Duration in seconds, as stated by the container; VideoError if it states none."""
     duration = probe(path).duration
     if duration <= 0:
-        raise VideoError(f"{path} does not say how long it is: `ffmpeg -i FILE -c copy OTHER` adds it")
+        raise VideoError(f"{path} does not state its duration; run `ffmpeg -i FILE -c copy OTHER` to add it")
     return duration
 
 
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds, the stream's own or else the container's, which is its longest stream's; 0 where neither says."""
+    """Duration in seconds of the stream, or else of the container (its longest stream); 0 if neither is stated."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return float((container.duration or 0) / av.time_base)
 
 
 def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
-    """One array (fps, size, size, 3) of RGB a second of video, the last completed with black frames.
+    """One RGB array (fps, size, size, 3) per second of video; the last second is padded with black frames.
 
-    ffmpeg's own filters resample to `fps` frames a second by time stamp, scale the shorter side to `size`
-    (bicubic) and crop the centre. Memory does not grow with the video. A file that ends more than a second
-    before its stated duration raises at the end.
+    FFmpeg filters resample to `fps` frames per second by timestamp, scale the shorter side to `size` (bicubic) and
+    crop the center. Memory does not grow with the length of the video. A file that ends more than a second before its
+    stated duration raises VideoError at the end.
     """
     second = np.zeros((fps, size, size, 3), dtype=np.uint8)
     count = 0
@@ -132,7 +134,7 @@ def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarra
 
 
 def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The frames of `read_seconds` one by one; frame k is what is shown up to the time (k + 1/2) / fps."""
+    """The frames of `read_seconds` one by one; frame k is the last frame up to the time (k + 1/2) / fps."""
     frame = None
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
@@ -143,7 +145,7 @@ def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "
 
 
 def square(size: int) -> list[tuple[str, str]]:
-    """Filters: the shorter side scaled to `size` (bicubic), the centre cropped."""
+    """Filters that scale the shorter side to `size` (bicubic) and crop the center."""
     return [
         ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
         ("crop", f"{size}:{size}"),
@@ -151,10 +153,10 @@ def square(size: int) -> list[tuple[str, str]]:
 
 
 def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """The frames, their times counted from the container's start.
+    """Decode the frames, with timestamps relative to the container's start.
 
-    Where only the container states a duration, sound may be what lasts so long: then all streams must end early
-    for the file to be called cut short.
+    If only the container states a duration, it may be the duration of the audio. The file then counts as truncated
+    only if all streams end early.
     """
     start = container.start_time or 0
     end = 0.0
@@ -169,13 +171,13 @@ def decoded(path: Path, container: av.container.InputContainer, stream: av.Video
                 yield frame
     stated = stated_duration(container, stream)
     if end < stated - 1:
-        raise VideoError(f"{path} is cut short: it ends after {end:.1f} s of {stated:.1f} s")
+        raise VideoError(f"{path} is truncated: it ends after {end:.1f} s of {stated:.1f} s")
 
 
 def filtered(
     frames: Iterable[av.VideoFrame], stream: av.VideoStream, steps: Sequence[tuple[str, str]]
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Upright frames through ffmpeg's filters (name, arguments), as RGB."""
+    """Rotate the frames upright, apply FFmpeg filters (name, arguments), and convert to RGB."""
     graph: Graph | None = None
     for frame in frames:
         if graph is None:
@@ -214,15 +216,15 @@ def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
 
 
 def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """The frames shown at these times (seconds), scaled to `height`; a time after the end gives the last frame."""
+    """The frames shown at these times (seconds), scaled to `height`; after the end, the last frame."""
     with opened(path) as (container, stream):
         shown = shown_at(path, container, stream, times)
         return list(filtered(shown, stream, [("scale", f"-2:{height}:flags=bicubic")]))
 
 
 def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
-    """For each time (seconds, ascending) the frame shown, shorter side scaled and centre cropped; None where it is the
-    one shown at the time before."""
+    """For each time (seconds, ascending) the frame shown, scaled and center-cropped; None if it is the same frame as at
+    the previous time."""
     with opened(path) as (container, stream):
         graph, last = None, None
         for frame in shown_at(path, container, stream, times):
@@ -237,16 +239,16 @@ def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[U
 def shown_at(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, times: Iterable[float]
 ) -> Iterator[av.VideoFrame]:
-    """The frame shown at each time (seconds from the container's start); after the end the last one.
+    """The frame shown at each time (seconds from the container's start); after the end, the last frame.
 
-    Decoding goes on from where it is, or from the last key frame before the time where that comes later.
+    Decoding continues from its current position, or seeks to the last key frame before the time if that is later.
     """
     start = (container.start_time or 0) / av.time_base
     frames: Iterator[av.VideoFrame] = iter(())
     shown: av.VideoFrame | None = None
     ahead: av.VideoFrame | None = None
     for time in times:
-        # What floats lose must not make of a frame's very time the moment before it.
+        # The tolerance keeps rounding errors from selecting the frame before when `time` is a frame's exact time.
         wanted = math.floor((start + max(0.0, time)) / stream.time_base + 1e-6)
         if shown is None or wanted < shown.pts or (ahead is not None and key_frame_before(stream, wanted) > ahead.pts):
             frames = decoded_from(container, stream, wanted)
@@ -261,7 +263,7 @@ def shown_at(
 def decoded_from(
     container: av.container.InputContainer, stream: av.VideoStream, wanted: int
 ) -> Iterator[av.VideoFrame]:
-    """The frames from the last key frame before this time stamp on."""
+    """The frames that start at the last key frame before this timestamp."""
     container.seek(wanted, stream=stream, backward=True)
     for frame in container.decode(stream):
         if frame.pts is None:
@@ -270,7 +272,7 @@ def decoded_from(
 
 
 def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
-    """The time stamp of the last one, by the container's index; where that does not know, `wanted` itself."""
+    """The timestamp of the last key frame before `wanted`, from the container's index; `wanted` if it is unknown."""
     entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
     number = entries.search_timestamp(wanted) if entries is not None else -1
     return entries[number].timestamp if number >= 0 else wanted

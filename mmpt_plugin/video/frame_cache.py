@@ -1,7 +1,7 @@
-"""Cached frames: JPEGs of many videos in few memory-mapped shards, each with its index; whole files, checksums.
+"""Cached frames: JPEGs of many videos in a few memory-mapped shards, with an index and checksums.
 
-A shard is one safetensors file of V videos, K frames and N bytes. Frame k of a video is what is shown at the middle of
-its k-th part of 1 / fps seconds (`features.video.read_all`), and stands for all of that part.
+A shard is one safetensors file of V videos, K frames and N bytes. Frame k of a video is the frame shown at the middle
+of its k-th interval of 1 / fps seconds (`video.decode.read_all`), and is used for the whole interval.
 """
 
 import io
@@ -25,7 +25,7 @@ from mmpt_plugin.video.sparse_frames import Picture, Videos
 SHARDS = "frames-*.safetensors"
 VERSION = "1"
 VIDEOS_PER_SHARD = 4096
-BYTES_PER_SHARD = 1 << 29  # what is lost of a run that is killed
+BYTES_PER_SHARD = 1 << 29  # the most that a killed run loses
 
 LAYOUT = {
     "jpegs": "uint8",
@@ -40,7 +40,7 @@ class FrameSettings:
     """How `mmpt cache-frames` stores frames."""
 
     size: int = 224
-    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the center is cropped."""
     fps: int = 1
     """Frames stored per second."""
     quality: int = 90
@@ -60,11 +60,11 @@ class FrameSettings:
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """One video's frames on their way into a shard."""
+    """The encoded frames of one video, before they are written to a shard."""
 
     video_id: str
     duration: float
-    """Seconds, by the container's word."""
+    """Seconds, as stated by the container."""
     made_from: dict[str, Any]
     jpegs: list[bytes]
 
@@ -84,7 +84,7 @@ def from_jpeg(content: bytes) -> Picture:
 
 
 class FrameShards:
-    """Puts videos into new shards of a folder, which may hold others of equal settings."""
+    """Writes videos to new shards in a folder, which may already hold shards with the same settings."""
 
     def __init__(self, out: Path, settings: FrameSettings) -> None:
         self.out = out
@@ -93,11 +93,11 @@ class FrameShards:
         self.num_bytes = 0
         there = FrameCache(out) if any(out.glob(SHARDS)) else None
         if there is not None and there.encoder != settings.fingerprint:
-            raise ValueError(f"{out} holds frames of other settings, {there.encoder}: choose another folder")
+            raise ValueError(f"{out} holds frames with other settings, {there.encoder}: choose another folder")
         self.made_from: dict[str, Origin] = {} if there is None else there.made_from
 
     def is_finished(self, video_id: str, path: Path) -> bool:
-        """Whether frames of this very file are there; ValueError where another file's are."""
+        """Whether frames of this file are there; ValueError if the frames of another file are."""
         now = origin(path, self.settings.fingerprint)
         there = self.made_from.get(video_id)
         if there is None:
@@ -106,7 +106,7 @@ class FrameShards:
         return is_equal(there, now)
 
     def add(self, video: EncodedVideo) -> int:
-        """Returns its seconds; the shard is written when it is full."""
+        """Add a video and return its duration in seconds; a full shard is written."""
         self.pending.append(video)
         self.num_bytes += sum(map(len, video.jpegs))
         if len(self.pending) == VIDEOS_PER_SHARD or self.num_bytes >= BYTES_PER_SHARD:
@@ -114,7 +114,7 @@ class FrameShards:
         return math.ceil(len(video.jpegs) / self.settings.fps)
 
     def flush(self) -> None:
-        """Writes what is waiting as one shard."""
+        """Write the pending videos as one shard."""
         videos, self.pending, self.num_bytes = self.pending, [], 0
         if not videos:
             return
@@ -127,20 +127,20 @@ class FrameShards:
         }
         index = [[video.video_id, video.duration, video.made_from] for video in videos]
         about = {"version": VERSION, "encoder": self.settings.fingerprint, "videos": json.dumps(index)}
-        # Two runs may write into one folder: equal numbers are told apart by their frames.
+        # Two runs may write to the same folder: the checksum of the frames makes their file names differ.
         number = len(list(self.out.glob(SHARDS)))
         path = self.out / f"frames-{number:05d}-{zlib.crc32(arrays['frame_crc32'].tobytes()):08x}.safetensors"
         try:
-            atomic_write(path, lambda beside: save_file(arrays, beside, metadata=about))
+            atomic_write(path, lambda temporary: save_file(arrays, temporary, metadata=about))
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{len(videos)} videos' frames can't be written to {path}: {error}") from error
 
 
 class FrameCache:
-    """The videos in a folder of shards; only the JPEGs that are asked for are read, and each is checked.
+    """The videos in a folder of shards; reads only the JPEGs requested, and verifies the checksum of each.
 
-    Of a video that is there twice the later one counts, if both were made from the same source; else ValueError.
-    A copy sent to another process opens the files again by itself.
+    If a video is in two shards, the later one is used; they must have the same source, otherwise ValueError.
+    A pickled copy opens the files again in the other process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,9 +160,8 @@ class FrameCache:
                 self._durations[video_id], self.made_from[video_id] = duration, made_from
             self._arrays.append(arrays)
         if len(encoders) != 1:
-            raise ValueError(
-                f"{folder} holds frames of {len(encoders)} settings: {', '.join(map(str, encoders.values()))}"
-            )
+            files = ", ".join(map(str, encoders.values()))
+            raise ValueError(f"{folder} holds frames with {len(encoders)} different settings: {files}")
         (self.encoder,) = encoders
         settings = json.loads(self.encoder)
         self.fps, self.size = settings["fps"], settings["size"]
@@ -184,9 +183,9 @@ class FrameCache:
     def duration(self, video_id: str) -> float:
         return self._durations[self._name(video_id)]
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+    def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
         if size != self.size:
-            raise ValueError(f"{self.folder} holds frames of {self.size} pixels, frames.size is {size}")
+            raise ValueError(f"{self.folder} holds frames of {self.size} pixels, but frames.size is {size}")
         shard, first, last = self._places[self._name(video_id)]
         before = None
         for time in times:
@@ -208,30 +207,30 @@ class FrameCache:
         return self._arrays[shard]["frame_crc32"][first:last].tobytes()
 
     def _name(self, video_id: str) -> str:
-        return video_id if video_id in self._places else without_suffix(video_id)  # an id may be a file's name
+        return video_id if video_id in self._places else without_suffix(video_id)  # an id may be a file name
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameCache, (self.folder,)
 
 
 def open_videos(folder: Path) -> Videos:
-    """Of a folder of cached frames, or else of video files."""
+    """Open a folder of cached frames or, if it has none, a folder of video files."""
     from mmpt_plugin.video.store import VideoFolder  # PyAV is an extra
 
     return FrameCache(folder) if any(folder.glob(SHARDS)) else VideoFolder(folder)
 
 
 def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A shard's arrays, memory-mapped, and its metadata; ValueError, naming the file, where it is damaged."""
+    """A shard's memory-mapped arrays and its metadata; ValueError, naming the file, if it is damaged."""
     try:
-        # As tensors, since safetensors copies what it gives as NumPy arrays.
+        # Read as tensors, because safetensors copies the data for NumPy arrays.
         with safe_open(path, framework="pt") as file:
             about: dict[str, str] = file.metadata() or {}
             arrays: dict[str, np.ndarray] = {name: file.get_tensor(name).numpy() for name in LAYOUT}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"frames {path} are damaged: {error}") from error
     if about.get("version") != VERSION:
-        raise ValueError(f"frames {path} are of version {about.get('version')}, this is for version {VERSION}")
+        raise ValueError(f"frames {path} have version {about.get('version')}, this program reads version {VERSION}")
     for name, dtype in LAYOUT.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != 1:
             raise ValueError(f"frames {path} are damaged: {name} are {arrays[name].dtype} {arrays[name].shape}")
@@ -243,4 +242,4 @@ def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def check_bounds(ends: Int[np.ndarray, " _"], number: int, total: int, path: Path) -> None:
     if len(ends) != number + 1 or ends[0] != 0 or ends[-1] != total or (np.diff(ends) <= 0).any():
-        raise ValueError(f"frames {path} are damaged: their index does not fit them")
+        raise ValueError(f"frames {path} are damaged: their index does not match their content")

@@ -1,7 +1,8 @@
-"""What features and cached frames were made from, so that they are neither made twice nor replaced by another video's.
+"""Records of the video file that features or cached frames were made from.
 
-A record holds the video file's path (`source`), size and time of change, the encoder's fingerprint, and `max_seconds`
-where only the video's beginning was read. Records of older versions have no source.
+They prevent features from being computed twice, or overwritten by those of another video. A record holds the path
+(`source`), size and modification time of the video file, the encoder's fingerprint, and `max_seconds` if only the
+beginning of the video was read. Records of older versions have no source.
 """
 
 import json
@@ -23,7 +24,7 @@ def origin(video: Path, encoder: str, *, max_seconds: int | None = None) -> dict
 
 
 def read_origin(about: Path) -> Origin | None:
-    """None where there is no record, or none that can be read."""
+    """The record in a file; None if there is no readable record."""
     try:
         record = json.loads(about.read_text(encoding="utf-8"))
     except (ValueError, OSError):
@@ -32,24 +33,24 @@ def read_origin(about: Path) -> Origin | None:
 
 
 def is_equal(there: Origin, now: Origin) -> bool:
-    """Of the same file, unchanged although perhaps moved, by an equal encoder."""
+    """Whether both are of the same unchanged file, which may have moved, and of the same encoder."""
     return all(there[key] == now[key] for key in (*FILE, "encoder"))
 
 
 def same_video(there: Origin, now: Origin) -> bool:
-    """The same path, which may hold a new file, or the same file, which may have moved."""
+    """Whether both have the same path, possibly with a new file, or the same file, possibly moved."""
     return there.get("source") == now["source"] or all(there[key] == now[key] for key in FILE)
 
 
 def check_replaceable(there: Origin | None, now: Origin, where: Path | str) -> None:
-    """ValueError where what is at `where` is not of this video, or may not be."""
+    """ValueError if the output at `where` is, or may be, of another video."""
     if there is not None and ("source" in there or is_equal(there, now)):
         if same_video(there, now):
             return
         made_from = f"was made from {there['source']}"
     else:
-        made_from = "is there already, without a record of the file it was made from"
+        made_from = "already exists, without a record of the file it was made from"
     raise ValueError(
         f"{now['source']}: {where} {made_from}: choose another --out, or extract both in one run from their common "
-        "folder, or delete what is there"
+        "folder, or delete it"
     )

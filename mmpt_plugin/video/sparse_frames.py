@@ -1,4 +1,4 @@
-"""Frames sampled sparsely from clips. N frames asked for, T frames there are, H x W pixels."""
+"""Sample frames sparsely from clips. N frames requested, T frames available, H x W pixels."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,12 @@ SAMPLINGS = ("uniform", "head", "tail")
 
 @dataclass(kw_only=True)
 class FramesConfig:
-    """Which frames are read of a clip."""
+    """Which frames of a clip are read."""
 
     num_frames: int = 12
-    """Most frames per clip; a short clip has fewer, because no frame is repeated."""
+    """Maximum number of frames per clip; a short clip has fewer, because no frame is repeated."""
     size: int = 224
-    """Pixels of the square frames: the shorter side is scaled to it, then the centre is cropped."""
+    """Pixels of the square frames: the shorter side is scaled to it, then the center is cropped."""
     sampling: str = "uniform"
     """uniform: the middles of equal parts of the clip. head, tail: the first or the last frames at one per second
     (CLIP4Clip, Luo et al., 2021, section 3.4)."""
@@ -37,13 +37,13 @@ class FramesConfig:
 
 
 def frame_times(start: float, end: float, *, num_frames: int, sampling: str) -> list[float]:
-    """When to look at a clip, in seconds, ascending, as CLIP4Clip names its ways (Luo et al., 2021, section 3.4).
+    """Times to sample in a clip, in seconds, ascending, with the strategies of CLIP4Clip (Luo et al., 2021, 3.4).
 
-    uniform: the middles of num_frames equal parts. head, tail: of the frames at one a second from the start on, the
-    first or the last num_frames.
+    uniform: the middles of num_frames equal parts. head, tail: the first or the last num_frames of the frames at one
+    per second, beginning at the start.
     """
     if not start < end:
-        raise ValueError(f"a clip ends after it starts, got {start:g} to {end:g} s")
+        raise ValueError(f"a clip must end after it starts, got {start:g} to {end:g} s")
     if sampling == "uniform":
         return [start + (end - start) * (i + 0.5) / num_frames for i in range(num_frames)]
     seconds = [start + i for i in range(math.ceil(end - start))]
@@ -52,30 +52,30 @@ def frame_times(start: float, end: float, *, num_frames: int, sampling: str) -> 
 
 @runtime_checkable
 class Videos(Protocol):
-    """Videos by their ids, as files or as cached frames. Those that are not there are no keys: ask `in` first."""
+    """Videos by id, as files or as cached frames. Test with `in` whether an id exists before you use it."""
 
     def __contains__(self, video_id: str) -> bool: ...
 
     def ids(self) -> list[str]:
-        """In order; of files, those too that can't be opened."""
+        """All ids, sorted; for video files, including those that cannot be opened."""
 
     def duration(self, video_id: str) -> float:
-        """Seconds."""
+        """Duration in seconds."""
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
-        """For each time (seconds, ascending) the frame shown, or None where it is still the one of the time before."""
+    def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+        """For each time (seconds, ascending) the frame shown; None if it is the same frame as at the previous time."""
 
     def content(self, video_id: str) -> bytes:
-        """A digest of what is read."""
+        """A digest of the video's data."""
 
 
 def read_clips(
     videos: Videos, video_id: str, clips: Sequence[tuple[float, float]], config: FramesConfig
 ) -> list[UInt8[Tensor, "_ H W 3"]]:
-    """The frames of clips (start, end in seconds) of one video, which is read once from its first frame to its last.
+    """The frames of clips (start, end in seconds) of one video, read in one pass.
 
-    A frame that would come twice in a clip comes once. Clips end with their video; of one that lies past it, which
-    features made of another file may say, the last second is read.
+    No frame is repeated within a clip. Clips are cut at the end of the video. For a clip that starts after the end,
+    which can happen if the features were made from another file, the last second is read.
     """
     duration = videos.duration(video_id)
     ends = [(min(start, max(duration - 1, 0.0)), min(end, duration)) for start, end in clips]
@@ -83,7 +83,7 @@ def read_clips(
     times = sorted({time for own in of_clip for time in own})
     pictures: list[Picture] = []
     shown: dict[float, int] = {}
-    for time, picture in zip(times, videos.look(video_id, times, size=config.size), strict=True):
+    for time, picture in zip(times, videos.frames_at(video_id, times, size=config.size), strict=True):
         if picture is not None:
             pictures.append(picture)
         shown[time] = len(pictures) - 1

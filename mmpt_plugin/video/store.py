@@ -1,4 +1,4 @@
-"""The video files of a folder or a list, and their ids."""
+"""Find the video files of a folder or a list, and assign their ids."""
 
 import hashlib
 import logging
@@ -19,17 +19,17 @@ from mmpt_plugin.video.decode import SUFFIXES, VideoError, check_moving, duratio
 logger = logging.getLogger(__name__)
 
 OUR_SUFFIXES = (".npy", ".json", ".jsonl", ".safetensors", ".vtt", ".srt")  # known not to be videos
-NAMED = 10  # files left out that a report shows
+NAMED = 10  # number of skipped files that a report lists
 
 
 @dataclass(frozen=True)
 class VideoList(Sequence[Path]):
-    """Video files and their ids. A part of the list keeps the ids that they have among all."""
+    """Video files and their ids. A slice of the list keeps the ids of the full list."""
 
     files: tuple[Path, ...]
     ids: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Other file of the same folder -> why it is not a video."""
+    """Skipped file of the same folder -> why it is not a video."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -46,11 +46,10 @@ class VideoList(Sequence[Path]):
 
 
 def list_videos(videos: Sequence[Path], *, out: Path | None = None) -> VideoList:
-    """Video files, folders of them, or one .txt file that lists such paths; what lies in the folder `out` is not
-    looked at.
+    """The videos in `videos`: video files, folders, or one .txt file that lists such paths.
 
-    Of folders, see `find_videos`. A listed path is taken as it is, and where there is no such file, relative to the
-    list. A file that comes twice is taken once.
+    For folders see `find_videos`; the folder `out` is skipped. A path in a list is used as it is or, if that file does
+    not exist, relative to the list. Duplicate files count once.
     """
     if isinstance(videos, VideoList):
         return videos
@@ -65,11 +64,11 @@ def list_videos(videos: Sequence[Path], *, out: Path | None = None) -> VideoList
 
 
 def find_videos(folder: Path) -> VideoList:
-    """The videos of a folder and of all folders in it. This is the one place that says which there are, and their ids.
+    """The videos in a folder and its subfolders, with their ids. All commands use this function.
 
-    A file is a video by its suffix (then one that can't be decoded fails where it is read) or, without a suffix that
-    is known, if it can be decoded. Its id is its name without suffix, or where several files have that name, its path
-    below the folder without suffix: `a/clip` and `b/clip`. Files that differ in nothing else keep their suffix.
+    A file with a video suffix is a video; if it cannot be decoded, reading it fails. A file with an unknown suffix is a
+    video if it can be decoded. The id is the file name without suffix. If several files have that name, it is the path
+    below the folder without suffix, such as `a/clip` and `b/clip`. If only the suffix differs, the ids keep it.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder of videos at {folder}")
@@ -109,13 +108,13 @@ def why_not(path: Path) -> str | None:
     try:
         check_moving(path)
     except ValueError as error:  # also for a name that is not UTF-8
-        # What may not be read may be a video: it fails later, and is counted.
+        # A file without read permission may be a video: it fails later, and is counted.
         return None if isinstance(error.__cause__, PermissionError) else str(error)
     return None
 
 
 def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
-    """A line for each of the first, and their number where there are more."""
+    """One line for each of the first skipped files, and a line with the number of the others."""
     lines = [f"left out: {reason}" for reason in islice(left_out.values(), NAMED)]
     more = len(left_out) - len(lines)
     return [*lines, f"left out: {more} more that are not videos"] if more else lines
@@ -126,8 +125,10 @@ def left_out_summary(left_out: Mapping[str, str]) -> str:
 
 
 def ids_of(files: Sequence[Path], root: Path) -> tuple[str, ...]:
-    """An id for each of these files below `root`: its name without suffix, or where others have that name, its path
-    without suffix, or where even that is another's, its path."""
+    """A unique id for each of these files below `root`.
+
+    It is the file name without suffix, else the path without suffix, else the path below `root`.
+    """
     below = [path.relative_to(root).as_posix() for path in files]
     possible = [
         (without_suffix(path.name), without_suffix(name), name) for path, name in zip(files, below, strict=True)
@@ -140,7 +141,7 @@ def ids_of(files: Sequence[Path], root: Path) -> tuple[str, ...]:
 
 
 class VideoFolder:
-    """The videos of a folder, by their ids (`find_videos`)."""
+    """The videos of a folder by id, see `find_videos`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +149,7 @@ class VideoFolder:
         self._durations: dict[str, float] = {}
 
     def __contains__(self, video_id: str) -> bool:
-        """Whether there is a file, and it can be opened; one that can't be is logged."""
+        """Whether the file exists and can be opened; a file that cannot be opened is logged."""
         if self._name(video_id) not in self.files:
             return False
         try:
@@ -166,7 +167,9 @@ class VideoFolder:
             self._durations[video_id] = duration_of(self.file(video_id))
         return self._durations[video_id]
 
-    def look(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+    def frames_at(
+        self, video_id: str, times: Sequence[float], *, size: int
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
         return read_squares(self.file(video_id), times, size=size)
 
     def content(self, video_id: str) -> bytes:
@@ -180,4 +183,4 @@ class VideoFolder:
         return path
 
     def _name(self, video_id: str) -> str:
-        return video_id if video_id in self.files else without_suffix(video_id)  # an id may be a file's name
+        return video_id if video_id in self.files else without_suffix(video_id)  # an id may be a file name

@@ -1,4 +1,4 @@
-"""Work on many videos, in one process or several: what is finished is skipped, what fails is named."""
+"""Process many videos in one or several processes: finished videos are skipped, failures are reported."""
 
 import logging
 import multiprocessing
@@ -24,7 +24,7 @@ from rich.progress import (
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
 Result = TypeVar("Result")
-# What is done with one video (id, file), in any process; ValueError or OSError where it fails.
+# Processes one video (id, file), in any process; raises ValueError or OSError if it fails.
 Work = Callable[[str, Path], Result]
 
 
@@ -37,16 +37,16 @@ class Failure:
 class ExtractReport:
     done: int = 0
     skipped: int = 0
-    """Finished before, from the same file by the same encoder."""
+    """Finished in an earlier run, from the same file with the same encoder."""
     seconds: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     """Video file -> why it has no features."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Other file of the folder -> why it is not a video."""
+    """Skipped file of the folder -> why it is not a video."""
 
     def __str__(self) -> str:
         total = self.done + self.skipped + len(self.failed)
-        line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} were there"
+        line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} already finished"
         if self.failed:
             line = f"{len(self.failed)} of {total} videos failed, {line}"
         failed = (f"failed: {reason}" for reason in self.failed.values())
@@ -54,7 +54,7 @@ class ExtractReport:
 
 
 class ExtractionFailed(ValueError):
-    """Some videos have no features; the others have."""
+    """Some videos failed; the others are finished."""
 
     def __init__(self, report: ExtractReport) -> None:
         super().__init__(str(report))
@@ -71,9 +71,10 @@ def work_through(
     num_workers: int,
     allow_missing: bool,
 ) -> ExtractReport:
-    """`work` on each video that is not finished; `keep` takes its result in this process, and returns its seconds.
+    """Call `work` for each unfinished video; `keep` stores its result in this process and returns the seconds.
 
-    ExtractionFailed at the end where videos failed, unless allow_missing. Other processes `build` the work themselves.
+    Raises ExtractionFailed at the end if videos failed, unless allow_missing is set. Worker processes create their own
+    `work` with `build`.
     """
     report = ExtractReport(left_out=dict(videos.left_out))
     waiting: list[tuple[str, Path]] = []
@@ -107,7 +108,7 @@ def check_num_workers(num_workers: int) -> None:
 def outcomes(
     videos: list[tuple[str, Path]], work: Work[Result], build: Callable[[], Work[Result]], num_workers: int
 ) -> Iterator[tuple[Path, Result | Failure]]:
-    """Each file and its outcome, as they finish; `work` is what `build` gives, for where no workers are started."""
+    """Each file and its outcome, in order of completion. `work` is used if no worker processes are started."""
     if min(num_workers, len(videos)) <= 1:
         for video_id, path in videos:
             yield path, attempt(work, video_id, path)
@@ -122,10 +123,10 @@ def outcomes(
     try:
         path_of = {pool.submit(attempt_in_worker, video_id, path): path for video_id, path in videos}
         for future in as_completed(path_of):
-            yield path_of.pop(future), future.result()  # popped, since a result may be a video's frames
+            yield path_of.pop(future), future.result()  # popped to free memory: a result may hold all frames of a video
     except BrokenProcessPool as error:
         raise ValueError(
-            f"one of {num_workers} processes died, perhaps out of memory: run again, with fewer --workers, to continue"
+            f"one of {num_workers} processes died, perhaps out of memory: run again with fewer --workers to continue"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -145,7 +146,7 @@ _work: Work[Any] | None = None
 
 
 def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any) -> None:
-    """Each process builds the encoder once; what there is to warn of, the first process has said."""
+    """Build the encoder once per process. Warnings are disabled, because the main process has logged them."""
     global _work
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)

@@ -69,9 +69,9 @@ def test_doctor_says_what_runs_here(capsys):
         ("model.hidden_size=wide", "videoclip.hidden_size: Value 'wide'"),
         ("task=toy_kichen", "no task YAML 'toy_kichen'. Did you mean 'toy_kitchen'?"),
         ("nonsense", "override 'nonsense' is no key=value"),
-        ("lr=1e-3", "'lr' is a section, as in lr.key=value, and can't be 0.001"),
-        ("optimization.lr=fast", "optimization.lr is a number or a list of them, such as [1e-4], got 'fast'"),
-        ("sampler=uniform", "'sampler' is a section"),
+        ("lr=1e-3", "'lr' must be a section, as in lr.key=value, got 0.001"),
+        ("optimization.lr=fast", "optimization.lr must be a number or a list such as [1e-4], got 'fast'"),
+        ("sampler=uniform", "'sampler' must be a section"),
         ("criterion.l2_normalize=true", "nce.l2_normalize is gone: model.normalize decides"),
     ],
 )
@@ -131,7 +131,7 @@ def test_an_unknown_encoder_is_refused(capsys, tmp_path, kitchen):
     [
         ([(5, 6), (1, 2)], np.ones((10, 4)), "out of order"),
         ([(-2, 2)], np.ones((10, 4)), "negative"),
-        ([(1, 30)], np.ones((10, 4)), "the video is shorter, 10 s"),
+        ([(1, 30)], np.ones((10, 4)), "the video has only 10 s"),
         ([(1, 2)], np.full((10, 4), np.nan), "features hold NaN or infinity"),
     ],
 )
@@ -168,7 +168,7 @@ class TestTraining:
     def test_features_of_another_width_than_the_models_are_named(self, capsys, tmp_path, kitchen):
         pytest.importorskip("fairseq")
         line = refused(capsys, *train(kitchen.shards, tmp_path / "run", "model.feature_dim=1024"))
-        assert "width 512, the model takes features of width 1024" in line
+        assert "width 512, but the model expects features of width 1024" in line
 
     def test_fewer_videos_than_a_batch_needs_are_refused(self, capsys, tmp_path, kitchen):
         pytest.importorskip("fairseq")

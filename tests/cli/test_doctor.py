@@ -28,7 +28,7 @@ def test_a_gpu_runs_what_was_built_for_its_major_version(capability, built_for, 
 def test_a_v100_is_told_which_build_it_wants():
     assert gpu_problem((7, 0), CU128) == (
         "is sm_70, this torch is built for sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120: "
-        "install a torch built for CUDA 12.6, the last that knows it"
+        "install a torch built for CUDA 12.6, the last to support it"
     )
 
 

@@ -101,21 +101,21 @@ def looped_sigmoid(video, text, *, scale, bias):
     return total / len(video)
 
 
-@pytest.mark.parametrize("texts_at_once", [1, 4, 1024])
-def test_sigmoid_equals_a_plain_loop(texts_at_once):
+@pytest.mark.parametrize("text_chunk_size", [1, 4, 1024])
+def test_sigmoid_equals_a_plain_loop(text_chunk_size):
     video, text = pairs()
-    criterion = Sigmoid(SigmoidConfig(texts_at_once=texts_at_once))
+    criterion = Sigmoid(SigmoidConfig(text_chunk_size=text_chunk_size))
     loss, metrics = criterion.with_metrics(video, text)
     assert loss.item() == pytest.approx(looped_sigmoid(video, text, scale=10, bias=-10), rel=1e-6)
     scores = video @ text.T
     assert metrics["v2t_recall@1"] == pytest.approx(float((scores.argmax(1) == torch.arange(6)).float().mean()))
 
 
-@pytest.mark.parametrize("texts_at_once", [2, 1024])
-def test_sigmoids_recall_leaves_out_the_own_pair(texts_at_once):
+@pytest.mark.parametrize("text_chunk_size", [2, 1024])
+def test_sigmoids_recall_leaves_out_the_own_pair(text_chunk_size):
     """Videos 0, 2 and 3 are like their texts, video 1 is like text 0."""
     video = torch.eye(4)[[0, 0, 2, 3]]
-    _, metrics = Sigmoid(SigmoidConfig(texts_at_once=texts_at_once)).with_metrics(video, torch.eye(4))
+    _, metrics = Sigmoid(SigmoidConfig(text_chunk_size=text_chunk_size)).with_metrics(video, torch.eye(4))
     assert metrics == {"v2t_recall@1": 0.75}
 
 
@@ -132,7 +132,7 @@ def test_sigmoid_never_holds_all_scores():
     """128 videos against 128 texts, 16 at a time: what forward keeps for backward is less than 128 x 128 scores."""
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
-        Sigmoid(SigmoidConfig(texts_at_once=16))(*(rows.requires_grad_(True) for rows in pairs(128)))
+        Sigmoid(SigmoidConfig(text_chunk_size=16))(*(rows.requires_grad_(True) for rows in pairs(128)))
     assert 0 < sum(kept) < 128 * 128
 
 
@@ -152,7 +152,7 @@ def test_a_learned_temperature_stays_within_clips_limit_and_can_come_back():
         (lambda: CandidateNCEConfig(temperature=0.0), r"criterion.temperature must be positive, got 0.0"),
         (lambda: NCEConfig(temperature=0.005, learn_temperature=True), r"kept at 0.01 or above, got 0.005"),
         (lambda: SigmoidConfig(temperature=-1.0), r"criterion.temperature must be positive, got -1.0"),
-        (lambda: SigmoidConfig(texts_at_once=0), r"criterion.texts_at_once must be at least 1, got 0"),
+        (lambda: SigmoidConfig(text_chunk_size=0), r"criterion.text_chunk_size must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(make, message):
@@ -163,7 +163,7 @@ def test_bad_settings_are_named(make, message):
 CRITERIONS = {
     "best_fit": (BestFitNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
     "mil": (MILNCE, CandidateNCEConfig(temperature=0.5, learn_temperature=True)),
-    "sigmoid": (Sigmoid, SigmoidConfig(texts_at_once=2)),
+    "sigmoid": (Sigmoid, SigmoidConfig(text_chunk_size=2)),
 }
 ALL = CRITERIONS | {"nce": (NCE, NCEConfig())}
 
@@ -224,7 +224,10 @@ def test_a_validation_loss_is_each_ranks_own_and_unequal_ranks_are_named(tmp_pat
         for name, (cls, config) in ALL.items():
             named = {"video_ids": IDS} if name in ("best_fit", "mil") else {}
             torch.testing.assert_close(found["losses"][name], cls(config).eval()(video, text, **named))
-            assert found["refused"][name] == "the ranks hold [3, 4] pairs: every rank's batch must have equally many"
+            assert (
+                found["refused"][name]
+                == "the ranks hold [3, 4] pairs: all ranks must have the same number of pairs in a batch"
+            )
         assert found["refused"]["rank 0"] == "damaged"
         assert (found["got"], found["calls"]) == (7, 1 - rank)  # rank 0 alone has read
 

@@ -70,7 +70,7 @@ def test_the_temperature_divides_the_dot_products_of_vectors_as_they_come():
 
 
 def test_parts_have_losses_of_their_own():
-    """Two unit vectors side by side, over the root of 2: the mean of the losses of two cosines, not the loss of the
+    """Concatenated unit vectors, divided by the root of 2: the mean of the losses of two cosines, not the loss of the
     summed similarities."""
     halves = [[torch.nn.functional.normalize(torch.randn(5, 3), dim=1) for _ in range(2)] for _ in range(2)]
     video, text = (torch.cat(two, dim=1) / math.sqrt(2) for two in zip(*halves, strict=True))
@@ -79,7 +79,7 @@ def test_parts_have_losses_of_their_own():
     loss, metrics = NCE(NCEConfig(temperature=0.1, parts=2)).with_metrics(video, text)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert metrics == plain.with_metrics(video, text)[1]
-    with pytest.raises(ValueError, match=r"criterion.parts is 4, of vectors of width 6"):
+    with pytest.raises(ValueError, match=r"criterion.parts 4 does not divide the vectors' width 6"):
         NCE(NCEConfig(parts=4))(video, text)
 
 

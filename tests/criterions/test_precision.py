@@ -1,4 +1,4 @@
-"""Every loss in full precision, whatever the model computes in; learned numbers that trainers can handle."""
+"""Every loss is computed in full precision, whatever precision the model uses; learned scalars work in trainers."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_a_fixed_temperature_keeps_its_digits_when_a_criterion_is_halved():
 
 
 def test_a_learned_scale_neither_runs_on_beyond_its_limit_nor_stays_there():
-    """Data that want a larger scale, for long, and then, turned, a smaller one."""
+    """Gradients that increase the scale for many steps, and then decrease it."""
     criterion = NCE(NCEConfig(temperature=0.02, learn_temperature=True))
     optimizer = torch.optim.Adam(criterion.parameters(), lr=0.1)
     video = F.normalize(torch.randn(6, 4, generator=torch.manual_seed(0)), dim=1)

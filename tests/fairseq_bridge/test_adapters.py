@@ -1,4 +1,4 @@
-"""What the bridge works around, piece by piece; each test fails where its workaround is taken out."""
+"""The bridge's workarounds for fairseq; each test fails if its workaround is removed."""
 
 import argparse
 import dataclasses
@@ -78,7 +78,7 @@ def planned(task):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_each_epoch_trains_on_its_own_clusters(task, num_workers):
-    """With loader workers too: an iterator kept from epoch 1 would serve epoch 1's clusters for ever."""
+    """Also with loader workers: an iterator kept from epoch 1 would serve the clusters of epoch 1 in every epoch."""
     seen = []
     for epoch in (1, 2, 3):
         arrived = [videos(batch) for batch in batches(task, epoch, num_workers=num_workers)]
@@ -97,7 +97,7 @@ def test_every_rank_gets_equally_many_full_batches(task):
     ranks = [batches(task, 1, num_shards=3, shard_id=rank) for rank in range(3)]
     assert [len(rank) for rank in ranks] == [2, 2, 2]
     assert videos(ranks[1][1]) == videos(ranks[0][0])
-    assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, clips drawn anew
+    assert not torch.equal(ranks[1][1]["video"], ranks[0][0]["video"])  # the same videos, newly sampled clips
 
 
 def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_training_embeddings_serve_the_next_epochs_index(kitchen, tmp_path, monk
         torch.testing.assert_close(torch.tensor(plan_of(task).means.vectors[video]).float(), mean, atol=2e-3, rtol=2e-3)
     task.model.eval()
     task.model(**first[0])
-    assert plan_of(task).means.counts.sum() == 0  # validation is no training
+    assert plan_of(task).means.counts.sum() == 0  # validation does not count as training
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_an_epoch_goes_on_with_other_processes_and_batches(task, caplog, before,
     in_order = [video for step in zip(*ranks, strict=True) for batch in step for video in batch]
     assert in_order == [video for cluster in planned(task)[shown:] for video in cluster]
     at_once = [ranks * batch for ranks, batch in (before, after)]
-    told = f"resumed with {at_once[1]} clusters in a batch of all processes instead of {at_once[0]}" in caplog.text
-    assert told == (at_once[0] != at_once[1])
+    warned = f"resumed with {at_once[1]} clusters in a batch of all processes instead of {at_once[0]}" in caplog.text
+    assert warned == (at_once[0] != at_once[1])
 
 
 def test_a_checkpoint_of_before_clusters_were_counted_resumes(task):
@@ -283,7 +283,7 @@ def test_checkpoints_of_fairseq_train_hold_a_namespace_that_torch_is_told_to_all
 def test_features_of_another_width_are_refused(task, kitchen):
     task.datasets.clear()
     task.model.model.config.feature_dim = 1024
-    with pytest.raises(ValueError, match=r"width 512, the model takes features of width 1024"):
+    with pytest.raises(ValueError, match=r"width 512, but the model expects features of width 1024"):
         task.load_dataset("train")
 
 

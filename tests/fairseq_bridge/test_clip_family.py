@@ -63,7 +63,7 @@ def moved(before, after):
 
 @pytest.mark.slow
 def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, towers, tmp_path):
-    """Adam's first steps are as long as the rate, whatever the gradient; the checkpoint needs no CLIP to be read."""
+    """Adam's first steps have the size of the learning rate; the checkpoint can be read without the CLIP weights."""
     model = {"_name": "clip2video", "clip": str(towers), "max_video_len": 4, "max_text_len": 20}
     optimizer = {"_name": "adam_with_backbone", "backbone_lr": 1e-5}
     criterion = {"_name": "nce", "parts": 2, "learn_temperature": True, "temperature": 0.5}

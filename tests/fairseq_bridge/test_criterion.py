@@ -1,4 +1,4 @@
-"""A registered criterion in fairseq's hands: what it is given, what it returns and logs; without training."""
+"""The adapter of a registered criterion: its inputs, outputs and logs; without training."""
 
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ from mmpt_plugin.criterions import BestFitNCE, CandidateNCEConfig, NCEConfig  # 
 from mmpt_plugin.fairseq_bridge import preemption  # noqa: E402
 from mmpt_plugin.fairseq_bridge.criterion import FairseqCriterionAdapter  # noqa: E402
 from mmpt_plugin.fairseq_bridge.preemption import LOG_KEY  # noqa: E402
+from mmpt_plugin.fairseq_bridge.train import sections  # noqa: E402
 from mmpt_plugin.registry import criterions  # noqa: E402
 
 VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -72,7 +73,13 @@ def test_a_loss_on_cosines_refuses_vectors_of_other_lengths(unit):
     for wrapped in (made, SimpleNamespace(module=made)):
         adapted("nce", NCEConfig()).check(wrapped)
         if unit is False:
-            with pytest.raises(ValueError, match=r"criterion 'best_fit_nce' compares vectors of unit length"):
+            with pytest.raises(ValueError, match=r"criterion 'best_fit_nce' needs unit vectors"):
                 adapted("best_fit_nce", CandidateNCEConfig()).check(wrapped)
         else:
             adapted("best_fit_nce", CandidateNCEConfig()).check(wrapped)
+
+
+def test_a_renamed_key_reaches_fairseq_under_its_new_name(caplog):
+    project = {"criterion": {"_name": "sigmoid", "texts_at_once": 4, "bias": -5.0}}
+    assert sections(project, cpu=True)["criterion"] == {"_name": "sigmoid", "text_chunk_size": 4, "bias": -5.0}
+    assert "sigmoid.texts_at_once is now sigmoid.text_chunk_size" in caplog.text

@@ -142,7 +142,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     checkpoint = data / "run" / "checkpoint_best.pt"
     assert isinstance(VideoCLIP.from_pretrained(checkpoint), VideoCLIPSegmenter)
     done = run("mmpt", "evaluate", data / "project.yaml", f"checkpoint={checkpoint}", "model.pretrained=x", check=False)
-    assert done.returncode == 2  # a project of training is no evaluation
+    assert done.returncode == 2  # a training project is not an evaluation
     assert "an evaluation has no section" in done.stderr
 
 

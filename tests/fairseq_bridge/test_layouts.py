@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("fairseq")
 
-from mmpt_plugin.fairseq_bridge.train import Place, fairseq_config, free_port, run_fairseq
+from mmpt_plugin.fairseq_bridge.train import RankInfo, fairseq_config, free_port, run_fairseq
 from tests.conftest import TINY_MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
@@ -65,8 +65,8 @@ def run_rank(rank, jobs, barrier):
     for made, processes, port in jobs:
         barrier.wait(timeout=120)
         if rank < processes:
-            place = Place(rank, processes, device=rank, init_method=f"tcp://localhost:{port}")
-            utils.call_main(fairseq_config(place.told(made)), run_fairseq)
+            rank_info = RankInfo(rank, processes, device=rank, init_method=f"tcp://localhost:{port}")
+            utils.call_main(fairseq_config(rank_info.apply_to(made)), run_fairseq)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
             del utils.get_global_group._global_group  # fairseq's own memory of the group

@@ -1,4 +1,4 @@
-"""A request to stop is heard, and followed at a step boundary; without training."""
+"""A request to stop takes effect at a step boundary; without training."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_a_signal_is_a_request_and_one_right_after_it_is_ignored(exits, caplog):
 def test_a_later_signal_ends_at_once_unless_it_is_slurms(exits, monkeypatch):
     with stops_on_signals():
         send(signal.SIGTERM, until=preemption.is_requested)
-        monkeypatch.setattr(preemption, "AT_ONCE_AFTER", 0.0)
+        monkeypatch.setattr(preemption, "SECOND_SIGNAL_AFTER", 0.0)
         os.kill(os.getpid(), signal.SIGUSR2)
         time.sleep(0.2)
         assert exits == []

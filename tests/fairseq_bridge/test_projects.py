@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("fairseq")
 
 from mmpt_plugin.config import available, load_project, plain
-from mmpt_plugin.fairseq_bridge.train import Place, fairseq_config, free_port, run_fairseq
+from mmpt_plugin.fairseq_bridge.train import RankInfo, fairseq_config, free_port, run_fairseq
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import TINY_MODEL
 
@@ -83,7 +83,7 @@ def run_rank(rank, projects, init_method):
     from fairseq.distributed import utils as distributed_utils
 
     for project in projects:
-        config = fairseq_config(Place(rank, 2, device=rank, init_method=init_method).told(project))
+        config = fairseq_config(RankInfo(rank, 2, device=rank, init_method=init_method).apply_to(project))
         distributed_utils.call_main(config, run_fairseq)
 
 

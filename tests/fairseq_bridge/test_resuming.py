@@ -1,4 +1,4 @@
-"""A run resumes from its newest whole checkpoint."""
+"""A run resumes from its newest intact checkpoint."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
-from mmpt_plugin.fairseq_bridge.preemption import mend_last_checkpoint
+from mmpt_plugin.fairseq_bridge.preemption import repair_last_checkpoint
 
 pytestmark = pytest.mark.fairseq
 
@@ -26,14 +26,14 @@ def number(folder):
 def test_a_whole_last_checkpoint_stays(tmp_path):
     write(tmp_path / "checkpoint_1_5.pt", 5, age=10)
     write(tmp_path / "checkpoint_last.pt", 6, age=1)
-    assert mend_last_checkpoint(tmp_path) == tmp_path / "checkpoint_last.pt"
+    assert repair_last_checkpoint(tmp_path) == tmp_path / "checkpoint_last.pt"
     assert number(tmp_path) == 6
 
 
 def test_of_two_as_old_the_last_one_stays(tmp_path, caplog):
     for name in ("checkpoint2", "checkpoint_last", "checkpoint_2_40"):
         write(tmp_path / f"{name}.pt", 6 if name == "checkpoint_last" else 5, age=1)
-    mend_last_checkpoint(tmp_path)
+    repair_last_checkpoint(tmp_path)
     assert number(tmp_path) == 6
     assert not caplog.text
 
@@ -48,7 +48,7 @@ def test_a_damaged_one_is_set_aside_for_the_newest_whole_one(tmp_path, how):
     if how == "a bit flipped":
         content[len(content) // 2] ^= 1
     last.write_bytes({"cut short": content[:-100], "empty": b""}.get(how, content))
-    mend_last_checkpoint(tmp_path)
+    repair_last_checkpoint(tmp_path)
     assert number(tmp_path) == 3
     assert (tmp_path / "checkpoint_last.damaged").exists()
 
@@ -57,7 +57,7 @@ def test_a_deliberate_step_back_is_kept(tmp_path):
     """Somebody has put an earlier checkpoint in the place of the last one."""
     write(tmp_path / "checkpoint_last.pt", 3, age=9)
     write(tmp_path / "checkpoint_2_40.pt", 40, age=2)
-    mend_last_checkpoint(tmp_path)
+    repair_last_checkpoint(tmp_path)
     assert number(tmp_path) == 3
 
 
@@ -68,7 +68,7 @@ def test_the_most_updates_count_and_not_the_files_times(tmp_path, last):
         write(tmp_path / f"checkpoint_1_{updates}.pt", updates, age=age)
     if last is not None:
         (tmp_path / "checkpoint_last.pt").write_bytes(last)
-    mend_last_checkpoint(tmp_path)
+    repair_last_checkpoint(tmp_path)
     assert number(tmp_path) == 5000
     (tmp_path / "checkpoint_last.pt").write_bytes(b"")
     assert torch.load(tmp_path / "checkpoint_1_5000.pt", weights_only=True)["number"] == 5000, "a file of its own"
@@ -77,7 +77,7 @@ def test_the_most_updates_count_and_not_the_files_times(tmp_path, last):
 def test_no_damaged_file_replaces_another(tmp_path):
     for content in (b"one", b"two", b"three"):
         (tmp_path / "checkpoint_last.pt").write_bytes(content)
-        assert mend_last_checkpoint(tmp_path) is None
+        assert repair_last_checkpoint(tmp_path) is None
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert kept == {
         "checkpoint_last.damaged": b"one", "checkpoint_last.damaged2": b"two", "checkpoint_last.damaged3": b"three"
@@ -87,7 +87,7 @@ def test_no_damaged_file_replaces_another(tmp_path):
 def test_nothing_whole_is_nothing(tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK")
     (tmp_path / "checkpoint_last.pt.tmp").write_bytes(b"half")
-    assert mend_last_checkpoint(tmp_path) is None
+    assert repair_last_checkpoint(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.damaged"]
 
 
@@ -98,11 +98,11 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_last_one(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert mend_last_checkpoint(tmp_path) is None
+    assert repair_last_checkpoint(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1_5.damaged"]
 
 
 def test_other_peoples_files_are_left_alone(tmp_path):
     write(tmp_path / "checkpoint_best_of_june.pt", 7, age=0)
-    assert mend_last_checkpoint(tmp_path) is None
+    assert repair_last_checkpoint(tmp_path) is None
     assert (tmp_path / "checkpoint_best_of_june.pt").exists()

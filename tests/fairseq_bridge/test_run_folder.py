@@ -1,4 +1,4 @@
-"""Which settings a run's folder refuses, and when a run is finished; without training."""
+"""Which changed settings are rejected for a run's folder, and when a run is finished; without training."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_settings_are_checked_only_where_there_are_checkpoints(tmp_path):
     check_settings(changed)
     (tmp_path / "checkpoint_last.pt").touch()
     check_settings(project)
-    with pytest.raises(ValueError, match="holds a run with other settings: model.size is 2, was 1"):
+    with pytest.raises(ValueError, match="contains a run with other settings: model.size is 2, was 1"):
         check_settings(changed)
 
 

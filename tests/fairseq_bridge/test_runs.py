@@ -77,7 +77,7 @@ def test_a_finished_run_is_trained_further_if_that_is_asked_for(kitchen, tmp_pat
 def test_another_architecture_in_the_folder_is_one_line(kitchen, trained):
     done = run("mmpt", *words(kitchen, trained, "model.hidden_size=8", epochs=3), "--resume", check=False)
     assert done.returncode == 2
-    assert "has another architecture than the project's model" in done.stderr
+    assert "does not fit the architecture of the project's model" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -93,7 +93,9 @@ def test_what_a_rank_says_of_wrong_data_is_one_line(kitchen, tmp_path):
     two = "distributed_training.distributed_world_size=2"
     done = run("mmpt", *words(kitchen, tmp_path, two, "model.feature_dim=7"), check=False)
     assert done.returncode == 2
-    assert "mmpt train: split 'train' holds features of width 512, the model takes features of width 7" in done.stderr
+    assert (
+        "mmpt train: split 'train' has features of width 512, but the model expects features of width 7" in done.stderr
+    )
     last = "mmpt_plugin.corpora.corpus.DataNotThere: no features at x"
     assert str(user_error(RuntimeError(f"-- Process 1 terminated\nTraceback\n{last}"))) == "no features at x"
     assert user_error(RuntimeError("Traceback\nKeyError: 'x'")) is None
@@ -127,7 +129,7 @@ def wait_for_updates(process, folder, number):
     ids=["ctrl-c", "sigterm-two-processes"],
 )
 def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, number, whole_group, overrides):
-    """Ended somewhere within a long training, whose next command then goes on after the update of the checkpoint."""
+    """Ended within a long training; the next command resumes after the update of the checkpoint."""
     command = words(kitchen, tmp_path, *overrides, epochs=5000)
     process = started(*command)
     wait_for_updates(process, tmp_path, 3)
@@ -151,7 +153,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, n
 
 
 def test_a_second_signal_ends_at_once():
-    """Also where no update ends; the same Ctrl-C that comes twice within a second is one."""
+    """Also if no update ends; two Ctrl-C within a second count as one."""
     code = (
         "import time\nfrom mmpt_plugin.fairseq_bridge.preemption import stops_on_signals\n"
         "with stops_on_signals():\n    print('ready', flush=True)\n    time.sleep(60)"

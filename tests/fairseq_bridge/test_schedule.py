@@ -55,7 +55,7 @@ def test_what_a_schedule_leaves_open_is_the_trainings_own(caplog):
 )
 def test_a_given_length_that_differs_stays_and_is_said(schedule, end, caplog):
     assert fitted(12, **schedule) == schedule
-    assert f"reaches its end at {end}" in caplog.text
+    assert f"the learning-rate schedule ends at {end}" in caplog.text
     assert "training ends at update 12" in caplog.text
 
 
@@ -70,7 +70,7 @@ def test_a_training_shorter_than_its_warm_up_says_so(caplog):
     assert fitted(10, _name="polynomial_decay", warmup_updates=10).total_num_update == 10
     assert fitted(10, _name="cosine", warmup_updates=20).lr_period_updates == 1
     for warmup in (10, 20):
-        assert f"training has 10 updates, and ends within lr_scheduler.warmup_updates, {warmup}" in caplog.text
+        assert f"training has 10 updates, so it ends within the {warmup} of lr_scheduler.warmup_updates" in caplog.text
 
 
 def test_a_short_training_has_one_update_of_warm_up_at_least():
@@ -80,8 +80,8 @@ def test_a_short_training_has_one_update_of_warm_up_at_least():
 @pytest.mark.parametrize(
     ("total", "schedule", "message"),
     [
-        (0, {"_name": "polynomial_decay"}, "the number of updates is not known: set optimization.max_epoch"),
-        (10, {"_name": "cosine", "warmup_updates": 3, "warmup_fraction": 0.1}, "give one of them"),
+        (0, {"_name": "polynomial_decay"}, "the number of updates is unknown: set optimization.max_epoch"),
+        (10, {"_name": "cosine", "warmup_updates": 3, "warmup_fraction": 0.1}, "set only one of them"),
     ],
 )
 def test_what_can_not_be_fitted_is_named(total, schedule, message):

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
 
 def flags(save_dir: Path, shards: Path, **options: object) -> list[object]:
-    """All that fairseq-train is told; `options` replace or add flags, True stands for a switch."""
+    """All arguments of fairseq-train; `options` replace or add flags, True means a switch."""
     defaults = {
         "task": "video_text_pretraining",
         "arch": "videoclip",
@@ -166,7 +166,7 @@ def test_the_dry_run_prints_a_command_that_trains(kitchen, tmp_path):
 
 
 def test_a_third_party_plugin_trains_with_its_own_task_and_criterion(tmp_path):
-    """tests/plugin/toy_plugin lies outside the package; its user directory is all that fairseq-train is told."""
+    """tests/plugin/toy_plugin is outside the package; fairseq-train gets only its user directory."""
     plugin = Path(__file__).parents[1] / "plugin" / "toy_plugin"
     words = flags(
         tmp_path / "run", tmp_path, task="signal_pretraining", criterion="toy_hinge", margin=0.5,
@@ -215,4 +215,4 @@ def test_torchrun_without_fairseqs_flags_is_stopped(kitchen, tmp_path):
         "fairseq-train", "--user-dir", "mmpt_plugin", *flags(tmp_path, kitchen.shards), check=False, WORLD_SIZE="2"
     )
     assert done.returncode != 0
-    assert "WORLD_SIZE is 2, but fairseq trains alone" in done.stdout + done.stderr
+    assert "WORLD_SIZE is 2, but fairseq uses one process" in done.stdout + done.stderr

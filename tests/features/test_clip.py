@@ -63,7 +63,7 @@ def test_a_row_a_second_is_clip_s_own_embedding(clip, tmp_path):
 
 
 def test_embeddings_of_square_pictures_are_exact(clip, tmp_path):
-    """Nothing to scale or crop: transformers' numbers to six places, of two frames a second the mean."""
+    """Nothing to scale or crop: equal to transformers to six digits; the mean of the two frames per second."""
     folder, model = clip
     encoder = registry.encoders.build({"_name": "clip", "weights": str(folder), "fps": 2})
     assert (encoder.fps, encoder.size, encoder.feature_dim) == (2, 32, 8)

@@ -1,4 +1,4 @@
-"""Extraction: one row a second, resumable, and every video that fails is named."""
+"""Extraction: one row per second, resumable, and every video that fails is reported."""
 
 import json
 import multiprocessing
@@ -124,7 +124,7 @@ def test_another_video_s_features_are_never_replaced(videos, tmp_path):
     (reason,) = report.failed.values()
     assert reason == (
         f"{tmp_path}/more/a.mp4: {out}/a.npy was made from {videos}/a.mp4: choose another --out, or extract both in "
-        "one run from their common folder, or delete what is there"
+        "one run from their common folder, or delete it"
     )
     assert (out / "a.npy").read_bytes() == content
     assert counts(extract([videos], out, encoder=COLOUR)) == (0, 2, 0)
@@ -152,7 +152,7 @@ def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
     write_features(out / "a.npy", np.ones((2, 3), dtype=np.float16))
     if record is not None:
         (out / "a.json").write_text(record)
-    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy is there already, without a record"
+    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
     with pytest.raises(ValueError, match=message):
         extract([videos], out, encoder=COLOUR)
     assert read_features(out / "a.npy").shape == (2, 3)
@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(videos, tmp_p
 
 
 def killed_after(path, out, steps):
-    """Runs in a process of its own, which ends at once after this many file system calls."""
+    """Runs in a separate process, which is killed after this many file system calls."""
     left = [steps]
 
     def counted(call):
@@ -243,7 +243,7 @@ def test_only_the_first_seconds_are_decoded(tmp_path, packets_read):
 
 
 def test_features_of_the_first_seconds_serve_no_request_for_more(videos, tmp_path):
-    """`a` has three seconds, `b` one: what was read whole serves all; more seconds replace fewer, never the reverse."""
+    """`a` has three seconds, `b` one. Features of a whole video serve any limit; more seconds replace fewer only."""
     out = tmp_path / "out"
 
     def again(max_seconds):
@@ -268,8 +268,8 @@ def test_what_is_left_out_is_in_the_report(videos, tmp_path):
     report = extract([videos], tmp_path / "out", encoder=COLOUR)
     assert len(report.left_out) == 11
     first, *lines = str(report).split("\n")
-    assert first == "2 videos extracted (4 s), 0 were there"
-    assert lines[0] == f"left out: {videos}/about.txt is a text, not a video"
+    assert first == "2 videos extracted (4 s), 0 already finished"
+    assert lines[0] == f"left out: {videos}/about.txt is a text file, not a video"
     assert lines[-1] == "left out: 1 more that are not videos"
 
 
@@ -284,7 +284,7 @@ def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path
     report = extract([videos], tmp_path / "out", encoder=COLOUR, allow_missing=True)
     assert counts(report) == (0, 2, 2)
     assert "bad.mp4 can't be decoded" in report.failed[str(videos / "bad.mp4")]
-    assert "2 of 4 videos failed, 0 videos extracted (0 s), 2 were there\nfailed: " in str(report)
+    assert "2 of 4 videos failed, 0 videos extracted (0 s), 2 already finished\nfailed: " in str(report)
 
 
 def test_a_file_that_is_not_there_is_named(videos, tmp_path):
@@ -321,7 +321,7 @@ def test_a_folder_without_videos_is_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"no videos in {tmp_path}$"):
         extract([tmp_path], tmp_path / "out", encoder=COLOUR)
     (tmp_path / "about.txt").write_text("not a video\n" * 50)
-    with pytest.raises(ValueError, match=r"no videos in .*; 1 left out, such as: .*about\.txt is a text, not a video$"):
+    with pytest.raises(ValueError, match=r"no videos in .*; 1 left out, such as: .*about\.txt is a text file, not a"):
         extract([tmp_path], tmp_path / "out", encoder=COLOUR)
 
 

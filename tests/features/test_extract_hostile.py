@@ -1,4 +1,4 @@
-"""Extraction where files can't be read and the disk is full: one line each, the rest goes on, nothing half-written."""
+"""Extraction with unreadable files and a full disk: one line each, the other videos continue, no partial files."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_every_kind_of_bad_file_is_one_line_and_the_rest_goes_on(videos, tmp_pat
     (videos / "cut.mp4").write_bytes((videos / "a.mp4").read_bytes()[:-200])
     done = run("mmpt", "extract", videos, "--encoder", ENCODER, "--out", tmp_path / "out", "--workers", 2, check=False)
     assert done.returncode == 2
-    assert "mmpt extract: 3 of 6 videos failed, 3 videos extracted (60 s), 0 were there" in done.stderr
+    assert "mmpt extract: 3 of 6 videos failed, 3 videos extracted (60 s), 0 already finished" in done.stderr
     assert sorted(line.split(".mp4")[0].rsplit("/", 1)[1] for line in failures(done)) == [
         "cut", "empty", "text",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""S3D gives what the original gave: recordings in golden_s3d, weights and inputs from seeds."""
+"""S3D equals the original: recordings in golden_s3d, weights and inputs from seeds."""
 
 import json
 import zlib

@@ -32,8 +32,8 @@ def recall(found, exact):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_flat_search_is_exact(metric, dtype, monkeypatch):
     """In blocks smaller than the data, of both vectors and queries."""
-    monkeypatch.setattr("mmpt_plugin.index.flat.BLOCK", 70)
-    monkeypatch.setattr("mmpt_plugin.index.flat.QUERIES", 3)
+    monkeypatch.setattr("mmpt_plugin.index.flat.VECTORS_CHUNK", 70)
+    monkeypatch.setattr("mmpt_plugin.index.flat.QUERIES_CHUNK", 3)
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((n, 16)).astype(dtype) for n in (200, 7))
     exact = by_hand(vectors.astype(float), queries.astype(float), 9, metric)
@@ -70,10 +70,10 @@ def test_a_higher_floor_probes_more_lists():
     assert recall(many.search(vectors[::7], 10)[1], exact) >= 0.98
 
 
-@pytest.mark.parametrize("block", [7, 1024])
-def test_probing_all_lists_is_exact(block, monkeypatch):
+@pytest.mark.parametrize("chunk_size", [7, 1024])
+def test_probing_all_lists_is_exact(chunk_size, monkeypatch):
     """In blocks of queries too."""
-    monkeypatch.setattr("mmpt_plugin.index.lists.BLOCK", block)
+    monkeypatch.setattr("mmpt_plugin.index.lists.VECTORS_CHUNK", chunk_size)
     vectors = grouped(50, 20)
     lists = InvertedLists(vectors, k=10, metric="l2")
     lists.num_probes = len(lists.cells)

@@ -1,4 +1,4 @@
-"""How many lists a search looks into, on hand-made recall curves."""
+"""The number of lists that a search probes, for recall curves made by hand."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def made(monkeypatch):
                 return None, np.array(exact)
 
         monkeypatch.setattr(lists, "Flat", Exact)
-        monkeypatch.setattr(InvertedLists, "_in_turn", lambda self, queries: torch.arange(4).repeat(len(queries), 1))
+        monkeypatch.setattr(InvertedLists, "_probe_order", lambda self, asked: torch.arange(4).repeat(len(asked), 1))
         return index
 
     return make

@@ -37,10 +37,10 @@ def search(rank, size, folder):
 
     np.savez(
         f"{folder}/{rank}.npz",
-        queries=queries.neighbours(ASKED, K),
-        parts=parts.neighbours(ASKED, K),
-        queries_some=queries.only(SOME).neighbours(ASKED, K),
-        parts_some=parts.only(SOME).neighbours(ASKED, K),
+        queries=queries.neighbors(ASKED, K),
+        parts=parts.neighbors(ASKED, K),
+        queries_some=queries.only(SOME).neighbors(ASKED, K),
+        parts_some=parts.only(SOME).neighbors(ASKED, K),
         scores=parts.search(vectors()[ASKED], K)[0],
         clusters=clusters(),
         clusters_sharded=clusters(sharded=True),

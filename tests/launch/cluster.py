@@ -61,7 +61,7 @@ KillWait=5
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 {nodes}
-# What wants its nodes in `urgent` takes them from a job in `main`, which has 30 s to save itself.
+# A job in `urgent` preempts jobs in `main`, which then have 30 s to save.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
@@ -127,7 +127,7 @@ class Cluster:
         wait_until(lambda: self.node_state(node) in ("idle", "mixed", "allocated"), f"{node} to come up")
 
     def kill_node(self, node: str) -> None:
-        """As if its power failed: slurmd, its steps and their tasks are gone at once, and SLURM is told so."""
+        """Simulate a power failure: kill slurmd, its steps and their tasks at the same time, and notify SLURM."""
         daemon = int((self.folder / f"slurmd-{node}.pid").read_text())
         for pid in [daemon, *self.step_processes(node)]:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Trainings and arrays on a real SLURM of four nodes, and all that happens to them there."""
+"""Trainings and arrays on a real SLURM cluster of four nodes, with signals, preemption and failures."""
 
 import contextlib
 import json
@@ -143,7 +143,7 @@ def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, r
 
 
 def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, record_property):
-    """One of the two tasks stands still; with 10 s to go rank 0 waits 8."""
+    """One of the two tasks hangs; with 10 s left, rank 0 waits 8 s."""
     training.launch(*LONG, *SAVES, signal_seconds=10)
     training.wait_for_update(20)
 
@@ -152,7 +152,7 @@ def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(train
         time.sleep(2)  # until the other waits for it in a collective, where Python runs no signal handler
         training.slurm.command("scancel", "--signal=USR2", training.job_id)
 
-    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that stands still", record_property)
+    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that hangs", record_property)
     assert_same_curve(training.ends("COMPLETED"), straight)
 
 
@@ -205,7 +205,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_fails_the_job_and_keeps_the_last_whole_checkpoint(training, straight):
-    """Launched again, once there is space, it goes on from there."""
+    """Launched again when there is space, it resumes from there."""
     training.folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", training.folder], check=True)
     try:
@@ -229,13 +229,13 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):
     last.write_bytes(last.read_bytes()[:-1000])
     training.launch(*LONG, *SAVES, "--resume").ends("COMPLETED")
     assert (training.folder / "checkpoint_last.damaged").exists()
-    assert training.updates[40][0] == 41  # from checkpoint_4_40.pt, which is whole
+    assert training.updates[40][0] == 41  # from checkpoint_4_40.pt, which is intact
     assert_same_curve(training, straight)
 
 
 def test_two_jobs_at_once_on_the_same_nodes(training, slurm, narrated, tmp_path):
     other = Run(slurm, tmp_path / "other", narrated.project)
-    with ThreadPoolExecutor() as pool:  # lest one has ended when the other is launched
+    with ThreadPoolExecutor() as pool:  # at the same time, so that neither has ended when the other is launched
         both = list(pool.map(lambda job: job.launch(*LONG, exclude="node[3-4]"), (training, other)))
     wait_until(lambda: [job.state for job in both] == ["RUNNING", "RUNNING"], "both to run")
     for job in both:

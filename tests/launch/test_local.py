@@ -1,4 +1,4 @@
-"""The same command without SLURM: submitit's local executor, several processes, the same survival."""
+"""The same command without SLURM: submitit's local executor, several processes, the same signal handling."""
 
 import contextlib
 import os
@@ -62,17 +62,17 @@ def test_two_processes_train_as_one_and_can_be_watched(narrated, tmp_path):
     assert len(losses(folder)) == 24
     assert losses(folder) == pytest.approx(losses(tmp_path / "one"), abs=2e-4)
     assert list((folder / "tensorboard" / "train_inner").glob("events.*"))
-    told = run("mmpt", "jobs", tmp_path).stdout
-    line = re.search(rf"{folder}  job {job_id}  COMPLETED  epoch 2  update 24  loss (\S+)  pairs/s \d+\n", told)
+    found = run("mmpt", "jobs", tmp_path).stdout
+    line = re.search(rf"{folder}  job {job_id}  COMPLETED  epoch 2  update 24  loss (\S+)  pairs/s \d+\n", found)
     assert float(line.group(1)) == losses(folder)[24]
-    assert f"log {folder}/slurm/{job_id}_0_log.out" in told
+    assert f"log {folder}/slurm/{job_id}_0_log.out" in found
 
 
 def test_a_signal_saves_the_run_which_starts_again_and_sigterm_ends_it(launched, narrated, tmp_path):
     folder = tmp_path / "run"
     job_id = launched(narrated, folder, "optimization.max_epoch=1000", "task.dataset.pairs_per_video=16")
     again = run("mmpt", "launch", narrated.project, "--profile", "local", f"checkpoint.save_dir={folder}", check=False)
-    assert f"job {job_id} is RUNNING there" in again.stderr
+    assert f"job {job_id} there is RUNNING" in again.stderr
     wait_until(lambda: len(losses(folder)) > 20, "some updates")
     for pid in tasks_of(job_id):
         os.kill(pid, signal.SIGUSR2)

@@ -38,11 +38,14 @@ def test_a_profile_of_ones_own_by_path(tmp_path):
         ("slurm.nodes=0", "slurm.nodes must be at least 1, got 0"),
         ("slurm.nodes=many", "slurm.nodes: "),
         ("slurm.hours=0", "slurm.hours must be more than 0"),
-        ("slurm.tasks_per_node=4", "slurm.tasks_per_node is 4 and slurm.gpus_per_node 8: a job has one task a GPU"),
+        ("slurm.tasks_per_node=4", "slurm.tasks_per_node is 4 and slurm.gpus_per_node 8: a job has one task per GPU"),
         ("slurm.executor=pbs", "slurm.executor must be slurm or local, got 'pbs'"),
         ("slurm.executor=local", None),
-        ("slurm.signal_seconds=300000", "slurm.signal_seconds is 300000, but the job has 259200 s in all"),
-        ("slurm.compute_capability=volta", "slurm.compute_capability is like \"7.0\", got 'volta'"),
+        (
+            "slurm.signal_seconds=300000",
+            "slurm.signal_seconds must be less than the time limit of 259200 s, got 300000",
+        ),
+        ("slurm.compute_capability=volta", "slurm.compute_capability must look like \"7.0\", got 'volta'"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_key(override, message):

@@ -35,11 +35,11 @@ def test_a_dry_run_prints_the_command_of_each_rank(capsys):
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("fairseq-train ")]
     assert len(commands) == 32
     for rank, words in enumerate(commands):
-        told = dict(pairwise(words))
-        assert told["--distributed-world-size"] == "32"
-        assert told.get("--distributed-rank", "0") == str(rank)
-        assert told.get("--device-id", "0") == str(rank % 8)
-        assert told["--distributed-init-method"].startswith("tcp://")
+        given = dict(pairwise(words))
+        assert given["--distributed-world-size"] == "32"
+        assert given.get("--distributed-rank", "0") == str(rank)
+        assert given.get("--device-id", "0") == str(rank % 8)
+        assert given["--distributed-init-method"].startswith("tcp://")
         assert "--fp16" in words
         assert "--cpu" not in words
 
@@ -55,7 +55,7 @@ def test_bf16_on_h100_can_be_looked_at_too(capsys):
         "common.fp16=false",
     ]
     text = printed(capsys, *words)
-    assert "# and in bf16, for which fairseq-train has no flag" in text
+    assert "# the job itself trains in bf16, for which fairseq-train has no flag" in text
     assert text.count("fairseq-train --") == 16
 
 
@@ -112,4 +112,4 @@ def test_what_would_fail_in_the_queue_is_refused_before(words, message, capsys):
 def test_without_slurm_the_local_profile_is_named(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["launch", "videoclip/pretrain", "--profile", "v100x8"]) == 2
-    assert "no SLURM here: launch from a login node, or on this machine with --profile local" in capsys.readouterr().err
+    assert "SLURM is not installed here: launch from a login node, or locally" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which starts are worth another one, and which errors are another rank's."""
+"""When a job is restarted, and which errors mean that another rank is gone."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def env(monkeypatch) -> Any:
 def test_a_job_that_gets_nowhere_is_not_started_for_ever(tmp_path, env):
     for _ in range(STARTS_WITHOUT_PROGRESS):
         note_start(tmp_path, env)
-    with pytest.raises(RuntimeError, match="5 starts in a row have written no checkpoint"):
+    with pytest.raises(RuntimeError, match="5 consecutive starts wrote no checkpoint"):
         note_start(tmp_path, env)
 
 
@@ -46,14 +46,14 @@ def test_a_run_that_is_launched_again_begins_to_count_anew(tmp_path, env, monkey
 
 
 def test_a_torn_line_stops_no_later_start(tmp_path, env, caplog):
-    """A kill in the middle of a write; the next start begins a line of its own."""
+    """A kill in the middle of a write; the next start begins a new line."""
     note_start(tmp_path, env)
     path = tmp_path / "starts.jsonl"
     path.write_text(path.read_text()[:-20])
     for _ in range(STARTS_WITHOUT_PROGRESS):
         note_start(tmp_path, env)
-    assert "starts.jsonl:1 is not a whole line" in caplog.text
-    with pytest.raises(RuntimeError, match="5 starts in a row"):
+    assert "starts.jsonl:1 is incomplete and skipped" in caplog.text
+    with pytest.raises(RuntimeError, match="5 consecutive starts"):
         note_start(tmp_path, env)
 
 
@@ -65,7 +65,7 @@ def test_a_torn_line_stops_no_later_start(tmp_path, env, caplog):
         (RuntimeError("NCCL communicator was aborted on rank 3."), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), False),
-        (ValueError("model.hidden_size 10 is no multiple"), False),
+        (ValueError("model.hidden_size 10 is not a multiple"), False),
     ],
 )  # fmt: skip
 def test_only_a_failed_collective_is_blamed_on_another_rank(error, gone):

@@ -30,7 +30,7 @@ def test_blocks_change_nothing():
     rng = np.random.default_rng(0)
     queries, candidates, right = rng.standard_normal((50, 8)), rng.standard_normal((30, 8)), rng.integers(0, 30, 50)
     whole = ranks(queries, candidates, right)
-    np.testing.assert_array_equal(ranks(queries, candidates, right, block=7), whole)
+    np.testing.assert_array_equal(ranks(queries, candidates, right, chunk_size=7), whole)
     order = np.argsort(-(queries @ candidates.T), axis=1)
     np.testing.assert_array_equal(whole, np.argmax(order == right[:, None], axis=1) + 1)
 
@@ -61,7 +61,7 @@ def test_a_group_scores_as_its_best_member():
     members = np.array([[1.0, 4], [5, 3], [9, 2]])
     group = np.array([0, 1, 0])
     assert best_member_ranks(np.eye(2), members, group).tolist() == [1, 2]
-    assert best_member_ranks(np.eye(2), members, group, block=1).tolist() == [1, 2]
+    assert best_member_ranks(np.eye(2), members, group, chunk_size=1).tolist() == [1, 2]
 
 
 def test_with_a_member_a_group_its_ranks_are_plain_ones():
@@ -115,13 +115,15 @@ def test_candidates_tie_that_differ_only_where_the_query_is_zero():
     assert ranks(queries, candidates, np.arange(7)).tolist() == [23] * 7
 
 
-@pytest.mark.parametrize("block", [1, 2, 7, 40])
-def test_blocks_change_nothing_where_scores_nearly_tie(block):
+@pytest.mark.parametrize("chunk_size", [1, 2, 7, 40])
+def test_blocks_change_nothing_where_scores_nearly_tie(chunk_size):
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((40, 96)).astype(np.float32)
     candidates = (queries[:1] + 1e-7 * rng.integers(0, 3, (40, 96))).astype(np.float32)
     right = rng.permutation(40)
-    np.testing.assert_array_equal(ranks(queries, candidates, right, block=block), ranks(queries, candidates, right))
+    np.testing.assert_array_equal(
+        ranks(queries, candidates, right, chunk_size=chunk_size), ranks(queries, candidates, right)
+    )
 
 
 SHAPES = [(videos, each, width) for videos in (1, 2, 5, 17, 40) for each in (1, 3) for width in (3, 32, 385, 768)]
@@ -134,9 +136,9 @@ def test_equal_groups_tie_wherever_they_are(num_videos, each, width):
     videos = np.repeat(rng.standard_normal((1, width)).astype(np.float32), num_videos, axis=0)
     texts = np.repeat(rng.standard_normal((1, width)).astype(np.float32), num_videos * each, axis=0)
     group = rng.permutation(np.repeat(np.arange(num_videos), each))
-    for block in (1, 2, 3, 7, None):
-        assert set(best_member_ranks(videos, texts, group, block=block)) == {num_videos}
-        assert set(ranks(texts, videos, group, block=block)) == {num_videos}
+    for chunk_size in (1, 2, 3, 7, None):
+        assert set(best_member_ranks(videos, texts, group, chunk_size=chunk_size)) == {num_videos}
+        assert set(ranks(texts, videos, group, chunk_size=chunk_size)) == {num_videos}
 
 
 @pytest.mark.parametrize("num_videos", range(2, 40, 3))
@@ -161,13 +163,13 @@ def test_ranks_of_duplicates_are_those_of_scores_summed_alike(num_videos, each, 
     best = np.stack([scores[:, group == video].max(axis=1) for video in range(num_videos)], axis=1)
     v2t = (best >= np.diag(best)[:, None]).sum(axis=1)
     t2v = (scores[group, np.arange(len(texts))][:, None] <= scores.T).sum(axis=1)
-    for block in (1, 3, None):
-        np.testing.assert_array_equal(best_member_ranks(videos, texts, group, block=block), v2t)
-        np.testing.assert_array_equal(ranks(texts, videos, group, block=block), t2v)
+    for chunk_size in (1, 3, None):
+        np.testing.assert_array_equal(best_member_ranks(videos, texts, group, chunk_size=chunk_size), v2t)
+        np.testing.assert_array_equal(ranks(texts, videos, group, chunk_size=chunk_size), t2v)
 
 
 def test_a_group_with_a_score_that_is_no_number_counts_as_above():
-    """Video 0 scores [1, nan] with the groups, video 1 [2, nan]: its own score is no number, so that it is last."""
+    """Video 0 scores [1, nan] with the groups, video 1 [2, nan]: its own score is NaN, so it ranks last."""
     videos, texts = np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan], [5.0]])
     assert best_member_ranks(videos, texts, np.array([0, 1, 1])).tolist() == [2, 2]
 
@@ -175,8 +177,8 @@ def test_a_group_with_a_score_that_is_no_number_counts_as_above():
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ([0, 1, 3], "member 2 is of a group outside 0 to 2: 3"),
-        ([0, -1, 2], "member 1 is of a group outside 0 to 2: -1"),
+        ([0, 1, 3], "member 2: group 3 is not one of 0 to 2"),
+        ([0, -1, 2], "member 1: group -1 is not one of 0 to 2"),
         ([0, 0, 2], "group 1 has no member"),
     ],
 )
@@ -188,7 +190,7 @@ def test_groups_that_cannot_be_are_named(group, message):
 
 
 def test_a_groups_memory_is_bounded_by_the_block_where_all_scores_tie(monkeypatch):
-    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 50 * 4000)
+    monkeypatch.setattr(retrieval, "SCORES_CHUNK", 50 * 4000)
     videos, texts = np.ones((1000, 4), dtype=np.float32), np.ones((4000, 4), dtype=np.float32)
     tracemalloc.start()
     ranked = best_member_ranks(videos, texts, np.arange(4000) % 1000)
@@ -213,12 +215,12 @@ def test_half_precision_embeddings_are_not_rounded_again():
     assert ranks(np.ones((1, 2), dtype=np.float16), candidates, np.array([0])).tolist() == [1]
 
 
-@pytest.mark.parametrize("block", [50, None])
-def test_memory_is_bounded_by_the_block(monkeypatch, block):
-    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 50 * 2000)
+@pytest.mark.parametrize("chunk_size", [50, None])
+def test_memory_is_bounded_by_the_block(monkeypatch, chunk_size):
+    monkeypatch.setattr(retrieval, "SCORES_CHUNK", 50 * 2000)
     queries = np.random.default_rng(0).standard_normal((2000, 4)).astype(np.float32)
     tracemalloc.start()
-    ranks(queries, queries[::-1], np.arange(2000), block=block)
+    ranks(queries, queries[::-1], np.arange(2000), chunk_size=chunk_size)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2000 * 2000 * queries.itemsize / 4
@@ -226,7 +228,7 @@ def test_memory_is_bounded_by_the_block(monkeypatch, block):
 
 @pytest.mark.parametrize("wrong", [3, -1])
 def test_a_right_candidate_that_cannot_be_is_named(wrong):
-    with pytest.raises(ValueError, match=rf"query 1 names a right candidate outside 0 to 2: {wrong}"):
+    with pytest.raises(ValueError, match=rf"query 1: target {wrong} is not a candidate of 0 to 2"):
         ranks(np.ones((2, 3)), np.eye(3), np.array([0, wrong]))
 
 

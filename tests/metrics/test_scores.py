@@ -1,4 +1,4 @@
-"""Equal vectors have equal scores, whatever the shape and wherever they are in it."""
+"""Equal vectors have equal scores, for any shape and position."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_scores_by_hand():
 
 @pytest.mark.parametrize("factors", [1, 50, 2**17])
 def test_scores_are_dot_products(factors, monkeypatch):
-    monkeypatch.setattr(scores, "FACTORS_AT_ONCE", factors)
+    monkeypatch.setattr(scores, "FACTORS_CHUNK", factors)
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((7, 1, 9)), rng.standard_normal((4, 9))
     np.testing.assert_allclose(exact_scores(left, right), left[:, 0] @ right.T, rtol=1e-12)

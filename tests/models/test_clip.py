@@ -79,7 +79,7 @@ def test_the_mean_of_unit_vectors_by_hand():
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("seen", ["frames", "features"])
 def test_padded_frames_change_no_output(name, seen):
-    """Not the last real frame's neighbour, nor how long the batch is; whatever stands in the padding."""
+    """Neither the neighbour of the last real frame nor the length of the batch, whatever values the padding has."""
     model = build(name)
     if seen == "frames":
         video, _ = frames(clips=2, length=3)
@@ -128,7 +128,7 @@ def test_padded_words_change_no_output(name):
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("sizes", [TINY_CLIP, TINY_SIGLIP], ids=["clip", "siglip"])
 def test_padded_words_change_no_output_of_either_backbone(name, sizes):
-    """SigLIP reads its own padding, of its own length: what a batch is padded with does not matter to it either."""
+    """SigLIP pads texts itself, to its own length, so the padding of a batch does not matter either."""
     model = build(name, backbone=sizes)
     ids, mask = texts()
     words = model.encode_text(ids, mask)
@@ -185,7 +185,7 @@ def test_written_and_read_again(name, tmp_path):
         assert read.config.freeze_vision == (path.suffix == "")
         torch.testing.assert_close(read.encode_video(*frames()), model.encode_video(*frames()))
         torch.testing.assert_close(read.encode_text(*texts()), model.encode_text(*texts()))
-    with pytest.raises(ValueError, match="is no checkpoint of VideoCLIP"):
+    with pytest.raises(ValueError, match="is not a VideoCLIP checkpoint"):
         VideoCLIP.from_pretrained(tmp_path / "folder")
 
 
@@ -229,7 +229,7 @@ def test_a_frozen_vision_tower_gets_no_gradient():
     [
         ({"backbone": {"text_config": {"hiden_size": 8}}}, r"no key 'model.backbone.text_config.hiden_size'. Did you"),
         ({"backbone": {"model_type": "bert"}}, r"no model.backbone.model_type 'bert'"),
-        ({"max_text_len": 11}, r"model.max_text_len 11 needs two places more than the text tower's 12"),
+        ({"max_text_len": 11}, r"model.max_text_len 11 needs 13 positions, .* but the text tower has 12"),
         ({"max_video_len": 0}, r"model.max_video_len must be at least 1, got 0"),
         ({"chunk_size": -1}, r"model.chunk_size must be 0 or more, got -1"),
         ({"backbone": {"text_config": {"hidden_size": 9}}}, r"model.backbone: .*9"),
@@ -249,9 +249,9 @@ def test_another_kind_of_model_is_no_clip(tmp_path):
 
 def test_wrong_frames_and_features_are_named():
     model = build()
-    with pytest.raises(ValueError, match=r"frames of \(4, 8\) pixels, the model takes \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"the frames have \(4, 8\) pixels, the model expects \(8, 8\)"):
         model.encode_video(torch.zeros(1, 2, 4, 8, 3, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"features have width 5, the model takes 16"):
+    with pytest.raises(ValueError, match=r"features have width 5, the model expects 16"):
         model.encode_video(torch.zeros(1, 2, 5))
 
 
@@ -321,7 +321,7 @@ def kept_bytes(model, clips):
 
 
 def test_chunks_keep_little_of_a_forward_pass():
-    """Without chunks what is kept grows with the batch; with them it is what the chunks' own inputs and outputs are."""
+    """Without chunks, saved activations grow with the batch; with chunks, only inputs and outputs are saved."""
     model = build()
     whole = kept_bytes(model, 16)
     assert whole > 1.9 * kept_bytes(model, 8)
@@ -353,12 +353,12 @@ def test_video_files_go_through_the_models_own_towers(moving_videos, tmp_path):
     frozen = {"_name": "clip", "weights": str(tmp_path)}
     with pytest.raises(ValueError, match="is not this model's vision tower"):
         model.embed_videos(moving_videos, frozen)
-    with pytest.raises(ValueError, match="truncate is for models of features"):
+    with pytest.raises(ValueError, match="truncate needs a model that reads features"):
         model.embed_videos(moving_videos, truncate=True)
 
 
 def test_frozen_features_of_the_models_own_tower_are_taken(moving_videos, tmp_path):
-    """For a model that was trained on them: a row a second, of the same weights and the same pixels."""
+    """For a model that was trained on them: one row per second, with the same weights and pixel statistics."""
     theirs = transformers_model(TINY_CLIP)
     theirs.save_pretrained(tmp_path)
     model = CLIPMean(CLIPModelConfig(clip=str(tmp_path), max_text_len=8, max_video_len=3)).eval()
@@ -367,5 +367,5 @@ def test_frozen_features_of_the_models_own_tower_are_taken(moving_videos, tmp_pa
     torch.testing.assert_close(model.embed_videos(moving_videos), model.embed_features(rows))
     said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5], "image_processor_type": "CLIPImageProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    with pytest.raises(ValueError, match="takes other pixels"):
+    with pytest.raises(ValueError, match="normalizes pixels differently"):
         model.embed_videos(moving_videos)

@@ -74,7 +74,7 @@ def test_a_clip_equals_a_plain_loop(model, length):
 
 
 def test_a_text_equals_a_plain_loop(model):
-    """Half CLIP's own vector, half the centres' of all tokens but the first."""
+    """The first half is CLIP's text vector, the second the aligned vector of all tokens except the first."""
     ids, mask = texts(1)
     with torch.no_grad():
         pooled, tokens = model.backbone.text(ids, mask)
@@ -153,9 +153,9 @@ def test_a_trained_clip_mean_is_its_first_stage(tmp_path):
     ("settings", "message"),
     [
         ({"num_centers": 0}, r"model.num_centers must be at least 1, got 0"),
-        ({"num_temporal_layers": 5}, r"5 layers start from a text tower that has 4"),
-        ({"max_video_len": 13}, r"13 places start from a text tower that has 12: see model.max_video_len"),
-        ({"backbone": TINY_CLIP | {"projection_dim": 8}}, r"width 16 is not that of the frames' vectors, 8"),
+        ({"num_temporal_layers": 5}, r"5 layers cannot be copied from a text tower with 4 layers"),
+        ({"max_video_len": 13}, r"13 positions cannot be copied from a text tower with 12: lower model.max_video_len"),
+        ({"backbone": TINY_CLIP | {"projection_dim": 8}}, r"width 16 differs from the width of the frame vectors, 8"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -63,7 +63,7 @@ def test_windows_slide_to_the_end():
     assert sliding_windows(4, window=4, hop=1) == [(0, 4)]
     assert sliding_windows(2, window=4, hop=2) == [(0, 2)]
     for hop in (0, 5):
-        with pytest.raises(ValueError, match=rf"windows of 4 rows cover a video if hop is 1 to 4, got {hop}"):
+        with pytest.raises(ValueError, match=rf"hop must be 1 to 4, the number of rows in a window, got {hop}"):
             sliding_windows(9, window=4, hop=hop)
 
 
@@ -105,7 +105,7 @@ def test_labels_are_ranked_by_the_mean_of_their_prompts(model):
 
 
 def test_one_string_is_one_sentence_and_one_path_one_video(model, kitchen):
-    """A string is a sequence of letters to Python: it must not become a row a letter."""
+    """A string is a sequence of letters to Python: it must not give one row per letter."""
     torch.testing.assert_close(model.embed_text("chop it"), model.embed_text(["chop it"]))
     torch.testing.assert_close(model.encode_text("chop it"), model.encode_text(["chop it"]))
     path = next((kitchen.root / "videos").glob("*.mp4"))
@@ -121,7 +121,7 @@ def test_labels_may_be_their_own_prompts(model):
 
 
 def test_an_encoder_of_another_width_is_refused_before_any_video_is_read(model):
-    with pytest.raises(ValueError, match=r"encoder .*efficientnet.* features of width 1280, the model takes .* 512"):
+    with pytest.raises(ValueError, match=r"encoder .*efficientnet.* width 1280, but the model expects .* 512"):
         model.embed_videos(["/nowhere/at/all.mp4"], "efficientnet_lite0")
 
 
@@ -131,9 +131,9 @@ def test_no_videos_and_no_sentences_are_no_vectors(model):
 
 
 def test_what_can_not_be_embedded_is_named(model, tmp_path):
-    with pytest.raises(ValueError, match="this model came without an encoder: name what made the features"):
+    with pytest.raises(ValueError, match="this model was saved without an encoder: pass the one"):
         model.embed_videos(["v.mp4"])
-    with pytest.raises(ValueError, match=r"features of video 1 have shape \(3, 4\), the model takes \(T, 512\)"):
+    with pytest.raises(ValueError, match=r"features of video 1 have shape \(3, 4\), the model expects \(T, 512\)"):
         model.embed_features([rows(3), np.zeros((3, 4), dtype=np.float16)])
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"text\.mp4 can't be decoded"):
@@ -141,7 +141,7 @@ def test_what_can_not_be_embedded_is_named(model, tmp_path):
     with pytest.raises(ValueError, match="no encoder 's3'. Did you mean 's3d'"):
         model.embed_videos([], "s3")
     for prompts, message in (
-        ({}, "prompts are two or more labels"),
+        ({}, "prompts must be a list of labels"),
         ("cut", "got 'cut'"),
         ({"a": []}, "label 'a' needs"),
     ):
@@ -152,7 +152,7 @@ def test_what_can_not_be_embedded_is_named(model, tmp_path):
 def test_a_tokenizer_of_another_model_is_refused(model, kitchen, tmp_path):
     small = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"vocab_size": 30}))
     small.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="317 word pieces, .* knows 30: it was trained with another"):
+    with pytest.raises(ValueError, match="317 word pieces, .* model.vocab_size is 30: the model was trained with"):
         VideoCLIP.from_pretrained(tmp_path / "model", tokenizer=kitchen.root / "tokenizer")
 
 
@@ -165,8 +165,8 @@ def test_a_saved_model_keeps_its_tokenizer(model, tmp_path):
 @pytest.mark.parametrize(
     ("holds", "message"),
     [
-        ({"feature_dim": 7}, "split 'train' holds features of width 7, the model takes features of width 512"),
-        ({"vocab_size": 30522}, "split 'train' has 30522 word pieces, the model knows 317"),
+        ({"feature_dim": 7}, "split 'train' has features of width 7, but the model expects features of width 512"),
+        ({"vocab_size": 30522}, "split 'train' has 30522 word pieces, but model.vocab_size is 317"),
         ({"max_text_len": 62}, "split 'train' has max_text_len 62, but model.max_text_len is 61: lower task.dataset"),
         ({"num_labels": 9}, "split 'train' has num_labels 9, but model.num_labels is 8: raise the model's"),
     ],

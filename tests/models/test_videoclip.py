@@ -215,7 +215,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
             return (Path.write_text, (target, "x"))
 
     torch.save({"model": Hostile()}, tmp_path / "hostile.pt")
-    with pytest.raises(ValueError, match="holds more than weights"):
+    with pytest.raises(ValueError, match="contains objects other than weights"):
         VideoCLIP.from_pretrained(tmp_path / "hostile.pt")
     assert not target.exists()
 
@@ -245,9 +245,9 @@ def test_a_bert_of_another_size_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[: len(content) // 2], "is damaged or no torch file"),
-        (lambda content: b"", "is damaged or no torch file"),
-        (lambda content: b"<html>not found</html>", "is not read|is damaged or no torch file"),
+        (lambda content: content[: len(content) // 2], "is damaged, or not a torch file"),
+        (lambda content: b"", "is damaged, or not a torch file"),
+        (lambda content: b"<html>not found</html>", "is not read|is damaged, or not a torch file"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(tmp_path, damage, message):
@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage, message):
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
     torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other\.pt is no checkpoint of VideoCLIP: it has no video_encoder"):
+    with pytest.raises(ValueError, match=r"other\.pt is not a VideoCLIP checkpoint: it has no video_encoder"):
         VideoCLIP.from_pretrained(tmp_path / "other.pt")
 
 

@@ -200,4 +200,4 @@ def test_a_result_without_examples_is_refused(videos, tmp_path):
 def test_sentences_and_clips_are_counted_apart(written):
     """MSVD has some forty sentences a clip."""
     page = written(example(1))
-    assert "21 sentences, each looking for its own clip among 7 clips" in page
+    assert "21 sentences retrieve their own clip among 7 clips" in page

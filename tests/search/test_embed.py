@@ -117,7 +117,7 @@ def test_an_encoder_that_does_not_fit_is_refused_by_convert_at_once(checkpoint, 
     for encoder, message in (
         ("s3", "no encoder 's3'. Did you mean 's3d'"),
         ("{_name: s3d, weights: gone.pth}", "no checkpoint at gone.pth"),
-        ("efficientnet_lite0", "features of width 1280, the model takes features of width 512"),
+        ("efficientnet_lite0", "features of width 1280, but the model expects features of width 512"),
     ):
         assert mmpt("convert", checkpoint, "--out", tmp_path / "m", "--encoder", encoder) == 2
         assert message in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_a_wrong_width_is_found_before_any_video_is_read(checkpoint, kitchen, tm
         tmp_path / "v.st",
     ]
     assert mmpt(*words) == 2
-    assert "the model takes features of width 512" in capsys.readouterr().err
+    assert "the model expects features of width 512" in capsys.readouterr().err
     assert not list(tmp_path.glob("v_features/*"))
 
 
@@ -191,4 +191,4 @@ def test_a_model_of_frames_embeds_video_files_by_itself(kitchen, tmp_path, capsy
     assert names == list(map(str, good))
     torch.testing.assert_close(vectors, model.embed_videos(good), atol=1e-5, rtol=1e-4)
     assert mmpt(*words, "--truncate") == 2
-    assert "truncate is for models of features" in capsys.readouterr().err
+    assert "truncate needs a model that reads features" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Captions from the files that HowTo100M and the original came with, whole, in pieces, and hostile."""
+"""Captions from the files of HowTo100M and the original: complete, read in chunks, and malicious."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ def test_howto100m_s_captions_come_in_the_file_s_order_without_silence(howto100m
 @pytest.mark.parametrize("chunk", [1, 2, 7, 50, 10_000])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_object_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chunk, indent):
-    monkeypatch.setattr(caption_sources, "CHUNK", chunk)
+    monkeypatch.setattr(caption_sources, "CHARACTERS_CHUNK", chunk)
     path = tmp_path / "raw_caption.json"
     content = {key: value for key, value in HOWTO100M.items() if key != "a"}
     path.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
@@ -61,11 +61,11 @@ def test_json_that_is_damaged_is_named(tmp_path, text):
 
 
 def test_a_damaged_value_does_not_read_the_rest_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(caption_sources, "CHUNK", 100)
+    monkeypatch.setattr(caption_sources, "CHARACTERS_CHUNK", 100)
     monkeypatch.setattr(caption_sources, "LONGEST", 1000)
     path = tmp_path / "raw_caption.json"
     path.write_text('{"a": {"start": [1, nothing' + " " * 10_000 + "}")
-    with pytest.raises(ValueError, match="not a whole JSON object"):
+    with pytest.raises(ValueError, match="not a complete JSON object"):
         list(stream_object(path))
 
 
@@ -88,7 +88,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
 
     path = tmp_path / "raw_caption.pickle"
     path.write_bytes(pickle.dumps({"v": Hostile()}))
-    with pytest.raises(ValueError, match=r"raw_caption\.pickle is not a pickle of plain .*it asks for"):
+    with pytest.raises(ValueError, match=r"raw_caption\.pickle is not a pickle of plain .*it needs"):
         narrations(path, ["v"])
     assert not target.exists()
 
@@ -171,7 +171,7 @@ def test_lines_of_one_file_are_grouped_by_video(tmp_path):
     with pytest.raises(ValueError, match=r"captions\.jsonl:4: video 'a' again"):
         narrations(path, ["a"])
     path.write_text('{"start": 5}\n')
-    with pytest.raises(ValueError, match=r"captions\.jsonl:1: a line holds video_id"):
+    with pytest.raises(ValueError, match=r"captions\.jsonl:1: a line needs video_id"):
         narrations(path, ["a"])
 
 
@@ -179,7 +179,7 @@ def test_what_is_no_source_is_named(tmp_path):
     with pytest.raises(ValueError, match="no captions at .*gone"):
         caption_source(tmp_path / "gone")
     (tmp_path / "x.csv").touch()
-    with pytest.raises(ValueError, match=r"x\.csv: a file of captions is \.json, \.pickle"):
+    with pytest.raises(ValueError, match=r"x\.csv: expected a folder, or a file \.json, \.pickle"):
         caption_source(tmp_path / "x.csv")
 
 
@@ -213,7 +213,7 @@ def test_shards_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"train_0_starts\.npy does not fit .*train_0_data\.npy"):
         list(read_mmpt_shards(tmp_path, tmp_path))
     np.save(tmp_path / "train_0_starts.npy", np.array([0, 32]))
-    with pytest.raises(ValueError, match=r"train_meta\.pkl: shard 0 has 4 videos, but features of 1"):
+    with pytest.raises(ValueError, match=r"train_meta\.pkl: shard 0 has 4 videos, but features for 1"):
         list(read_mmpt_shards(tmp_path, tmp_path))
     with pytest.raises(ValueError, match=r"val_meta\.pkl can't be read"):
         list(read_mmpt_shards(tmp_path, tmp_path, split="val"))

@@ -83,19 +83,19 @@ def test_json_lines_with_any_line_separator_inside_a_text(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", r"suffix '.txt' is none of .vtt, .srt, .jsonl"),
+        ("a.txt", b"", r"suffix '.txt' is not one of .vtt, .srt, .jsonl"),
         ("a.vtt", b"hello", r"a.vtt: not WebVTT"),
         ("a.vtt", b"WEBVTTX\n", r"a.vtt: not WebVTT"),
         ("a.vtt", b"WEBVTT\n\n\xff\xfe", r"a.vtt are not in UTF-8: invalid start byte at byte 8"),
-        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 2\nlost\n", r"a.vtt:3: no cue"),
-        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:99.000\nlost\n", r"a.vtt:3: no cue"),
-        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n00:02.000 --> 00:03.000\ny\n", r"a.vtt:5: no cue"),
-        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n\nits second half\n", r"a.vtt:6: no cue"),
-        ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nx\n\nNOTE y\n", r"a.srt:5: no cue"),
-        ("a.jsonl", b'{"start": 1, "end": 2, "text": "x"}\n{"start": 1}\n', r"a.jsonl:2: a line holds start, end"),
-        ("a.jsonl", b'{"start": "1", "end": 2, "text": "x"}\n', r"a.jsonl:1: .* are numbers"),
-        ("a.jsonl", b'{"start": 1, "end": 2, "text": 7}\n', r"a.jsonl:1: .* is a string"),
-        ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: a line holds"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 2\nlost\n", r"a.vtt:3: not a cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:99.000\nlost\n", r"a.vtt:3: not a cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n00:02.000 --> 00:03.000\ny\n", r"a.vtt:5: not a cue"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n\nits second half\n", r"a.vtt:6: not a cue"),
+        ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nx\n\nNOTE y\n", r"a.srt:5: not a cue"),
+        ("a.jsonl", b'{"start": 1, "end": 2, "text": "x"}\n{"start": 1}\n', r"a.jsonl:2: a line needs start, end"),
+        ("a.jsonl", b'{"start": "1", "end": 2, "text": "x"}\n', r"a.jsonl:1: .* must be numbers"),
+        ("a.jsonl", b'{"start": 1, "end": 2, "text": 7}\n', r"a.jsonl:1: .* must be a string"),
+        ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: a line needs"),
     ],
 )
 def test_what_cannot_be_understood_is_named_and_not_skipped(tmp_path, name, content, message):
@@ -112,12 +112,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ([(5, 6), (1, 2)], r"x.vtt, caption 2 \(1 to 2 s\): out of order, the one before starts at 5 s"),
+        ([(5, 6), (1, 2)], r"x.vtt, caption 2 \(1 to 2 s\): out of order, the previous caption starts at 5 s"),
         ([(-1, 2)], r"x.vtt, caption 1 \(-1 to 2 s\): its time is negative"),
         ([(3, 2)], r"x.vtt, caption 1 \(3 to 2 s\): it ends before it starts"),
-        ([(1, float("nan"))], r"x.vtt, caption 1 \(1 to nan s\): its times are not finite"),
-        ([(1, 2), (8, 12)], r"x.vtt, caption 2 \(8 to 12 s\): the video is shorter, 10 s"),
-        ([(1, 2), (10.25, 10.75)], r"x.vtt, caption 2 \(10.25 to 10.75 s\): the video is shorter, 10 s"),
+        ([(1, float("nan"))], r"x.vtt, caption 1 \(1 to nan s\): its times must be finite"),
+        ([(1, 2), (8, 12)], r"x.vtt, caption 2 \(8 to 12 s\): the video has only 10 s"),
+        ([(1, 2), (10.25, 10.75)], r"x.vtt, caption 2 \(10.25 to 10.75 s\): the video has only 10 s"),
     ],
 )
 def test_impossible_times_are_named(times, message):

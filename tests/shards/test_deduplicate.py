@@ -1,4 +1,4 @@
-"""Repeated words in speech recognition: the original's way equals its recordings, ours keeps words whole."""
+"""Repeated words in ASR captions: by character as the original, equal to its recordings; by word as ours."""
 
 import json
 from pathlib import Path

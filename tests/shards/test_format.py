@@ -1,4 +1,4 @@
-"""Shards: what goes in comes out, damage is found at opening, and nothing is half-written."""
+"""Shards: a round trip, detection of damage when they are opened, and atomic writes."""
 
 import json
 import pickle
@@ -178,7 +178,7 @@ def test_a_damaged_index_is_named(tmp_path, change):
 def test_another_version_is_refused(tmp_path):
     path = write(tmp_path / "s") / INDEX
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
-    with pytest.raises(ValueError, match="of version 99"):
+    with pytest.raises(ValueError, match="has version 99"):
         Shards(tmp_path / "s")
 
 
@@ -195,7 +195,7 @@ def test_a_folder_without_shards_is_named(tmp_path):
         (lambda f, t, w: (f.astype(np.float32) + 1e6, t, w), "video 'bad': features hold NaN or infinity"),
         (lambda f, t, w: (f[:0], t, w), "video 'bad' has 0 s of features"),
         (lambda f, t, w: (f, t[:0], []), "video 'bad' has 5 s of features and 0 captions"),
-        (lambda f, t, w: (f, t, w[:1]), "video 'bad' has 2 captions, but tokens of 1"),
+        (lambda f, t, w: (f, t, w[:1]), "video 'bad' has 2 captions, but tokens for 1"),
         (lambda f, t, w: (f, t + np.float32(np.inf), w), "video 'bad': caption times hold NaN or infinity"),
     ],
 )
@@ -207,22 +207,22 @@ def test_a_bad_video_is_named_and_nothing_is_left(tmp_path, change, message):
 
 
 def test_a_video_that_comes_twice_is_named(tmp_path):
-    with pytest.raises(ValueError, match="video 'v' comes twice"):
+    with pytest.raises(ValueError, match="video 'v' is added twice"):
         fill(tmp_path / "s", ("v", *video(0)), ("v", *video(0)))
 
 
 def test_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="holds something else than shards"):
+    with pytest.raises(ValueError, match="contains something other than shards"):
         writer_of(tmp_path / "thesis.txt")
-    with pytest.raises(ValueError, match="holds something else than shards"):
+    with pytest.raises(ValueError, match="contains something other than shards"):
         writer_of(tmp_path)
 
 
 def test_new_shards_replace_old_ones_only_when_they_are_whole(tmp_path):
     write(tmp_path / "s", videos=5)
     old = Shards(tmp_path / "s")
-    with pytest.raises(ValueError, match="comes twice"):
+    with pytest.raises(ValueError, match="is added twice"):
         fill(tmp_path / "s", ("v", *video(0)), ("v", *video(0)))
     assert len(Shards(tmp_path / "s")) == 5
     write(tmp_path / "s", videos=3)
@@ -234,7 +234,7 @@ def test_new_shards_replace_old_ones_only_when_they_are_whole(tmp_path):
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
     killed = writer_of(tmp_path / "s")
     killed.__enter__()
-    (killed.beside / "shard-00007.safetensors").write_text("half")
+    (killed.temporary / "shard-00007.safetensors").write_text("half")
     write(tmp_path / "s", videos=1)
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [INDEX, "shard-00000.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["s"]

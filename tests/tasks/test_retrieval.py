@@ -96,7 +96,7 @@ def test_a_model_of_frames_is_measured_as_one_of_features_is(kitchen):
 def test_frames_for_a_model_of_features_are_an_error(kitchen, model):
     frames = {"videos": str(kitchen.root / "videos"), "frames": {"num_frames": 4, "size": 16}}
     task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen, **frames)))
-    with pytest.raises(ValueError, match="the data set holds frames, the model takes features of width 512"):
+    with pytest.raises(ValueError, match="the data set has frames, but the model expects features of width 512"):
         task.embed(model)
 
 
@@ -131,7 +131,7 @@ def test_bad_annotations_are_named_with_their_line(kitchen, tmp_path, line, mess
 def test_features_of_another_width_are_named(kitchen):
     task = TextVideoRetrieval(TextVideoRetrievalConfig(dataset=section(kitchen)))
     other = VideoCLIP(VideoCLIPConfig(**TINY_MODEL | {"feature_dim": 7}))
-    with pytest.raises(ValueError, match="holds features of width 512, the model takes features of width 7"):
+    with pytest.raises(ValueError, match="has features of width 512, but the model expects features of width 7"):
         task.embed(other)
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, real files, loosely aligned, and true to its annotation."""
+"""The toy dataset: deterministic, real files, loosely aligned, and consistent with its annotations."""
 
 import json
 from importlib import import_module
@@ -42,12 +42,12 @@ def test_a_complete_folder_is_left_as_it_is_and_another_is_not_mixed_in(kitchen)
     before = (kitchen.root / "videos" / "toy_0000.mp4").stat().st_mtime_ns
     generate(kitchen.root, num_train=12, num_test=6)
     assert (kitchen.root / "videos" / "toy_0000.mp4").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="of other settings"):
+    with pytest.raises(ValueError, match="with other settings"):
         generate(kitchen.root, num_train=12, num_test=6, seed=1)
 
 
 def test_no_videos_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="there must be videos"):
+    with pytest.raises(ValueError, match="num_train and num_test must be at least 1"):
         generate(tmp_path, num_train=0)
 
 
@@ -94,7 +94,7 @@ def test_the_picture_moves_while_something_is_done():
 
 
 def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_path, monkeypatch, kitchen):
-    """Interrupted after the first videos: those stay, and another seed's are not put beside them."""
+    """Interrupted after the first videos: those are kept, and videos of another seed are not added."""
 
     class Interrupted:
         def __init__(self, *_):
@@ -107,7 +107,7 @@ def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_p
     first = tmp_path / "videos" / "toy_0000.mp4"
     first.write_bytes((kitchen.root / "videos" / "toy_0000.mp4").read_bytes())
     before = first.stat().st_mtime_ns
-    with pytest.raises(ValueError, match="of other settings"):
+    with pytest.raises(ValueError, match="with other settings"):
         generate(tmp_path, num_train=1, num_test=1, seed=1)
     generate(tmp_path, num_train=1, num_test=1, num_workers=1)
     assert first.stat().st_mtime_ns == before

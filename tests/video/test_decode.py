@@ -1,4 +1,4 @@
-"""Videos are read as ffmpeg shows them: by time stamp, upright, and never shorter than they say without a word."""
+"""Decoding follows ffmpeg: by timestamp and upright; a video shorter than its stated duration is an error."""
 
 import struct
 import tracemalloc
@@ -100,7 +100,7 @@ def test_twice_the_rate_shows_each_frame_twice_and_half_of_it_every_other(tmp_pa
 
 
 def test_time_stamps_decide_not_the_number_of_frames(tmp_path):
-    """Frames shown from 0, 0.5, 1 and 3 s, at two frames a second."""
+    """Frames shown from 0, 0.5, 1 and 3 s, at two frames per second."""
     path = mux(tmp_path / "v.mkv", [grey(50), grey(100), grey(150), grey(200)], times=[0, 0.5, 1, 3], rate=2)
     assert levels(path, fps=2)[:7] == [5, 10, 15, 15, 15, 15, 20]
 
@@ -182,7 +182,7 @@ def test_a_file_that_is_cut_short_gives_its_seconds_and_then_raises(tmp_path, na
     path = mux(tmp_path / name, frames, silence=silence, **options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     seconds = []
-    with pytest.raises(VideoError, match=rf"{name} is cut short: it ends after \d+\.\d s of 12\.\d s"):
+    with pytest.raises(VideoError, match=rf"{name} is truncated: it ends after \d+\.\d s of 12\.\d s"):
         seconds += read_seconds(path, fps=2, size=16)
     assert next(read_seconds(path, fps=2, size=16)).shape == (2, 16, 16, 3)
 

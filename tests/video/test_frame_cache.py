@@ -1,4 +1,4 @@
-"""Cached frames: the files' own within JPEG's error, few shards, resumable, damage named."""
+"""Cached frames: equal to the video's within JPEG's error, few shards, resumable, damage is reported."""
 
 import pickle
 from dataclasses import replace
@@ -69,14 +69,14 @@ def test_one_frame_a_second_is_that_of_its_middle_and_stands_for_all_of_it(video
     write_video(videos / "a.mp4", [np.full((32, 32, 3), 10 * n, dtype=np.uint8) for n in range(13)], fps=5)
     cache_frames([videos / "a.mp4"], tmp_path / "cache", settings=replace(SETTINGS, fps=1))
     cache = FrameCache(tmp_path / "cache")
-    frames = list(cache.look("a", [0.0, 0.99, 1.0, 2.3, 2.59, 7.0], size=SIZE))
+    frames = list(cache.frames_at("a", [0.0, 0.99, 1.0, 2.3, 2.59, 7.0], size=SIZE))
     assert [frame if frame is None else round(float(frame.mean())) for frame in frames] == [
         pytest.approx(20, abs=2), None, pytest.approx(70, abs=2), pytest.approx(120, abs=2), None, None,
     ]  # fmt: skip
 
 
 def test_a_clip_has_no_frame_of_the_cache_twice(videos, tmp_path):
-    """At two frames a second 1.5 s have three; twelve are asked for."""
+    """At two frames per second, 1.5 s have three; twelve are requested."""
     cache_frames([videos], tmp_path / "cache", settings=replace(SETTINGS, fps=2))
     (frames,) = read_clips(FrameCache(tmp_path / "cache"), "b", [(0.0, 1.5)], FramesConfig(num_frames=12, size=SIZE))
     assert frames.shape == (3, SIZE, SIZE, 3)
@@ -132,9 +132,9 @@ def test_ids_may_hold_slashes(videos, tmp_path):
 def test_the_command_and_its_old_spelling(videos, tmp_path, caplog, capsys):
     words = [str(videos), "--out", str(tmp_path / "cache"), "--allow-missing"]
     assert main(["cache-frames", *words, "--size", "32", "--fps", "10", "--part", "1/2"]) == 0
-    assert "2 videos extracted (6 s), 0 were there" in capsys.readouterr().out
+    assert "2 videos extracted (6 s), 0 already finished" in capsys.readouterr().out
     assert main(["extract", *words, "--encoder", "{_name: frames, size: 32, fps: 10}"]) == 0
-    assert "1 videos extracted (2 s), 2 were there" in capsys.readouterr().out
+    assert "1 videos extracted (2 s), 2 already finished" in capsys.readouterr().out
     assert "--encoder frames is deprecated: use mmpt cache-frames" in caplog.text
     assert main(["extract", *words, "--encoder", "{_name: frames, sise: 32}"]) == 2
     assert "no key 'frames.sise'" in capsys.readouterr().err
@@ -177,10 +177,10 @@ def test_a_cache_holds_frames_of_one_setting(videos, tmp_path):
     out = tmp_path / "cache"
     cache_frames([videos], out, settings=SETTINGS)
     with pytest.raises(
-        ValueError, match=r'cache holds frames of other settings, .*"quality": 90.*choose another folder'
+        ValueError, match=r'cache holds frames with other settings, .*"quality": 90.*choose another folder'
     ):
         cache_frames([videos], out, settings=replace(SETTINGS, quality=50))
-    with pytest.raises(ValueError, match=r"cache holds frames of 32 pixels, frames.size is 224"):
+    with pytest.raises(ValueError, match=r"cache holds frames of 32 pixels, but frames.size is 224"):
         read_clips(FrameCache(out), "a", [(0.0, 1.0)], FramesConfig())
 
 
@@ -188,7 +188,7 @@ def test_a_copy_in_another_process_opens_the_files_again(videos, tmp_path):
     cache_frames([videos], tmp_path / "cache", settings=SETTINGS)
     sent = pickle.dumps(FrameCache(tmp_path / "cache"))
     assert len(sent) < 1000
-    (frame,) = pickle.loads(sent).look("a", [0.0], size=SIZE)
+    (frame,) = pickle.loads(sent).frames_at("a", [0.0], size=SIZE)
     assert frame.shape == (SIZE, SIZE, 3)
 
 
@@ -206,7 +206,7 @@ def test_damage_is_named(videos, tmp_path, damage):
         content[:8] = size.to_bytes(8, "little")
     path.write_bytes(content[: -100 if damage == "cut" else None])
     with pytest.raises(ValueError, match=r"frames?.*frames-00000-.*damaged"):
-        list(FrameCache(tmp_path / "cache").look("a", [0.0], size=SIZE))
+        list(FrameCache(tmp_path / "cache").frames_at("a", [0.0], size=SIZE))
 
 
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"size": 0}, {"quality": 96}])

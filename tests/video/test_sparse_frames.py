@@ -1,4 +1,4 @@
-"""Sparse frames: the right times, and no more decoded than they need."""
+"""Sparse frames: the correct times, without decoding more than necessary."""
 
 import pytest
 
@@ -41,5 +41,5 @@ def test_two_files_of_one_name_are_two_videos(tmp_path):
 
 
 def test_a_clip_without_length_is_refused():
-    with pytest.raises(ValueError, match="a clip ends after it starts, got 3 to 3 s"):
+    with pytest.raises(ValueError, match="a clip must end after it starts, got 3 to 3 s"):
         frame_times(3.0, 3.0, num_frames=3, sampling="uniform")

@@ -103,9 +103,9 @@ def test_what_is_not_a_video_is_left_out_with_its_reason(folder, caplog):
     assert len(found.left_out) == number
     reasons = {path.rsplit("/", 1)[1]: reason for path, reason in found.left_out.items()}
     assert all(name in reason and "\n" not in reason for name, reason in reasons.items())
-    assert "is a text" in reasons["about.txt"]
+    assert "is a text file" in reasons["about.txt"]
     assert "only a cover picture" in reasons["music.mp3"]
-    assert "its frames carry no times" in reasons["raw.h264"]
+    assert "its frames have no timestamps" in reasons["raw.h264"]
     for suffix in ("png", "jpg", "gif", "bmp", "webp", "tiff", "avif"):
         assert "is an image, not a video" in reasons[f"picture.{suffix}"]
     assert f"{len(before)} videos in {folder}; {number} left out" in caplog.text
@@ -117,14 +117,14 @@ def test_frames_without_times_are_named_wherever_they_are_read(folder):
         lambda path: read_frames(path, [0.5], height=16),
         lambda path: list(read_squares(path, [0.0], size=16)),
     ):
-        with pytest.raises(VideoError, match=r"raw\.h264 can't be (read: its frames carry no times|decoded)"):
+        with pytest.raises(VideoError, match=r"raw\.h264 can't be (read: its frames have no timestamps|decoded)"):
             read(folder / "raw.h264")
 
 
 @pytest.mark.parametrize("name", ["about.txt", "picture.png", "music.mp3", "raw.h264"])
 def test_what_is_not_a_video_fails_where_it_is_asked_for(folder, name):
     others(folder)
-    with pytest.raises(VideoError, match=rf"{name} (is a|has no video|can't be read: its frames carry no times)"):
+    with pytest.raises(VideoError, match=rf"{name} (is a|has no video|can't be read: its frames have no timestamps)"):
         list(read_seconds(folder / name, fps=2, size=16))
 
 
