@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pytest
 
@@ -49,13 +49,6 @@ class Wider(Outer):
     size: int = 5
     names: list[str] = field(default_factory=lambda: ["a", "b"])
     """Of all."""
-
-
-class Looks(Protocol):
-    """Has eyes."""
-
-    def look(self, far: bool = False) -> int:
-        """How far it sees, in metres."""
 
 
 def test_every_key_of_every_component_is_documented():
@@ -215,15 +208,6 @@ def test_the_command_page_is_as_wide_on_every_terminal(monkeypatch):
     narrow = reference.command_page(parser())
     monkeypatch.setenv("COLUMNS", "200")
     assert reference.command_page(parser()) == narrow
-
-
-def test_a_long_signature_has_a_parameter_a_line():
-    def find(query: str, *others: str, most_neighbours_of_it: int = 10, least_score_that_is_found: float = 0.5): ...
-
-    assert pages.signature(find) == (
-        "(\n    query: str,\n    *others: str,\n    most_neighbours_of_it: int = 10,\n"
-        "    least_score_that_is_found: float = 0.5,\n)"
-    )
 
 
 def test_a_cell_keeps_its_table_whole():

@@ -82,7 +82,7 @@ def test_to_train_from_frames_no_features_are_needed(folders, tmp_path, cached):
     settings = {"splits": {"train": str(folders["out"])}, "videos": str(videos), "pairs_per_video": 2}
     data = OverlappedClips(OverlappedClipsConfig(**settings, frames=FramesConfig(num_frames=2, size=16)))
     assert data[Cluster(1, 1, 0, (1,))].video.shape == (2, 2, 16, 16, 3)
-    with pytest.raises(ValueError, match=r"shards hold no features: dataset\.frames reads the videos"):
+    with pytest.raises(ValueError, match=r"contain no features: set dataset\.frames to read videos"):
         OverlappedClips(OverlappedClipsConfig(**settings))
 
 

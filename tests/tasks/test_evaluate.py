@@ -95,7 +95,7 @@ def test_one_that_fails_on_the_way_costs_no_other(checkpoint, tmp_path):
     kept = []
     result = evaluate_all(projects, keep=lambda outcome: kept.append(json.dumps(outcome)))
     assert list(result["benchmarks"]) == ["msrvtt_qa"]
-    assert result["failed"] == {"msrvtt": f"features {damaged} hold NaN or infinity"}
+    assert result["failed"] == {"msrvtt": f"features {damaged} contain NaN or infinity"}
     assert len(kept) == 2
     assert json.loads(kept[-1])["benchmarks"].keys() == {"msrvtt_qa"}
 
