@@ -235,10 +235,11 @@ class ClipCorpus(Corpus):
     """One entry per caption: several captions of one clip are entries with the same video and times."""
 
     def keep(self, clips: Iterable[tuple[str, AnnotatedClip]]) -> list[AnnotatedClip]:
-        """The clips, each with its place in the annotations, that have features or frames and start within them.
+        """The usable clips, from (location in the annotations, clip) pairs.
 
-        An end of infinity becomes the video's. One that lies past the features is theirs, as the last second of
-        a video is seldom a whole one. With `allow_missing` clips that start past them are left out and counted.
+        An end of infinity becomes the end of the video. Other ends may lie after the end of the features, because
+        their last second is often incomplete. Clips that start after it are a ValueError; with `allow_missing` they are
+        skipped and counted.
         """
         listed = list(clips)
         present = {clip.video_id for clip in self.with_features(clip for _, clip in listed)}

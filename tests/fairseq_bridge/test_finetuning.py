@@ -144,7 +144,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(checkpoint), VideoCLIPSegmenter)
     done = run("mmpt", "evaluate", data / "project.yaml", f"checkpoint={checkpoint}", "model.pretrained=x", check=False)
     assert done.returncode == 2  # a project of training is no evaluation
-    assert "an evaluation has no section" in done.stderr
+    assert "evaluation does not use section" in done.stderr
 
 
 def test_step_localization_trains_on_recorded_annotations(data, kitchen):
