@@ -86,14 +86,17 @@ class MovedModules:
     """A finder and loader of the old modules, which look up their names in the new ones."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
         if name.removeprefix(PACKAGE) not in MOVED or not name.startswith(PACKAGE):
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """See `importlib.abc.Loader`."""
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
         places = MOVED[module.__name__.removeprefix(PACKAGE)]
 
         def look_up(name: str) -> Any:

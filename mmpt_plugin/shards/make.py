@@ -58,9 +58,8 @@ class ShardReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} "
-            f"truncated ({self.captions_repeated} repeated the previous one, {self.captions_outside} outside of the video "
-            f"removed)"
+            f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} truncated "
+            f"({self.captions_repeated} repeated the previous one, {self.captions_outside} outside the video removed)"
         ]
         lines += [f"skipped {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
@@ -309,16 +308,20 @@ class OnlyLengths:
         self.folder, self.videos = folder, videos
 
     def ids(self) -> list[str]:
+        """The ids of the videos."""
         return self.videos.ids()
 
     def path(self, video_id: str) -> Path:
+        """The path that names a video in error messages."""
         return self.folder / video_id
 
     def __contains__(self, video_id: str) -> bool:
         return video_id in self.videos
 
     def read(self, video_id: str) -> Float[np.ndarray, "T 0"]:
+        """One row of width 0 per second; the last second may be incomplete."""
         return np.zeros((math.ceil(self.videos.duration(video_id)), 0), dtype=np.float16)
 
     def encoder(self, video_id: str) -> str:
+        """The fingerprint of the encoder: none."""
         return "none"

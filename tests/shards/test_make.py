@@ -262,7 +262,7 @@ def test_rolling_captions_go_in_once_and_are_counted(folders):
     )
     report = make_shards(["a"], **folders)
     assert (report.captions, report.captions_repeated) == (2, 2)
-    assert "(2 repeated the previous one, 0 outside of the video removed)" in str(report)
+    assert "(2 repeated the previous one, 0 outside the video removed)" in str(report)
     (video,) = Shards(folders["out"])
     assert (video.tokens.tolist(), video.token_counts.tolist()) == ([5, 5, 6, 7], [2, 2])
     report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
