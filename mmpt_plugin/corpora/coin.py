@@ -18,7 +18,7 @@ class COINConfig(CorpusConfig):
     """`annotations` is COIN.json, as published."""
 
     split: str = "test"
-    """train or test: the subsets that the JSON calls training and testing."""
+    """train or test: the subsets that the JSON file calls training and testing."""
     allow_overlap: bool = False
     """Accept overlapping segments: the later segment takes precedence, and the result reports their number. If false,
     overlapping segments are an error."""

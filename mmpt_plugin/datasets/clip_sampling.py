@@ -61,13 +61,13 @@ def text_clips(
     exceed this number; the caller truncates to max_text_len. The tokens of caption i are those with index
     token_offsets[i] to token_offsets[i + 1]; `caption_times` are start and end in seconds.
     """
-    centre = rng.integers(first, last)
+    center = rng.integers(first, last)
     largest = lengths.max_text_budget or lengths.max_text_len
     budget = rng.integers(lengths.min_text_len, largest + 1, size=len(first))
-    room_left, room_right = centre - first, last - 1 - centre
-    begin, end = centre.copy(), centre + 1
+    room_left, room_right = center - first, last - 1 - center
+    begin, end = center.copy(), center + 1
     growing = np.arange(len(first))
-    lefts = np.zeros(len(first), dtype=np.int64)  # coins that said "left" in the previous blocks
+    lefts = np.zeros(len(first), dtype=np.int64)  # number of "left" coins in the previous blocks
     step = 0
     while len(growing):
         coins = rng.integers(0, 2, size=(len(growing), BLOCK), dtype=np.int8)
@@ -78,8 +78,8 @@ def text_clips(
         left_room, right_room = room_left[growing, None], room_right[growing, None]
         # If one side has no captions left, the run grows on the other side, so the coins are clipped to the room.
         left = np.clip(said_left, taken - right_room, left_room)
-        begins = centre[growing, None] - left
-        ends = centre[growing, None] + (taken - left) + 1
+        begins = center[growing, None] - left
+        ends = center[growing, None] + (taken - left) + 1
         stop = taken >= left_room + right_room
         begins, ends = np.maximum(begins, first[growing, None]), np.minimum(ends, last[growing, None])
         stop |= token_offsets[ends] - token_offsets[begins] >= budget[growing, None]
@@ -109,13 +109,13 @@ def overlapped_video_clips(
     """
     low, high = np.floor(start).astype(np.int64), np.ceil(end).astype(np.int64)
     middle = np.floor((start + end) / 2).astype(np.int64)
-    centre = np.where(low < high, rng.integers(np.minimum(low, high), high + 1), middle)
-    centre = np.clip(centre, 0, duration - 1)
+    center = np.where(low < high, rng.integers(np.minimum(low, high), high + 1), middle)
+    center = np.clip(center, 0, duration - 1)
     drawn = rng.integers(lengths.min_video_len, lengths.max_video_len + 1, size=len(duration))
     length = np.minimum(drawn, duration)
     # Each second is added to the left or right with equal probability; without room on one side, to the other.
-    left = np.clip(rng.binomial(length, 0.5), length - (duration - centre), centre)
-    return centre - left, centre - left + length
+    left = np.clip(rng.binomial(length, 0.5), length - (duration - center), center)
+    return center - left, center - left + length
 
 
 def aligned_video_clips(

@@ -24,5 +24,5 @@ def build_split(config: FineTuningConfig, split: str) -> Any:
 def of_split(splits: Mapping[str, Any], split: str) -> Any:
     """The entry of `dataset.splits` for a split; ValueError, with the closest match, if there is none."""
     if split not in splits:
-        raise ValueError(unknown_name("split", f"{split} in dataset.splits", list(splits), guess=split))
+        raise ValueError(f"dataset.splits: {unknown_name('split', split, list(splits))}")
     return splits[split]

@@ -49,7 +49,7 @@ class FeatureFolder:
         return read_features(self.path(video_id))
 
     def encoder(self, video_id: str) -> str:
-        """The fingerprint of the encoder that made the features; 'unknown' if there is no .json file.
+        """The fingerprint of the encoder that made the features; 'unknown' if the .json file is missing.
 
         It includes the number of seconds for truncated videos. A damaged .json file is a ValueError.
         """

@@ -152,7 +152,7 @@ def written(value: Any) -> str:
     value = value.value if isinstance(value, enum.Enum) else list(value) if isinstance(value, tuple) else value
     try:
         text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
-    except yaml.YAMLError:  # an object of fairseq's
+    except yaml.YAMLError:  # a fairseq object
         return str(value)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -34,7 +34,7 @@ class EpochPlan:
     sampler: Any
     """Follows `protocols.Sampler`."""
     dataset: Any
-    """`len(dataset)` videos, `dataset[Cluster]` a batch of clip pairs."""
+    """Follows `protocols.Dataset`: `len(dataset)` videos, `dataset[Cluster]` is a batch of clip pairs."""
     seed: int
     max_epoch: int = 0
     """The last epoch of training; later epochs repeat its clusters. 0 means no limit."""
@@ -107,7 +107,7 @@ def write_clusters(path: Path, clusters: Int[np.ndarray, "C K"], run: Mapping[st
 
 
 def read_clusters(path: Path, run: Mapping[str, object]) -> Int[np.ndarray, "C K"] | None:
-    """The saved clusters, or None if there is no file or it was written for another epoch, seed, data or settings.
+    """The saved clusters, or None if the file is missing or was written for another epoch, seed, data or settings.
 
     If only the epoch matches, a warning names the differences. A damaged file is a ValueError.
     """

@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 Neighbours = SharedQueries | SharedVectors
 
-SPREAD = 2  # the neighbors drawn in a covering round number at most 1 / SPREAD of the unused videos, so few overlap
+SPREAD = 2  # a covering round looks up 1 / SPREAD as many neighbors as there are unused videos, so few are shared
 
 
 @dataclass(kw_only=True)
 class RetrievalAugmentedConfig(UniformConfig):
-    """How clusters of similar videos are drawn; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
+    """Sampling of clusters of similar videos; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
 
     num_neighbors: int = 64
     """Number of nearest videos of a random center, from which the videos of a cluster are drawn: the paper's 2k."""
