@@ -1,4 +1,4 @@
-"""Projects: YAML composed by Hydra from `tasks/`, `projects/` and `slurm/`, with overrides."""
+"""Projects: YAML files of `tasks/`, `projects/` and `slurm/`, composed by Hydra, with overrides."""
 
 import logging
 from collections.abc import Sequence
@@ -17,24 +17,25 @@ PACKAGE = Path(__file__).parent
 
 
 def root() -> Path:
-    """The folder of `tasks/`, `projects/` and `slurm/`: the repository's, or their copies in the installed package."""
+    """The folder of `tasks/`, `projects/` and `slurm/`: the repository, or `yaml/` in the installed package."""
     checkout = PACKAGE.parent
     return checkout if (checkout / "projects" / "base.yaml").is_file() else PACKAGE / "yaml"
 
 
 def available(group: str) -> list[str]:
-    """The names in one of the YAML folders, `videoclip/pretrain` for projects/videoclip/pretrain.yaml."""
+    """The names of a group's YAML files, sorted: `videoclip/pretrain` for projects/videoclip/pretrain.yaml."""
     folder = root() / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
 def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
-    """A project's YAML with everything it names, overrides applied and interpolations resolved.
+    """Compose a project with Hydra, apply overrides and resolve interpolations.
 
-    `project` is a file's path (of a user's own project too) or a name such as `videoclip/pretrain`;
-    `task=NAME` or `task=some/path.yaml` among the overrides picks another task.
+    `project` is the path of a YAML file, which may be outside of the repository, or a name such as
+    `videoclip/pretrain`. The override `task=NAME` or `task=some/path.yaml` selects another task. Unknown names, missing
+    values and invalid YAML are a ValueError.
     """
-    import yaml  # with Hydra 0.3 s, which listing what there is does not need
+    import yaml  # with Hydra 0.3 s, which `mmpt list` does not need
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -62,19 +63,22 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
             recipes = [
                 path.partition("/finetune/")[2] for path in available("projects") if path.startswith(f"{name[9:]}/")
             ]
-            raise ValueError(f"project '{project}' needs task=NAME, with a recipe of its own: {recipes}") from error
+            raise ValueError(f"project '{project}' needs task=NAME. Tasks with their own recipe: {recipes}") from error
         raise ValueError(one_line(project, error)) from error
     return config
 
 
 def with_recipe(project: str, overrides: Sequence[str]) -> str:
-    """`videoclip/finetune` with task=youcook2 is projects/videoclip/finetune/youcook2.yaml, if there is such a file."""
+    """The project's recipe for its task, if there is one.
+
+    `videoclip/finetune` with task=youcook2 becomes projects/videoclip/finetune/youcook2.yaml.
+    """
     tasks = [override.partition("=")[2] for override in overrides if override.startswith("task=")]
     name = f"{project.removesuffix('.yaml').removeprefix('projects/')}/{tasks[-1]}" if tasks else ""
     return name if name in available("projects") else project
 
 
-# What the `finetune` section of a task's YAML held in version 0.1, and where a project has it now.
+# Keys of the `finetune` section of a task's YAML in version 0.1, and their current place in a project.
 RECIPE_KEYS = {
     "videos_per_batch": "sampler.cluster_size",
     "epochs": "optimization.max_epoch",
@@ -85,7 +89,7 @@ RECIPE_KEYS = {
 
 
 def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
-    """Makes keys of version 0.1 count, except where an override gives the key under its new name."""
+    """Move keys of version 0.1 to their new names, in place; an override of the new name takes precedence."""
     from omegaconf import OmegaConf, open_dict
 
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
@@ -112,21 +116,21 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
 
 
 def is_task_file(override: str) -> bool:
-    """`task=some/path.yaml`, a file of the user's own."""
+    """Whether an override is `task=some/path.yaml`, with an existing file."""
     key, _, value = override.partition("=")
     return key == "task" and value.endswith((".yaml", ".yml")) and Path(value).is_file()
 
 
 def load_benchmarks(project: str, overrides: Sequence[str], loaded: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each of a project's `benchmarks` the project with that task."""
+    """Load a project once for each task in its list `benchmarks`; ValueError if the list is empty."""
     names = loaded.get("benchmarks") or []
     if not names:
-        raise ValueError(f"project '{project}' has no task: task=NAME picks one. Possible: {available('tasks')}")
+        raise ValueError(f"project '{project}' has no task: add task=NAME. Possible: {available('tasks')}")
     return {name: plain(load_project(project, [*overrides, f"task={name}"])) for name in names}
 
 
 def locate(project: str) -> tuple[Path, str]:
-    """The folder to compose in, and the project's name in it."""
+    """The root folder for Hydra, and the name of the project in it; ValueError for an unknown name."""
     path = Path(project)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         path = path.resolve()
@@ -140,19 +144,19 @@ def locate(project: str) -> tuple[Path, str]:
 
 
 def search_path(folder: Path) -> list[str]:
-    """A user's own project may still name what is in the package's folders."""
+    """The override that lets a project outside of the repository use the YAML files of `root()`."""
     return [] if folder == root() else [f"hydra.searchpath=[file://{root()}]"]
 
 
 def override_grammar(override: str) -> str:
-    """Our overrides in Hydra's grammar.
+    """Convert an override to Hydra's grammar.
 
-    `task=msrvtt` picks the file tasks/msrvtt.yaml. Any other key may be new to the YAML, which knows neither
-    fairseq's options nor a component's: whether it exists is checked against those, after composing.
+    `task=msrvtt` selects the file tasks/msrvtt.yaml. Any other key may be absent from the YAML, which does not list all
+    options of fairseq and of components; keys are checked after composing.
     """
     key, equals, value = override.partition("=")
     if not equals:
-        raise ValueError(f"override '{override}' is no key=value")
+        raise ValueError(f"override '{override}' is not of the form key=value")
     if key == "task":
         if value not in available("tasks"):
             raise ValueError(unknown_name("task YAML", value, available("tasks")))
@@ -161,12 +165,13 @@ def override_grammar(override: str) -> str:
 
 
 def one_line(project: str, error: Exception) -> str:
+    """An error message of Hydra, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"project '{project}': {' '.join(lines[:2])}"
 
 
 def plain(config: Any) -> Any:
-    """Dicts, lists and values instead of OmegaConf's containers."""
+    """Convert OmegaConf containers to dicts and lists, with interpolations resolved; other values are unchanged."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config

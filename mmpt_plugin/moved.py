@@ -1,4 +1,4 @@
-"""Import paths of version 0.1, which work for one version, with a warning that names the new one."""
+"""Import paths of version 0.1. They work for one version, with a DeprecationWarning that names the new path."""
 
 import importlib
 import importlib.machinery
@@ -43,7 +43,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "samplers.saved": ("samplers.epoch_plan",),
     "tasks.running_means": ("samplers.dataset_embeddings",),
 }
-"""Old module -> the modules, below mmpt_plugin, that hold its names now."""
+"""Old module -> modules of mmpt_plugin that define its names now."""
 
 RENAMED = {
     "Clip2Video": "models.CLIP2Video",
@@ -52,13 +52,16 @@ RENAMED = {
     "ClipModel": "models.CLIPModel",
     "ClipModelConfig": "models.CLIPModelConfig",
 }
-"""Old class -> where it is now, for modules that stayed where they were."""
+"""Old name of a class -> its new name, for modules that did not move."""
 
 PACKAGE = "mmpt_plugin."
 
 
 def attributes(module: str, otherwise: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
-    """The `__getattr__` of a module that stayed where it was, for names that it had in version 0.1."""
+    """The `__getattr__` of a module that did not move, for the names that it had in version 0.1.
+
+    Other names are looked up with `otherwise`, the module's own `__getattr__`.
+    """
 
     def look_up(name: str) -> Any:
         if name in RENAMED:
@@ -73,23 +76,27 @@ def attributes(module: str, otherwise: Callable[[str], Any] | None = None) -> Ca
 
 
 def found(place: str, old: str) -> Any:
+    """Import the object at `place`, with a warning that `old` is deprecated."""
     warnings.warn(f"{old} is now {PACKAGE}{place}; the old name works for one version", DeprecationWarning, 3)
     module, _, name = place.rpartition(".")
     return getattr(importlib.import_module(PACKAGE + module), name)
 
 
 class MovedModules:
-    """A finder and loader of modules that hand on what is asked of them."""
+    """A finder and loader of the old modules, which look up their names in the new ones."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
         if name.removeprefix(PACKAGE) not in MOVED or not name.startswith(PACKAGE):
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """See `importlib.abc.Loader`."""
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
+        """See `importlib.abc.Loader`."""
         places = MOVED[module.__name__.removeprefix(PACKAGE)]
 
         def look_up(name: str) -> Any:
@@ -102,5 +109,6 @@ class MovedModules:
 
 
 def install_finder() -> None:
+    """Make the old modules importable; repeated calls have no effect."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())  # type: ignore[arg-type]

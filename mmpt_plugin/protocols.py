@@ -1,10 +1,9 @@
-"""What a component of each kind has: the Protocols that registered classes follow.
+"""The Protocol of each kind of component, which registered classes follow.
 
-A registered class is built as `cls(config)`, with the extra arguments that its kind's docstring names. Nothing needs to
-be inherited; the base classes of `mmpt_plugin` (`PretrainedEmbedder`, `Criterion`, `Benchmark`, `Corpus`) provide most
-of it.
+A registered class is built as `cls(config)`, plus the arguments in the docstring of its kind. Inheritance is optional;
+the base classes of `mmpt_plugin` (`PretrainedEmbedder`, `Criterion`, `Benchmark`, `Corpus`) implement most methods.
 
-B pairs, D embedding width, T video steps, L text tokens, V videos, C clusters of K videos.
+B pairs, D embedding width, T video steps, V videos, C clusters of K videos.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +16,15 @@ from torch import Tensor, nn
 from mmpt_plugin.batch import Batch, Cluster
 
 Embed = Callable[..., Float[np.ndarray, "V D"]]
-"""One vector per video; with `gather=False` only those of this rank's share, which follow the lower ranks'."""
+"""Returns one vector per video; with `gather=False` only those of this rank's share, which are in order of ranks."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """An `nn.Module`, `cls(config)`, from a batch to what its criterion compares.
+    """An `nn.Module`, `cls(config)`, that maps a batch to the inputs of its criterion.
 
-    For contrastive models that is (video (B, D), text (B, D)). Subclass `PretrainedEmbedder` to be saved, loaded,
-    evaluated and searched with as well.
+    A contrastive model returns (video (B, D), text (B, D)). Subclass `PretrainedEmbedder` for saving, loading,
+    evaluation and search.
     """
 
     def __call__(self, batch: Any) -> Any: ...
@@ -35,10 +34,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Criterion(Protocol):
-    """An `nn.Module`, `cls(config)`, from a model's outputs to a scalar loss.
+    """An `nn.Module`, `cls(config)`, that maps a model's outputs to a scalar loss.
 
-    Optional: `with_metrics(*outputs)` returns the loss and a dict of values to log; `batch_fields` names fields of the
-    batch that are passed as keywords; `expects_unit_vectors` says that the loss is defined on cosines.
+    Optional: `with_metrics(*outputs)` returns the loss and a dict of values to log; `batch_fields` names the fields of
+    the batch that are passed as keyword arguments; `expects_unit_vectors` is True for a loss of cosine similarities.
     """
 
     def __call__(self, *outputs: Tensor, **batch_fields: Tensor) -> Tensor: ...
@@ -46,21 +45,21 @@ class Criterion(Protocol):
 
 @runtime_checkable
 class TrainingTask(Protocol):
-    """What is learned, `cls(config)`. Optional: `measure(model)` returns metrics at each validation."""
+    """A task that trains, `cls(config)`. Optional: `measure(model)` returns metrics at each validation."""
 
     def dataset(self, split: str) -> "Dataset":
-        """The examples of a split."""
+        """The data set of a split."""
 
     def sampler(self, dataset: Any, *, split: str, seed: int) -> "Sampler":
-        """What chooses the videos of each batch."""
+        """The sampler that chooses the videos of each batch."""
 
 
 @runtime_checkable
 class BenchmarkTask(Protocol):
-    """What is measured, `cls(config)`. Optional: `check(model)` raises ValueError for a model that does not fit."""
+    """A task that evaluates, `cls(config)`. Optional: `check(model)`, a ValueError for a model that does not fit."""
 
     def evaluate(self, model: Any) -> dict[str, Any]:
-        """`{"metrics": {name: value}, "chance": {name: value}, ...}`."""
+        """Return `{"metrics": {name: value}, "chance": {name: value}, ...}`."""
 
 
 Task = TrainingTask | BenchmarkTask
@@ -68,16 +67,16 @@ Task = TrainingTask | BenchmarkTask
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What training draws from, `cls(config, split)`: `len(dataset)` videos, `dataset[Cluster]` a batch of them.
+    """Training data, `cls(config, split)`: `len(dataset)` is the number of videos, `dataset[Cluster]` is a batch.
 
-    Optional: `video_ids`, so that splits are checked for common videos; `vocab_size`, `max_text_len` and `num_labels`,
-    which the model is checked against.
+    Optional: `video_ids`, to check that splits share no videos; `vocab_size`, `max_text_len` and `num_labels`, to check
+    that the model fits.
     """
 
     feature_dim: int | None
     """Width of the feature rows; None for frames."""
     pad_id: int
-    """The token id that pads texts of several clusters to one length."""
+    """The token id that pads texts to equal length when clusters are collated."""
 
     def __len__(self) -> int: ...
 
@@ -86,15 +85,17 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Corpus(Protocol):
-    """A benchmark's annotations, `cls(config)`, with the features or frames of their videos.
+    """The annotations of a benchmark, `cls(config)`, with the features or frames of the videos.
 
-    Tasks ask for more: `clips` (`ClipCorpus`) for retrieval, `videos` and `labels` for classification and segmentation.
+    Tasks need more attributes: `clips` (`ClipCorpus`) for retrieval, `videos` and `labels` for classification and
+    segmentation.
     """
 
     config: Any
     video_ids: list[str]
+    """Ids of the videos in use, without repeats."""
     missing_videos: list[str]
-    """Videos that are annotated, but have no features or can't be read."""
+    """Ids of annotated videos without features, or whose files can't be read."""
 
     @property
     def feature_dim(self) -> int | None:
@@ -107,32 +108,35 @@ class Corpus(Protocol):
     def clip(
         self, video_id: str, start: float = 0.0, end: float | None = None, *, max_video_len: int
     ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
-        """What a model is given of a video from `start` to `end` (seconds)."""
+        """The model's input for a video from `start` to `end` (seconds; None is the end of the video)."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """What chooses the videos of each batch, `cls(config, num_videos=, seed=)`.
+    """Chooses the videos of each batch, `cls(config, num_videos=, seed=)`.
 
-    Optional: `num_clusters`, from which the length of the learning-rate schedule is derived.
+    Optional: `num_clusters`, the number of clusters per epoch, which sets the length of the learning-rate schedule.
     """
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
-        """Video indices, one row per cluster: the same on all ranks. `embed()` gives one vector per video."""
+        """Video indices, one row per cluster, equal on all ranks. `embed()` returns one vector per video."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A frozen feature extractor, `cls(config)`: S seconds of `fps` frames of size x size pixels to S rows."""
+    """A frozen feature extractor, `cls(config)`: maps S seconds of F = `fps` frames each to S feature rows."""
 
     fps: int
+    """Frames per second."""
     size: int
+    """Width and height of a frame in pixels."""
     feature_dim: int
+    """Width of a feature row."""
     fingerprint: str
-    """Equal for encoders that give equal features: name, settings and weights."""
+    """Identifies name, settings and weights; equal fingerprints mean equal features."""
 
     def __call__(self, frames: UInt8[Tensor, "S F H W 3"]) -> Float[Tensor, "S D"]: ...
 
 
 EncoderSettings = str | Mapping[str, Any] | Encoder
-"""An encoder by name, by settings such as `{"_name": "s3d", "weights": ...}`, or built."""
+"""An encoder: its name, settings such as `{"_name": "s3d", "weights": ...}`, or an instance."""

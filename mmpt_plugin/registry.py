@@ -1,6 +1,6 @@
-"""Components register by name: one registry per kind, with fairseq's decorator signature.
+"""Registries of components by name, one per kind, with the same decorator signature as fairseq's.
 
-Built-in components are imported when they are first looked up, so this module loads neither torch nor transformers.
+Built-in components are imported on first use, so this module imports neither torch nor transformers.
 """
 
 import importlib
@@ -82,19 +82,19 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "efficientnet_lite0": "features.efficientnet",
     },
 }
-"""Kind -> name -> the module, below mmpt_plugin, that registers it. A test compares it with the decorators."""
+"""Kind -> name -> module of mmpt_plugin that registers the component. A test compares it with the decorators."""
 
 
 @dataclass(frozen=True)
 class Entry(Generic[P]):
-    """One registered class and the dataclass that configures it."""
+    """A registered class and the dataclass that configures it."""
 
     name: str
     cls: Callable[..., P]
     config: type
 
     def build(self, config: Any = None, *args: Any, **kwargs: Any) -> P:
-        """`cls(config, ...)`; `config` is an instance, a mapping of its fields, or None for the defaults."""
+        """Build `cls(config, ...)`; `config` is an instance, a mapping of its fields, or None for the defaults."""
         if config is None:
             config = {}
         if not is_dataclass(config):
@@ -102,18 +102,18 @@ class Entry(Generic[P]):
         return self.cls(config, *args, **kwargs)
 
     def parse(self, values: Mapping[str, Any]) -> Any:
-        """The typed config of a mapping, see `parse_config`; `_name` is dropped."""
+        """Convert a mapping to the dataclass, ignoring `_name`; see `parse_config`."""
         return parse_config(self.config, {key: value for key, value in values.items() if key != "_name"}, self.name)
 
 
 def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any:
-    """An instance of the dataclass `config_type`; ValueError, beginning with `name`, for a wrong key or value.
+    """Convert a mapping to the dataclass `config_type`; ValueError, which starts with `name`, for a wrong key or value.
 
-    A key that is null is dropped: that is how a YAML unsets a key of the YAML it builds on. A key that the config's
-    RENAMED maps to a new name is read as that, with a warning. One that it maps to another section's key, such as
-    model.normalize, is refused.
+    Keys that are null are ignored, so that a YAML file can unset a key that it inherits. Old keys in the config's
+    RENAMED are converted to their new names, with a warning; if the new name is in another section, such as
+    model.normalize, the old key is a ValueError.
     """
-    from omegaconf import OmegaConf  # 0.1 s, not needed to list what there is
+    from omegaconf import OmegaConf  # 0.1 s, which `mmpt list` does not need
     from omegaconf.errors import OmegaConfBaseException
 
     values = with_new_names(config_type, {str(key): value for key, value in values.items() if value is not None}, name)
@@ -128,12 +128,14 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
 
 
 def with_new_names(config_type: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Values under the new names of keys that the config's RENAMED lists; ValueError for one that moved to another
-    section. Where both names are given the old one counts: it is the user's own, the new one may be inherited."""
+    """Rename the old keys in the config's RENAMED; ValueError for a key that moved to another section.
+
+    If both names are given, the old one takes precedence: the user wrote it, and the new one may be inherited.
+    """
     renamed = dict(values)
     for old, new in getattr(config_type, "RENAMED", {}).items():
         if old in renamed and "." in new:
-            raise ValueError(f"{name}.{old} is gone: {new} decides")
+            raise ValueError(f"{name}.{old} was removed: set {new} instead")
         if old in renamed:
             logger.warning("%s.%s is now %s.%s; the old name works for one version", name, old, name, new)
             renamed[new] = renamed.pop(old)
@@ -141,30 +143,30 @@ def with_new_names(config_type: type, values: Mapping[str, Any], name: str) -> d
 
 
 class Registry(Generic[P]):
-    """Name -> class of one kind; P is the Protocol that its instances follow, see `mmpt_plugin.protocols`."""
+    """The components of one kind, by name; P is the Protocol of their instances, see `mmpt_plugin.protocols`."""
 
     def __init__(self, kind: str, *, formerly: "Registry[Any] | None" = None) -> None:
         self.kind = kind
         self.formerly = formerly
-        """Where components of this kind were registered before; looked up too, with a warning, for one version."""
+        """Former registry of this kind; it is searched too, with a warning, for one version."""
         self._built_in = BUILT_IN.get(kind, {})
         self._entries: dict[str, Entry[P]] = {}
         self._subscribers: list[Callable[[Entry[P]], None]] = []
 
     def register(self, name: str, *, dataclass: type) -> Callable[[C], C]:
-        """Class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
+        """Return a class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
 
-        The class is built as `cls(config)`. Another class under the same name is a ValueError; the same class again
-        (a module that is imported twice from a user directory) is not.
+        The class is built as `cls(config)`. Registering another class with the same name is a ValueError; registering
+        the same class again, when a module of a user directory is imported twice, is allowed.
         """
 
         def decorate(cls: C) -> C:
             present = self._entries.get(name)
             module = self._built_in.get(name)
             if present is not None and present.cls.__qualname__ != cls.__qualname__:
-                raise ValueError(f"{self.kind} '{name}' is already registered, by {present.cls.__module__}")
+                raise ValueError(f"{self.kind} '{name}' is already registered by {present.cls.__module__}")
             if module is not None and not cls.__module__.endswith(module):
-                raise ValueError(f"{self.kind} '{name}' is already registered, by mmpt_plugin.{module}")
+                raise ValueError(f"{self.kind} '{name}' is already registered by mmpt_plugin.{module}")
             entry: Entry[P] = Entry(name, cls, dataclass)
             self._entries[name] = entry
             for callback in self._subscribers:
@@ -174,7 +176,10 @@ class Registry(Generic[P]):
         return decorate
 
     def subscribe(self, callback: Callable[[Entry[P]], None]) -> None:
-        """Call back with every entry, built-in ones and those of installed packages included, now or when it comes."""
+        """Call `callback` with every entry, now and for each one registered later.
+
+        Entries include built-in components and those of installed packages.
+        """
         for name in self:
             self[name]
         for entry in self._entries.values():
@@ -188,7 +193,7 @@ class Registry(Generic[P]):
             load_entry_points()
         if name not in self._entries and self.formerly is not None and name in self.formerly._entries:
             logger.warning(
-                "'%s' is a %s: register it with register_%s; register_%s works for one version",
+                "'%s' is a %s: register it with register_%s; register_%s still works for one version",
                 *(name, self.kind, self.kind, self.formerly.kind),
             )
             return self.formerly[name]
@@ -197,7 +202,7 @@ class Registry(Generic[P]):
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, of which nothing built-in is imported."""
+        """All names; built-in components are not imported."""
         load_entry_points()
         return iter(dict.fromkeys([*self._built_in, *self._entries]))
 
@@ -205,7 +210,7 @@ class Registry(Generic[P]):
         return name in list(self)
 
     def build(self, config: Any, *args: Any, **kwargs: Any) -> P:
-        """Build what a YAML section names: `{_name: nce, temperature: 0.07}`."""
+        """Build the component of a YAML section, such as `{_name: nce, temperature: 0.07}`."""
         if "_name" not in config:
             raise ValueError(f"the {self.kind} section has no _name. Possible: {sorted(self)}")
         return self[config["_name"]].build(config, *args, **kwargs)
@@ -213,7 +218,7 @@ class Registry(Generic[P]):
 
 @cache
 def load_entry_points() -> None:
-    """Import the installed packages that announce components; one that fails raises, with its name."""
+    """Import the installed packages that declare the entry point group; ImportError, with its name, if one fails."""
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
             point.load()
@@ -234,7 +239,7 @@ encoders: "Registry[Encoder]" = Registry("encoder")
 REGISTRIES: tuple[Registry[Any], ...] = (models, criterions, tasks, datasets, corpora, samplers, encoders)
 
 SECTIONS: dict[str, Registry[Any]] = {"model": models, "criterion": criterions, "sampler": samplers}
-"""The sections of a project that name one component each."""
+"""Section of a project -> the registry of its component."""
 
 register_model = models.register
 register_criterion = criterions.register

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pytest
 
@@ -49,13 +49,6 @@ class Wider(Outer):
     size: int = 5
     names: list[str] = field(default_factory=lambda: ["a", "b"])
     """Of all."""
-
-
-class Looks(Protocol):
-    """Has eyes."""
-
-    def look(self, far: bool = False) -> int:
-        """How far it sees, in metres."""
 
 
 def test_every_key_of_every_component_is_documented():

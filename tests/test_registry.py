@@ -115,5 +115,5 @@ def test_a_renamed_key_works_with_a_warning_and_one_that_another_section_owns_is
     registry.register("nearest", dataclass=RenamedConfig)(type("Nearest", (), {}))
     assert registry["nearest"].parse({"neighbours": 5}).neighbors == 5
     assert "nearest.neighbours is now nearest.neighbors" in caplog.text
-    with pytest.raises(ValueError, match=r"nearest.normalise is gone: model.normalize decides"):
+    with pytest.raises(ValueError, match=r"nearest.normalise was removed: set model.normalize instead"):
         registry["nearest"].parse({"normalise": True})

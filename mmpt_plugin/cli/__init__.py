@@ -1,6 +1,7 @@
 """The `mmpt` command: one module per subcommand, each with `add(commands)` and `run(arguments)`.
 
-The modules import what they run inside `run`, so that `mmpt --help` and argument errors need neither torch nor Hydra.
+Each module imports its dependencies inside `run`, so that `mmpt --help` and argument errors load neither torch nor
+Hydra.
 """
 
 import argparse
@@ -33,7 +34,7 @@ COMMANDS = (
 )  # fmt: skip
 
 EPILOG = """\
-a first run, on the embedded data set:
+a first run, on the built-in data set:
   mmpt generate toy_kitchen --out data/toy_kitchen
   mmpt extract data/toy_kitchen/videos --encoder efficientnet_lite0 --out data/toy_kitchen/features
   mmpt shard --videos data/toy_kitchen/train.txt --features data/toy_kitchen/features \\
@@ -49,13 +50,13 @@ with the released weights, on your own videos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 2 with one line on stderr where the user's input is wrong."""
+    """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong."""
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int | None = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides, and videos, may be on either side of the options, which argparse alone does not allow."""
+    """Parse the command line; overrides and videos may precede or follow options, which argparse does not support."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     if arguments.command == "launch":
@@ -85,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="mmpt",
-        description="Pre-train VideoCLIP and its family on narrated video, fine-tune, evaluate, embed videos and text.",
+        description="Pre-train VideoCLIP and related models on narrated video, fine-tune and evaluate them, and embed "
+        "videos and text.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they stand for."""
+"""Arguments that several commands share, and functions that interpret them."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,20 +12,23 @@ Commands = Any  # argparse has no public name for what add_subparsers returns
 
 
 def add_videos(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of commands that read videos and write a folder; see `videos_of`."""
     command.add_argument(
         "videos",
         nargs="+",
         type=Path,
-        help="video files, folders of them (searched recursively), or one .txt file of paths, one per line",
+        help="video files, folders of videos (searched recursively), or one .txt file with one path per line",
     )
-    command.add_argument("--part", metavar="I/N", help="only every Nth video, from the Ith: 3/16")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    command.add_argument("--allow-missing", action="store_true", help="exit with 0 if some videos can't be decoded")
+    command.add_argument("--part", metavar="I/N", help="process only part I of N, such as 3/16: every Nth video")
+    command.add_argument("--out", type=Path, required=True, help="the output folder")
+    command.add_argument("--workers", type=int, default=1, help="number of processes (default 1)")
+    command.add_argument(
+        "--allow-missing", action="store_true", help="exit with status 0 even if some videos can't be decoded"
+    )
 
 
 def videos_of(arguments: argparse.Namespace) -> Sequence[Path]:
-    """The share `--part 3/16` of the videos; each keeps the id that it has among all."""
+    """The videos of `--part`, such as 3/16, or all; a video's id does not depend on the part."""
     from mmpt_plugin.video.store import list_videos
 
     videos, part = list_videos(arguments.videos, out=arguments.out), arguments.part
@@ -33,32 +36,42 @@ def videos_of(arguments: argparse.Namespace) -> Sequence[Path]:
         return videos
     number, _, count = part.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= len(videos)):
-        raise ValueError(f"--part is I/N with 1 <= I <= N <= {len(videos)} (videos), got '{part}'")
+        raise ValueError(f"--part must be I/N with 1 <= I <= N <= {len(videos)} (number of videos), got '{part}'")
     return videos[int(number) - 1 :: int(count)]
 
 
 def add_project(command: argparse.ArgumentParser) -> None:
-    command.add_argument("project", help="a YAML file, or a name such as videoclip/pretrain (see mmpt list)")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="optimization.lr=[1e-4], task=msrvtt, ...")
+    """Add a project and its overrides."""
+    command.add_argument("project", help="a YAML file, or the name of a project such as videoclip/pretrain (mmpt list)")
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="values that replace those of the YAML file: optimization.lr=[1e-4], task=msrvtt, ...",
+    )
 
 
 def add_model_settings(command: argparse.ArgumentParser) -> None:
-    """What the tensors of a checkpoint don't say."""
+    """Add the settings that a checkpoint file may lack."""
     command.add_argument(
         "--tokenizer",
-        help="a BERT, CLIP or SigLIP tokenizer, by hub name or folder; the released VideoCLIP's is bert-base-uncased",
+        help="a BERT, CLIP or SigLIP tokenizer, by hub name or folder; the released VideoCLIP uses bert-base-uncased",
     )
     command.add_argument(
         "--encoder",
-        help="what made the features that the model was trained on, as for mmpt extract; the released VideoCLIP's is "
-        "'{_name: s3d, weights: s3d_howto100m.pth}' (default: the one that the folder names)",
+        help="the encoder of the features that the model was trained on, as for mmpt extract; the released VideoCLIP "
+        "uses '{_name: s3d, weights: s3d_howto100m.pth}' (default: the encoder saved with the model)",
     )
-    command.add_argument("--num-attention-heads", type=int, help="default: as the file says, or 12")
-    command.add_argument("--max-video-len", type=int, help="seconds; default: as the file says, or 32")
+    command.add_argument(
+        "--num-attention-heads", type=int, help="number of attention heads (default: as saved in the file, or 12)"
+    )
+    command.add_argument(
+        "--max-video-len", type=int, help="longest video clip, in seconds (default: as saved in the file, or 32)"
+    )
 
 
 def model_of(arguments: argparse.Namespace) -> "PretrainedEmbedder":
-    """The model of `arguments.checkpoint`, with the settings of `add_model_settings`."""
+    """Load the model of `arguments.checkpoint`, with the settings of `add_model_settings`."""
     from mmpt_plugin import models
 
     settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
@@ -68,7 +81,7 @@ def model_of(arguments: argparse.Namespace) -> "PretrainedEmbedder":
 
 
 def component(text: str) -> dict[str, Any]:
-    """A component by its name, or by YAML with its settings."""
+    """The settings of a component from its name, such as `s3d`, or from YAML, such as `{_name: s3d, size: 64}`."""
     import yaml
 
     settings = yaml.safe_load(text)

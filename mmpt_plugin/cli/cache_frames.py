@@ -1,4 +1,4 @@
-"""`mmpt cache-frames`: videos to JPEGs in shards."""
+"""`mmpt cache-frames`: decode videos to JPEG frames in shards."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("cache-frames", help="videos -> JPEGs in shards, to train and evaluate on frames")
+    command = commands.add_parser(
+        "cache-frames", help="decode videos to JPEG frames in shards, for training and evaluation on frames"
+    )
     add_videos(command)
-    command.add_argument("--size", type=int, default=224, help="pixels of the square frames (default 224)")
+    command.add_argument("--size", type=int, default=224, help="width and height of the frames in pixels (default 224)")
     command.add_argument("--fps", type=int, default=1, help="frames per second (default 1)")
     command.add_argument("--quality", type=int, default=90, help="JPEG quality, 1 to 95 (default 90)")
     command.set_defaults(run=run)
@@ -25,6 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write_frames(arguments: argparse.Namespace, settings: "FrameSettings") -> None:
+    """Cache the frames of `videos_of(arguments)`, and print a report."""
     from mmpt_plugin.video.cache_frames import cache_frames
 
     report = cache_frames(

@@ -1,4 +1,4 @@
-"""`mmpt convert`: a checkpoint to a folder of safetensors and config.json."""
+"""`mmpt convert`: convert a checkpoint to a folder with safetensors and config.json."""
 
 import argparse
 from pathlib import Path
@@ -7,9 +7,11 @@ from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_of
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("convert", help="a released or a fairseq checkpoint -> safetensors and config.json")
-    command.add_argument("checkpoint", type=Path)
-    command.add_argument("--out", type=Path, required=True, help="a folder for VideoCLIP.from_pretrained")
+    command = commands.add_parser(
+        "convert", help="convert a released or fairseq checkpoint to safetensors and config.json"
+    )
+    command.add_argument("checkpoint", type=Path, help="a checkpoint file, or a folder of from_pretrained")
+    command.add_argument("--out", type=Path, required=True, help="the output folder, for VideoCLIP.from_pretrained")
     add_model_settings(command)
     command.set_defaults(run=run)
 
@@ -28,4 +30,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.out}: {parameters:,} parameters, {tokenizer}")
     if model.encoder is not None:
         settings = ", ".join(f"{key} {value}" for key, value in model.encoder.items() if key != "_name")
-        print(f"encoder {model.encoder['_name']}, which stays where it is: {settings or 'no files'}")
+        print(f"encoder {model.encoder['_name']}, saved by reference, not copied: {settings or 'no files'}")

@@ -1,4 +1,4 @@
-"""`mmpt doctor`: what this machine can run, and what to install for what it can't."""
+"""`mmpt doctor`: list what this machine can run, and how to install what is missing."""
 
 import argparse
 import importlib.metadata
@@ -22,7 +22,7 @@ NEEDS = (
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("doctor", help="what this machine can run, and what to install for what it can't")
+    command = commands.add_parser("doctor", help="list what this machine can run, and how to install what is missing")
     command.set_defaults(run=run)
 
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def examine() -> Iterator[str]:
-    """One line per finding, beginning with `ok` or `--`."""
+    """Yield one line per finding, which begins with `ok`, or with `--` for a problem."""
     import torch
 
     yield f"ok  Python {platform.python_version()}, torch {torch.__version__}"
@@ -44,11 +44,11 @@ def examine() -> Iterator[str]:
             yield f"ok  {purpose}: {module} {version(module)}"
     installed = [name for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11") if version(name)]
     if len(installed) > 1:
-        yield f"--  {' and '.join(installed)} are installed: they overwrite each other, keep one"
+        yield f"--  {' and '.join(installed)} are installed and overwrite each other: uninstall all but one"
 
 
 def gpus() -> Iterator[str]:
-    """A line per GPU."""
+    """Yield one line per GPU."""
     import torch
 
     from mmpt_plugin.hardware import gpu_problem
@@ -65,7 +65,7 @@ def gpus() -> Iterator[str]:
 
 
 def version(module: str) -> str:
-    """The version of what installed a module, or '' where it can't be told."""
+    """The version of the distribution that provides a module; '' if it is unknown."""
     names = importlib.metadata.packages_distributions().get(module, [module])
     try:
         return importlib.metadata.version(names[0])

@@ -1,4 +1,4 @@
-"""`mmpt evaluate`: a checkpoint on one task or on all benchmarks."""
+"""`mmpt evaluate`: evaluate a checkpoint on one task or on all benchmarks."""
 
 import argparse
 import json
@@ -10,11 +10,14 @@ from mmpt_plugin.cli.arguments import Commands, add_project
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("evaluate", help="measure a checkpoint, on one task or on all benchmarks there are")
+    command = commands.add_parser("evaluate", help="evaluate a checkpoint on one task, or on all benchmarks")
     add_project(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
     command.add_argument(
-        "--html", type=Path, metavar="DIR", help="a page of timelines, predicted and true, for each segmented benchmark"
+        "--html",
+        type=Path,
+        metavar="DIR",
+        help="write a page with predicted and true segments for each benchmark that has segments to this folder",
     )
     command.set_defaults(run=run)
 
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     write(result)
     if failed := result.get("failed"):
         print(
-            f"mmpt evaluate: not measured: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
+            f"mmpt evaluate: failed: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
             file=sys.stderr,
         )
     return 2 if failed else 0

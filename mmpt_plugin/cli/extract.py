@@ -1,4 +1,4 @@
-"""`mmpt extract`: videos to features."""
+"""`mmpt extract`: extract the features of videos."""
 
 import argparse
 import logging
@@ -7,10 +7,14 @@ from mmpt_plugin.cli.arguments import Commands, add_videos, component, videos_of
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("extract", help="videos -> one feature row per second, one .npy file per video")
+    command = commands.add_parser(
+        "extract", help="extract features of videos: one row per second, one .npy file per video"
+    )
     add_videos(command)
     command.add_argument(
-        "--encoder", required=True, help="a registered encoder, or YAML with its settings: '{_name: s3d, size: 64}'"
+        "--encoder",
+        required=True,
+        help="the name of an encoder (see mmpt list), or YAML with its settings: '{_name: s3d, size: 64}'",
     )
     command.set_defaults(run=run)
 
@@ -19,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.features.extract import extract
 
     encoder = component(arguments.encoder)
-    if encoder.get("_name") == "frames":  # for one version
+    if encoder.get("_name") == "frames":  # version 0.1; accepted for one version
         from mmpt_plugin.cli.cache_frames import write_frames
         from mmpt_plugin.registry import parse_config
         from mmpt_plugin.video.frame_cache import FrameSettings

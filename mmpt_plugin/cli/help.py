@@ -1,4 +1,4 @@
-"""`mmpt help`: what a configuration key means."""
+"""`mmpt help`: describe a configuration key."""
 
 import argparse
 
@@ -8,7 +8,10 @@ from mmpt_plugin.cli.arguments import Commands
 def add(commands: Commands) -> None:
     command = commands.add_parser("help", help="describe a configuration key, a component or a section")
     command.add_argument(
-        "key", nargs="?", metavar="KEY", help="such as criterion.temperature, temperature, nce or criterion"
+        "key",
+        nargs="?",
+        metavar="KEY",
+        help="such as criterion.temperature, temperature, nce or criterion (default: list the sections)",
     )
     command.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""`mmpt launch`: a command as a job on SLURM."""
+"""`mmpt launch`: run a command as a job on SLURM."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,22 +14,32 @@ COMMANDS_AS_JOBS = ("train", "extract", "cache-frames", "embed", "evaluate")
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "launch",
-        help="run a project on SLURM",
+        help="run a project or a command on SLURM",
         usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--dry-run] [--wait]\n"
         "       mmpt launch extract|embed|evaluate ... --profile slurm/NAME [--parts N] [--dry-run] [--wait]",
-        description="Run a project's training, or any of these commands, as a job that survives time limits, "
-        "preemption and node failures. key=a,b trains once for each value; slurm.KEY=VALUE changes the profile.",
+        description="Train a project, or run one of these commands, as a job that survives time limits, preemption and "
+        "node failures. key=a,b trains once for each value; slurm.KEY=VALUE overrides a key of the profile.",
     )
-    command.add_argument("--profile", required=True, help="a YAML file, or a name such as v100x8 (see mmpt list)")
-    command.add_argument("--parts", type=int, default=1, metavar="N", help="an array of N jobs that share the videos")
-    command.add_argument("--dry-run", action="store_true", help="print the batch file and each rank's command")
-    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
-    command.add_argument("--wait", action="store_true", help="until all jobs have ended; exit status 1 if one failed")
+    command.add_argument(
+        "--profile", required=True, help="a YAML file, or the name of a profile such as v100x8 (see mmpt list)"
+    )
+    command.add_argument(
+        "--parts", type=int, default=1, metavar="N", help="submit an array of N jobs, each for a part of the videos"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the batch script and each rank's command, and submit nothing"
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="resume a run in the same folder even if its settings have changed"
+    )
+    command.add_argument(
+        "--wait", action="store_true", help="wait until all jobs have ended; exit with status 1 if one failed"
+    )
     command.set_defaults(run=run)
 
 
 def as_command(words: list[str]) -> list[str]:
-    """What is launched: a command of COMMANDS_AS_JOBS, or a project, which is trained."""
+    """The command to launch; without a name of COMMANDS_AS_JOBS it is `train`."""
     return words if words[:1] and words[0] in COMMANDS_AS_JOBS else ["train", *words]
 
 
@@ -37,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     launch, command = launching(), arguments.launched
     profile = launch.load_profile(arguments.profile, arguments.for_profile)
     if arguments.parts > 1 and not hasattr(command, "part"):
-        raise ValueError("--parts shares out videos: it goes with extract")
+        raise ValueError("--parts divides videos into parts: it is only for extract and cache-frames")
     if command.command == "train":
         plans = launch.plan_training(command.project, command.overrides, profile, resume=arguments.resume)
     else:
@@ -65,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def launching() -> Any:
-    """The package `launch`; ValueError without submitit."""
+    """The package `mmpt_plugin.launch`; ValueError if submitit is not installed."""
     try:
         import submitit  # noqa: F401
 
@@ -76,12 +86,12 @@ def launching() -> Any:
 
 
 def launched_videos(command: argparse.Namespace, parts: int) -> Sequence[Path]:
-    """What an extraction works on, by which a second launch knows that the first did the same."""
+    """The videos of an extraction, with which a second launch recognizes the parts that are done."""
     if command.command not in ("extract", "cache-frames"):
         return []
     from mmpt_plugin.video.store import list_videos
 
     videos = list_videos(command.videos, out=command.out)
     if parts > len(videos):
-        raise ValueError(f"--parts {parts} of {len(videos)} videos")
+        raise ValueError(f"--parts must be at most the number of videos, {len(videos)}, got {parts}")
     return videos

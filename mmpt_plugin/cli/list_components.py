@@ -1,4 +1,4 @@
-"""`mmpt list`: what is registered, and which YAML there is."""
+"""`mmpt list`: list the registered components and the YAML files."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from mmpt_plugin.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("list", help="what is registered, by kind, and which YAML there is")
+    command = commands.add_parser("list", help="list the registered components, by kind, and the YAML files")
     command.set_defaults(run=run)
 
 

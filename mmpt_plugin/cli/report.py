@@ -1,4 +1,4 @@
-"""`mmpt report`: pictures and a page of a run."""
+"""`mmpt report`: write the training curve and an HTML page of a run."""
 
 import argparse
 import json
@@ -9,9 +9,11 @@ from mmpt_plugin.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("report", help="a run's training curve, and a page of queries with what was found")
-    command.add_argument("folder", type=Path, help="a run's folder, with metrics.json and train.log")
-    command.add_argument("--videos", type=Path, required=True, help="the folder of video files")
+    command = commands.add_parser(
+        "report", help="write a run's training curve, and a page of queries and their results"
+    )
+    command.add_argument("folder", type=Path, help="the folder of a run, with metrics.json and train.log")
+    command.add_argument("--videos", type=Path, required=True, help="the folder of the video files")
     command.set_defaults(run=run)
 
 

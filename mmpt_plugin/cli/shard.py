@@ -1,4 +1,4 @@
-"""`mmpt shard`: features and captions to shards."""
+"""`mmpt shard`: write features and captions to shards."""
 
 import argparse
 from pathlib import Path
@@ -7,41 +7,48 @@ from mmpt_plugin.cli.arguments import Commands
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("shard", help="features and captions -> memory-mapped shards for training")
-    command.add_argument("--videos", type=Path, help="a file of video ids, one per line (default: all with features)")
+    command = commands.add_parser("shard", help="write features and captions to memory-mapped shards for training")
+    command.add_argument(
+        "--videos", type=Path, help="a file with one video id per line (default: all videos with features)"
+    )
     command.add_argument(
         "--features",
         type=Path,
         required=True,
-        help="a folder of {video_id}.npy, or of the original toolkit's shards; to train on frames, a folder of videos "
-        "or of cached frames",
+        help="a folder of {video_id}.npy, or of the original toolkit's shards; for training on frames, a folder of "
+        "videos or cached frames",
     )
     command.add_argument(
         "--captions",
         type=Path,
         required=True,
         help="a folder of {video_id}.vtt, .srt or .jsonl, or of {video_id}.en.vtt if there is one language; "
-        "HowTo100M's raw_caption.json or .pickle; one .jsonl of lines "
-        "with a video_id; or a folder of the original toolkit's caption shards",
+        "HowTo100M's raw_caption.json or .pickle; one .jsonl file whose lines have a video_id; or a folder of the "
+        "original toolkit's caption shards",
     )
     command.add_argument("--tokenizer", required=True, help="a BERT, CLIP or SigLIP tokenizer, by hub name or folder")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--split", default="train", help="split of the original toolkit's shards (default train)")
-    command.add_argument("--max-tokens", type=int, default=32, help="word pieces kept of each caption (default 32)")
+    command.add_argument("--out", type=Path, required=True, help="the output folder")
+    command.add_argument(
+        "--split", default="train", help="split to read, for the original toolkit's shards (default train)"
+    )
+    command.add_argument(
+        "--max-tokens", type=int, default=32, help="truncate captions to this number of tokens (default 32)"
+    )
     command.add_argument(
         "--max-characters",
         type=int,
-        help="characters kept of each caption; the released VideoCLIP saw 96 (default: all)",
+        help="truncate captions to this number of characters before tokenization; the released VideoCLIP was trained "
+        "with 96 (default: no limit)",
     )
     command.add_argument(
         "--deduplicate",
         choices=["word", "character", "none"],
         default="word",
-        help="how repetitions in HowTo100M's captions are found: by word, by character as the original does, or not "
-        "at all, which also leaves rolling captions in other files as they are (default word)",
+        help="unit in which repetitions in HowTo100M's captions are removed: word, or character as in the original; "
+        "none keeps repetitions, also those of rolling captions in other files (default word)",
     )
     command.add_argument(
-        "--allow-missing", action="store_true", help="leave out and count videos without features or captions"
+        "--allow-missing", action="store_true", help="skip videos without features or captions, and report their number"
     )
     command.set_defaults(run=run)
 
@@ -59,8 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     if (arguments.features / f"{arguments.split}_meta.pkl").is_file():
         if arguments.videos or arguments.max_characters or arguments.allow_missing:
             raise ValueError(
-                f"{arguments.features} holds the original's shards, which are converted whole: leave out --videos, "
-                "--max-characters and --allow-missing"
+                f"{arguments.features} contains the original toolkit's shards, which are converted as a whole: remove "
+                "--videos, --max-characters and --allow-missing"
             )
         print(convert_mmpt_shards(**common, split=arguments.split))
         return

@@ -1,18 +1,22 @@
-"""`mmpt train`: a project with fairseq's trainer."""
+"""`mmpt train`: train a project with fairseq's trainer."""
 
 import argparse
 import sys
 
 from mmpt_plugin.cli.arguments import Commands, add_project
 
-INTERRUPTED = 130  # exit status of a training that a signal stopped, as shells have it for Ctrl-C
+INTERRUPTED = 130  # exit status of training stopped by a signal; shells use it for Ctrl-C
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("train", help="run a project with fairseq's trainer")
+    command = commands.add_parser("train", help="train a project with fairseq's trainer")
     add_project(command)
-    command.add_argument("--dry-run", action="store_true", help="print the equivalent fairseq-train command")
-    command.add_argument("--resume", action="store_true", help="continue a run although settings have changed")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the equivalent fairseq-train command, and train nothing"
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="resume a run in the same folder even if its settings have changed"
+    )
     command.set_defaults(run=run)
 
 
@@ -32,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
     if train(project, resume=arguments.resume):
         return 0
     save_dir = project["checkpoint"]["save_dir"]
-    print(f"mmpt train: stopped, saved in {save_dir}; the same command continues", file=sys.stderr)
+    print(f"mmpt train: stopped and saved in {save_dir}; run the same command to resume", file=sys.stderr)
     return INTERRUPTED

@@ -1,4 +1,4 @@
-"""Annotations as their authors publish them."""
+"""Corpora: readers of published annotation files."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
-"""COIN (Tang et al., CVPR 2019): instructional videos segmented into the steps of 180 tasks."""
+"""COIN (Tang et al., CVPR 2019): instructional videos, segmented into the steps of 180 tasks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_choice, check_segment, own_word, take
+from mmpt_plugin.corpora.readers import check_choice, check_segment, published_split, require
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, check_labels, overlaps, past_the_end
 from mmpt_plugin.registry import register_corpus
 
@@ -18,10 +18,10 @@ class COINConfig(CorpusConfig):
     """`annotations` is COIN.json, as published."""
 
     split: str = "test"
-    """train or test: the subsets that the JSON calls training and testing."""
+    """train or test: the subsets that the JSON file calls training and testing."""
     allow_overlap: bool = False
-    """Accept overlapping segments: the later one counts, and the result reports how many there are. Otherwise they are
-    an error."""
+    """Accept overlapping segments: the later segment takes precedence, and the result reports their number. If false,
+    overlapping segments are an error."""
 
     RENAMED: ClassVar[dict[str, str]] = {"subset": "split"}
 
@@ -30,7 +30,8 @@ class COINConfig(CorpusConfig):
 class COIN(Corpus):
     """COIN's videos with labelled segments: labels are step ids from 1, and 0 is background (Tang et al., CVPR 2019).
 
-    Label names are always those of the testing subset, including its videos without features.
+    Label names are always read from the testing subset, including its videos without features. Label names that
+    contradict each other are a ValueError.
     """
 
     config: COINConfig
@@ -47,49 +48,51 @@ class COIN(Corpus):
         self.missing_segments = self._left_out(self._late, "segments")
 
     def _read(self) -> Iterator[SegmentedVideo]:
-        """The subset's videos; labels are collected of all subsets."""
-        path, wanted = self.config.annotations, own_word(self.config.split, SPLITS)
-        database = take(self.read_json(path), "database", dict, path)
-        subsets = {key: take(video, "subset", str, f"{path}: '{key}'") for key, video in database.items()}
+        """Yield the videos of the split; collect the labels of the split and of the testing subset."""
+        path, wanted = self.config.annotations, published_split(self.config.split, SPLITS)
+        database = require(self.read_json(path), "database", dict, path)
+        subsets = {key: require(video, "subset", str, f"{path}: '{key}'") for key, video in database.items()}
         check_choice("subset", wanted, subsets.values(), path)
         for video_id, subset in subsets.items():
             if subset in (wanted, NAMING_SUBSET):
                 where = f"{path}: '{video_id}'"
-                annotations = take(database[video_id], "annotation", list, where)
+                annotations = require(database[video_id], "annotation", list, where)
                 segments = [self._segment(a, f"{where}, annotation {i}", subset) for i, a in enumerate(annotations)]
                 if subset == wanted:
                     yield SegmentedVideo(video_id, tuple(segments), where)
 
     def _check_names(self) -> None:
-        """A label of the subset that is read is one of the testing subset, by the same name."""
-        for where, number, name in self._named.get(own_word(self.config.split, SPLITS), []):
+        """Check that each label of the split has the same number and name in the testing subset."""
+        for where, number, name in self._named.get(published_split(self.config.split, SPLITS), []):
             if number > len(self.labels):
                 raise ValueError(
-                    f"{where}: label {number}, '{name}', is not in the {NAMING_SUBSET} subset, whose names count: "
-                    f"it has labels 1 to {len(self.labels)}"
+                    f"{where}: label {number}, '{name}', is not in the {NAMING_SUBSET} subset, which defines the "
+                    f"labels: it has labels 1 to {len(self.labels)}"
                 )
             if self.labels[number - 1] != name:
                 known = self.labels[number - 1]
-                raise ValueError(f"{where}: label {number} is '{name}', but '{known}' in the {NAMING_SUBSET} subset")
+                raise ValueError(
+                    f"{where}: label {number} is '{name}', but it is '{known}' in the {NAMING_SUBSET} subset"
+                )
 
     def _segment(self, annotation: Any, where: str, subset: str) -> Segment:
-        number = str(take(annotation, "id", (str, int), where))
+        number = str(require(annotation, "id", (str, int), where))
         if not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"{where}: id '{number}' is not a label's, they count from 1")
-        self._named.setdefault(subset, []).append((where, int(number), take(annotation, "label", str, where)))
+            raise ValueError(f"{where}: id '{number}' is not a label id: label ids are integers from 1")
+        self._named.setdefault(subset, []).append((where, int(number), require(annotation, "label", str, where)))
         return Segment(*check_segment(annotation.get("segment"), where), int(number))
 
     def _check(self, video: SegmentedVideo) -> int:
-        """How many segments overlap."""
+        """Return the number of overlaps; collect segments that start after the end of the features."""
         length = self.num_seconds(video.video_id)
         late = past_the_end(video, length)
         self._late += [
-            f"{video.where}: {segment} starts after its features, which are of {length} s" for segment in late
+            f"{video.where}: {segment} starts after the end of the features, at {length} s" for segment in late
         ]
         found = overlaps(video)
         if found and not self.config.allow_overlap:
             raise ValueError(
                 f"{video.where}: {found[0][0]} and {found[0][1]} overlap "
-                "(dataset.allow_overlap: true lets the later one count)"
+                "(set dataset.allow_overlap: true to use the later one)"
             )
         return len(found)

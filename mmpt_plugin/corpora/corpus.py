@@ -1,4 +1,7 @@
-"""What all annotated corpora share: the features or frames of their videos, and what is missing."""
+"""The base class of all corpora: access to features or frames, and the handling of missing videos.
+
+T seconds or frames, F feature width.
+"""
 
 import hashlib
 import logging
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class OfVideo(Protocol):
+    """A record of one video."""
+
     @property
     def video_id(self) -> str: ...
 
@@ -34,7 +39,7 @@ Record = TypeVar("Record", bound=OfVideo)
 
 @dataclass(frozen=True)
 class AnnotatedClip:
-    """What happens in a video from `start` to `end` (seconds), in words."""
+    """A caption of a video from `start` to `end` (seconds)."""
 
     video_id: str
     start: float
@@ -44,10 +49,10 @@ class AnnotatedClip:
 
 @dataclass(kw_only=True)
 class CorpusConfig:
-    """Where the files of an annotated corpus are: annotations, and features or videos."""
+    """The files of an annotated corpus: annotations, and features or videos."""
 
     annotations: str
-    """Annotation file or folder, in the format its authors publish."""
+    """Annotation file or folder, in the format that its authors publish."""
     features: str | None = None
     """Folder of `{video_id}.npy`, one feature row per second, as `mmpt extract` writes them."""
     videos: str | None = None
@@ -55,14 +60,15 @@ class CorpusConfig:
     frames: FramesConfig | None = None
     """Read frames of `videos` instead of `features`, such as `{num_frames: 12, size: 224, sampling: uniform}`."""
     tokenizer: str
-    """Tokenizer of BERT, CLIP or SigLIP: hub name or folder. Used in training, and for models saved without one."""
+    """Tokenizer of BERT, CLIP or SigLIP: hub name or folder. Used in training, and for models saved without a
+    tokenizer."""
     allow_missing: bool = False
-    """Leave out videos without features or files, and report how many. Otherwise they are an error."""
+    """Skip videos without features or files, and report their number. If false, they are an error."""
 
     def __post_init__(self) -> None:
         if self.frames is None and self.features is None:
             raise ValueError(
-                "dataset.features is missing, a folder of {video_id}.npy; dataset.frames reads videos instead"
+                "dataset.features is missing: give a folder of {video_id}.npy, or set dataset.frames to read videos"
             )
         if self.frames is not None and self.videos is None:
             raise ValueError("dataset.frames needs dataset.videos, a folder of video files or of cached frames")
@@ -71,26 +77,31 @@ class CorpusConfig:
 class Corpus(AnnotationReader):
     """Annotated videos, and their features or frames.
 
-    A subclass reads its annotations with `read_text` and the like, so that they are fingerprinted, and passes its
-    records through `with_features`.
+    A subclass reads its annotations with the `read_...` methods, which fingerprint them, and passes its records
+    through `with_features`, which checks that their videos are available.
     """
 
     def __init__(self, config: CorpusConfig) -> None:
         super().__init__()
         self.config = config
         self.video_ids: list[str] = []
-        """The videos in use, each once; a data set that trains shares none with those that it is validated on."""
+        """Ids of the videos in use, without repeats. Training and validation videos must be disjoint."""
         self.missing_videos: list[str] = []
+        """Ids of annotated videos without features or files."""
         self.missing_clips = 0
+        """Number of clips that start after the end of their video."""
         self.missing_segments = 0
+        """Number of segments that start after the end of their video."""
         self._durations: dict[str, float] = {}
 
     def with_features(self, records: Iterable[Record]) -> list[Record]:
-        """The records whose video has features, or is there to be read; the others become `missing_videos`, or an
-        error."""
+        """Return the records whose video has features, or a video file if `frames` is set.
+
+        The ids of the other videos are kept in `missing_videos`; they are a ValueError unless `allow_missing` is set.
+        """
         records, annotations, folder = list(records), self.config.annotations, self.data_folder
         if not records:
-            raise ValueError(f"annotations {annotations} hold no clips or videos of this split")
+            raise ValueError(f"annotations {annotations} contain no clips or videos of this split")
         kind = "features" if self.config.frames is None else "videos"
         if not folder.is_dir():
             raise DataNotThere(f"no {kind} at {folder}")
@@ -102,36 +113,37 @@ class Corpus(AnnotationReader):
             lack = "have no features" if kind == "features" else "can't be read"
             message = f"{annotations}: {len(self.missing_videos)} videos {lack} in {folder}: {named}"
             if not self.config.allow_missing:
-                raise ValueError(f"{message} (dataset.allow_missing: true leaves them out and counts them)")
+                raise ValueError(f"{message} (set dataset.allow_missing: true to skip them)")
             logger.warning(message)
         self._check_files()
         present = set(self.video_ids)
         kept = [record for record in records if record.video_id in present]
         if not kept:
-            raise ValueError(f"{annotations}: no video is left that has {kind} in {folder}")
+            raise ValueError(f"{annotations}: none of the videos has {kind} in {folder}")
         return kept
 
     def _left_out(self, problems: Sequence[str], what: str) -> int:
-        """How many clips or segments can't be used: an error, or with `allow_missing` logged."""
+        """Return the number of unusable clips or segments; ValueError unless `allow_missing` is set."""
         if problems and not self.config.allow_missing:
-            raise ValueError(f"{problems[0]} (dataset.allow_missing: true leaves such {what} out and counts them)")
+            raise ValueError(f"{problems[0]} (set dataset.allow_missing: true to skip such {what})")
         if problems:
-            logger.warning(f"{len(problems)} {what} are left out, such as {problems[0]}")
+            logger.warning(f"{len(problems)} {what} are skipped, such as {problems[0]}")
         return len(problems)
 
     @property
     def data_folder(self) -> Path:
-        """Of the features, or of the videos that frames are read of."""
+        """The folder of the features, or of the videos if `frames` is set."""
         folder = self.config.features if self.config.frames is None else self.config.videos
         assert folder is not None
         return Path(folder)
 
     @cached_property
     def source(self) -> Videos:
+        """The video files or cached frames of `data_folder`."""
         return open_videos(self.data_folder)
 
     def file_names(self, video_id: str) -> list[str]:
-        """What a video's file may be called, the first that is there counts."""
+        """The possible names of a video's file, in order of precedence."""
         return [video_id]
 
     def _has(self, video_id: str) -> bool:
@@ -140,29 +152,29 @@ class Corpus(AnnotationReader):
         return any(name in self.source for name in self.file_names(video_id))
 
     def feature_file(self, video_id: str) -> Path:
-        """Of the video's names the first that there is a file of, see `FeatureFolder.find`."""
+        """The feature file of a video, under the first of its names that exists; see `FeatureFolder.find`."""
         return FeatureFolder(self.data_folder).find(self.file_names(video_id))
 
     def _check_files(self) -> None:
-        """Two videos can't have the same features: `clip.1` without a file of its own must not have those of `clip`."""
+        """Check that no two videos use the same file: if `clip.1.npy` is missing, `clip.1` must not use `clip.npy`."""
         if self.config.frames is None:
             owners: dict[Path, str] = {}
             for video_id in self.video_ids:
                 path = self.feature_file(video_id)
                 if owners.setdefault(path, video_id) != video_id:
-                    raise ValueError(f"{path} would be the features of two videos, '{owners[path]}' and '{video_id}'")
+                    raise ValueError(f"{path} matches two videos, '{owners[path]}' and '{video_id}'")
 
     def _source_name(self, video_id: str) -> str:
-        """The name that the folder of videos has for a video."""
+        """The name of a video in the folder of videos."""
         names = self.file_names(video_id)
         return names[0] if len(names) == 1 else next((name for name in names if name in self.source), names[0])
 
     def num_seconds(self, video_id: str) -> int:
-        """Of features."""
+        """The number of feature rows of a video, one per second."""
         return len(read_features(self.feature_file(video_id)))
 
     def duration(self, video_id: str) -> float:
-        """Seconds that there are features of, or of the video."""
+        """The duration in seconds: the number of feature rows, or the video's own if `frames` is set."""
         if video_id not in self._durations:
             features = self.config.frames is None
             self._durations[video_id] = (
@@ -171,20 +183,25 @@ class Corpus(AnnotationReader):
         return self._durations[video_id]
 
     def seconds(self, video_id: str, begin: int = 0, end: int | None = None) -> Float[Tensor, "T F"]:
-        """The features of the seconds from `begin` up to, not with, `end`."""
+        """The features of seconds `begin` <= second < `end`, as float32.
+
+        Empty features, and NaN or infinity, are a ValueError.
+        """
         if self.config.frames is not None:
-            raise ValueError("this task reads a row of features a second: leave out dataset.frames")
+            raise ValueError("this task needs one feature row per second: remove dataset.frames")
         path = self.feature_file(video_id)
         rows = read_features(path)[begin:end].astype(np.float32)
         if not len(rows) or not np.isfinite(rows).all():
-            raise ValueError(f"features {path} {'hold NaN or infinity' if len(rows) else 'are empty'}")
+            raise ValueError(f"features {path} {'contain NaN or infinity' if len(rows) else 'are empty'}")
         return torch.from_numpy(rows)
 
     def clip(
         self, video_id: str, start: float = 0.0, end: float | None = None, *, max_video_len: int
     ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
-        """What a model is given of a video from `start` to `end` (seconds): the rows of these seconds, the first
-        max_video_len of them, or frames spread over all of them."""
+        """The model's input for a video from `start` to `end` (seconds; None is the end of the video).
+
+        Either the feature rows of the first max_video_len of these seconds, or frames sampled over all of them.
+        """
         end = self.duration(video_id) if end is None else end
         frames = self.config.frames
         if frames is None:
@@ -198,12 +215,12 @@ class Corpus(AnnotationReader):
 
     @property
     def feature_dim(self) -> int | None:
-        """None for frames."""
+        """Width of the feature rows; None for frames."""
         return int(self.seconds(self.video_ids[0], 0, 1).shape[1]) if self.config.frames is None else None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the annotation files one after the other, and of the features, or videos, of all in use."""
+        """SHA-256 of the concatenated annotation files, and of the features or videos in use, in order of their ids."""
         digest, frames = hashlib.sha256(), self.config.frames is not None
         for video_id in sorted(self.video_ids):
             path, name = self.feature_file(video_id), self._source_name(video_id) if frames else ""
@@ -227,15 +244,17 @@ def build_corpus(section: Mapping[str, Any], kind: type[AnyCorpus], *, needs: st
 
 
 class ClipCorpus(Corpus):
-    """Clips with captions, to be found by them. Captions of one clip are records that share its video and times."""
+    """Captioned clips, for retrieval."""
 
     clips: list[AnnotatedClip]
+    """One entry per caption: several captions of one clip are entries with the same video and times."""
 
     def keep(self, clips: Iterable[tuple[str, AnnotatedClip]]) -> list[AnnotatedClip]:
-        """The clips, each with its place in the annotations, that have features or frames and start within them.
+        """The usable clips, from (location in the annotations, clip) pairs.
 
-        An end of infinity becomes the video's. One that lies past the features is theirs, as the last second of
-        a video is seldom a whole one. With `allow_missing` clips that start past them are left out and counted.
+        An end of infinity becomes the end of the video. Other ends may lie after the end of the features, because
+        their last second is often incomplete. Clips that start after it are a ValueError; with `allow_missing` they are
+        skipped and counted.
         """
         listed = list(clips)
         present = {clip.video_id for clip in self.with_features(clip for _, clip in listed)}
@@ -247,14 +266,15 @@ class ClipCorpus(Corpus):
             if clip.start >= length:
                 source = self.feature_file(clip.video_id) if self.config.frames is None else "the video"
                 late.append(
-                    f"{where}: a clip of '{clip.video_id}' starts at {clip.start:g} s, but {source} has {length:g} s"
+                    f"{where}: a clip of '{clip.video_id}' starts at {clip.start:g} s, but {source} ends at "
+                    f"{length:g} s"
                 )
                 continue
             whole = clip.end == float("inf")
             kept.append(AnnotatedClip(clip.video_id, clip.start, length, clip.caption) if whole else clip)
         self.missing_clips = self._left_out(late, "clips")
         if not kept:
-            raise ValueError(f"{self.config.annotations}: no clip is left that starts within its video")
+            raise ValueError(f"{self.config.annotations}: none of the clips starts within its video")
         self.video_ids = list(dict.fromkeys(clip.video_id for clip in kept))
         return kept
 
@@ -264,6 +284,7 @@ class ClipCorpus(Corpus):
 
 
 def whole_video(video_id: str, caption: str, where: str) -> tuple[str, AnnotatedClip]:
+    """A caption of a whole video, with its location in the annotations; ValueError for an empty caption."""
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return where, AnnotatedClip(video_id, 0.0, float("inf"), caption)

@@ -1,4 +1,4 @@
-"""CrossTask (Zhukov et al., CVPR 2019): the ordered steps of a task, to be placed in videos of it."""
+"""CrossTask (Zhukov et al., CVPR 2019): videos of a task, and the ordered steps to localize in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class CrossTaskConfig(CorpusConfig):
     """`annotations` is the folder crosstask_release, as published."""
 
     num_train: int = 30
-    """Training videos drawn from each primary task; the others are the test set. 30 is the authors' split."""
+    """Training videos drawn from each primary task; the remaining videos are the test set. 30 is the authors' split."""
     split: str = "test"
-    """Videos to read: train or test, as drawn, or valid, which is the fixed list of videos_val.csv."""
+    """train, valid or test. train and test are drawn at random; valid is the fixed list of videos_val.csv."""
 
     RENAMED: ClassVar[dict[str, str]] = {"subset": "split"}
 
@@ -34,10 +34,10 @@ class CrossTaskConfig(CorpusConfig):
 
 @register_corpus("crosstask", dataclass=CrossTaskConfig)
 class CrossTask(Corpus):
-    """CrossTask's primary tasks; a segment's label is the number of its step, from 0, in `steps[video.group]`.
+    """CrossTask's primary tasks; a segment's label is the index of its step, from 0, in `steps[video.group]`.
 
-    The split is drawn as its authors draw it: with NumPy's seed 0, task by task in the order of videos.csv, from the
-    videos that videos_val.csv does not list. Only videos on this machine are drawn, so with missing videos the split
+    The split is drawn as in the authors' code: with NumPy's seed 0, task by task in the order of videos.csv, from the
+    videos that videos_val.csv does not list. Only videos with features are drawn, so with missing videos the split
     differs from the published one. A video without annotations counts as missing.
     """
 
@@ -57,12 +57,15 @@ class CrossTask(Corpus):
         self._late: list[str] = []
         self.videos = [self._annotated(video) for video in chosen]
         if not self.videos:
-            raise ValueError(f"{self.folder}: no task has more than the {config.num_train} videos to train on")
+            raise ValueError(
+                f"{self.folder}: no task has more videos than the {config.num_train} training videos of "
+                "dataset.num_train"
+            )
         self.video_ids = list(dict.fromkeys(video.video_id for video in self.videos))
         self.missing_segments = self._left_out(self._late, "segments")
 
     def _steps(self) -> dict[str, list[str]]:
-        """Of each primary task; the file has blocks of id, title, url, number of steps, steps."""
+        """The steps of each primary task; the file has blocks of id, title, url, number of steps, steps."""
         path = self.folder / "tasks_primary.txt"
         lines, steps = [line for _, line in self.read_lines(path)], {}
         for begin in range(0, len(lines), 5):
@@ -73,7 +76,7 @@ class CrossTask(Corpus):
         return steps
 
     def _listed(self) -> tuple[list[str], list[SegmentedVideo]]:
-        """The primary tasks in the order of videos.csv, and their videos that are to validate on or to draw from."""
+        """The primary tasks in the order of videos.csv, and the videos to validate on or to draw from."""
         of_validation = self._videos_of("videos_val.csv")
         if self.config.split == "valid":
             return [], of_validation
@@ -83,7 +86,7 @@ class CrossTask(Corpus):
         return tasks, [video for video in videos if (video.group, video.video_id) not in held_out]
 
     def _videos_of(self, name: str) -> list[SegmentedVideo]:
-        """A file's videos of primary tasks."""
+        """The videos of primary tasks that a file lists."""
         rows = self.read_csv(self.folder / name, ["task", "video", "url"], header=False)
         own = [(where, row) for where, row in rows if row["task"] in self.steps]
         unique(((where, f"{row['task']}, {row['video']}") for where, row in own), "task and video")
@@ -107,10 +110,12 @@ class CrossTask(Corpus):
         for where, row in self.read_csv(path, ["step", "start", "end"], header=False):
             num_steps = len(self.steps[video.group])
             if not row["step"].isdecimal() or not 1 <= int(row["step"]) <= num_steps:
-                raise ValueError(f"{where}: step '{row['step']}' is not one of task {video.group}'s 1 to {num_steps}")
+                raise ValueError(
+                    f"{where}: step '{row['step']}' is out of range: task {video.group} has steps 1 to {num_steps}"
+                )
             segments.append(Segment(*check_segment((row["start"], row["end"]), where), int(row["step"]) - 1))
         found = SegmentedVideo(video.video_id, tuple(segments), str(path), video.group)
         length = self.num_seconds(video.video_id)
         late = past_the_end(found, length)
-        self._late += [f"{path}: {segment} starts after the features, which are of {length} s" for segment in late]
+        self._late += [f"{path}: {segment} starts after the end of the features, at {length} s" for segment in late]
         return found

@@ -1,11 +1,11 @@
-"""DiDeMo (Hendricks et al., ICCV 2017): descriptions of moments, to find a moment in its video or a video by all."""
+"""DiDeMo (Hendricks et al., ICCV 2017): described moments, for moment localization and for paragraph retrieval."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
-from mmpt_plugin.corpora.readers import take, unique
+from mmpt_plugin.corpora.readers import require, unique
 from mmpt_plugin.files import without_suffix
 from mmpt_plugin.registry import register_corpus
 
@@ -14,7 +14,7 @@ NUM_CHUNKS = 6
 
 @dataclass(frozen=True)
 class Moment:
-    """A description, and the first and last five-second chunk that each annotator saw it in."""
+    """A description, and the first and last five-second chunk that each annotator chose for it."""
 
     video_id: str
     description: str
@@ -23,16 +23,16 @@ class Moment:
 
 @dataclass(kw_only=True)
 class DiDeMoConfig(CorpusConfig):
-    """`annotations` is test_data.json, as published; a video's id is its name without the suffix."""
+    """`annotations` is test_data.json, as published. A video's id is its file name without the suffix."""
 
     video_ids: str | None = None
     """File with the names of the videos to read, one per line, with or without suffix. Null reads all."""
 
 
 class DiDeMoVideos(Corpus):
-    """A video's id is its name without suffix: some videos are listed under two names, `x.mov` and `x.mp4`.
+    """DiDeMo's videos; ids have no suffix, because some videos are listed under two names, `x.mov` and `x.mp4`.
 
-    Features may be named `x.npy` or, with any of the video's names, `x.mp4.npy`.
+    A feature file may be named `x.npy`, or by any listed name of the video, such as `x.mp4.npy`.
     """
 
     config: DiDeMoConfig
@@ -42,13 +42,16 @@ class DiDeMoVideos(Corpus):
         self._names: dict[str, list[str]] = {}
 
     def file_names(self, video_id: str) -> list[str]:
+        """The id, then the names in the annotations."""
         return [video_id, *self._names.get(video_id, [])]
 
     def read_moments(self) -> list[Moment]:
-        """In the file's order, those of the listed videos."""
+        """The moments of the listed videos, in the order of the file; ValueError if a listed video has none."""
         path = self.config.annotations
         records = self.read_records(path)
-        unique(((where, str(take(record, "annotation_id", int, where))) for where, record in records), "annotation_id")
+        unique(
+            ((where, str(require(record, "annotation_id", int, where))) for where, record in records), "annotation_id"
+        )
         found = []
         listed = self._listed()
         for where, record in records:
@@ -72,7 +75,7 @@ class DiDeMoVideos(Corpus):
 
 @register_corpus("didemo_moments", dataclass=DiDeMoConfig)
 class DiDeMoMoments(DiDeMoVideos):
-    """DiDeMo's descriptions of moments, each with the chunks that the annotators chose."""
+    """DiDeMo for moment localization: each description with the chunks that the annotators chose."""
 
     def __init__(self, config: DiDeMoConfig) -> None:
         super().__init__(config)
@@ -81,7 +84,7 @@ class DiDeMoMoments(DiDeMoVideos):
 
 @register_corpus("didemo", dataclass=DiDeMoConfig)
 class DiDeMo(DiDeMoVideos, ClipCorpus):
-    """DiDeMo for retrieval: every video with one paragraph, its descriptions in the order of the file."""
+    """DiDeMo for retrieval: each video has one paragraph, its descriptions joined in the order of the file."""
 
     def __init__(self, config: DiDeMoConfig) -> None:
         super().__init__(config)
@@ -96,11 +99,12 @@ class DiDeMo(DiDeMoVideos, ClipCorpus):
 
 
 def moment(record: dict[str, Any], where: str) -> Moment:
-    video_id, description = (take(record, key, str, where) for key in ("video", "description"))
+    """The moment of one record; `where` is its location, which a ValueError names."""
+    video_id, description = (require(record, key, str, where) for key in ("video", "description"))
     try:
-        times = tuple((int(first), int(last)) for first, last in take(record, "times", list, where))
+        times = tuple((int(first), int(last)) for first, last in require(record, "times", list, where))
     except (TypeError, ValueError):
         times = ()
     if not times or not all(0 <= first <= last < NUM_CHUNKS for first, last in times):
-        raise ValueError(f"{where}: times are pairs 0 <= first <= last < {NUM_CHUNKS}, got {record['times']}")
+        raise ValueError(f"{where}: times must be pairs 0 <= first <= last < {NUM_CHUNKS}, got {record['times']}")
     return Moment(without_suffix(video_id), description, times)

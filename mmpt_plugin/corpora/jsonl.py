@@ -1,4 +1,4 @@
-"""Annotated clips for everyone's own data: one JSON object a line, a feature file a video."""
+"""Captioned clips in JSON lines, for custom data: one JSON object per line, one feature file per video."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_segment, take
+from mmpt_plugin.corpora.readers import check_segment, require
 from mmpt_plugin.registry import register_corpus
 
 KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
@@ -19,7 +19,7 @@ class JSONLConfig(CorpusConfig):
 
 @register_corpus("jsonl", dataclass=JSONLConfig)
 class JSONLClips(ClipCorpus):
-    """Captioned clips of a JSON-lines file, in its order; the format for data of one's own."""
+    """Captioned clips of a JSON lines file, in the order of its lines; the format for custom data."""
 
     def __init__(self, config: JSONLConfig) -> None:
         super().__init__(config)
@@ -31,11 +31,12 @@ class JSONLClips(ClipCorpus):
 
 
 def parse_line(line: str, where: str) -> AnnotatedClip:
+    """The clip of one line; `where` is its location, which a ValueError names."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not valid JSON: {error}") from error
-    video_id, start, end, caption = (take(record, key, kind, where) for key, kind in KEYS.items())
+    video_id, start, end, caption = (require(record, key, kind, where) for key, kind in KEYS.items())
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")
     return AnnotatedClip(video_id, *check_segment((start, end), where), caption)

@@ -1,4 +1,4 @@
-"""Videos with one label each: HMDB51, UCF101 and Kinetics by their official split files, or a csv of anyone's own."""
+"""Videos with one label each: HMDB51, UCF101 and Kinetics by their official split files, or a custom csv file."""
 
 import re
 from collections.abc import Iterator
@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import DataNotThere, own_word, unique
+from mmpt_plugin.corpora.readers import DataNotThere, published_split, unique
 from mmpt_plugin.registry import register_corpus
 
 
 @dataclass(frozen=True)
 class LabelledVideo:
+    """A video and its label, an index of `LabelledVideos.labels`."""
+
     video_id: str
     label: int
 
 
 class LabelledVideos(Corpus):
-    """`labels` are words, "apply eye makeup"; a subclass says what its files hold."""
+    """Videos with one label each. `labels` are phrases, such as "apply eye makeup"; a subclass implements `read`."""
 
     def __init__(self, config: CorpusConfig) -> None:
         super().__init__(config)
@@ -26,33 +28,34 @@ class LabelledVideos(Corpus):
         names = self.names() or sorted({name for _, _, name in rows})
         for where, _, name in rows:
             if name not in names:
-                raise ValueError(f"{where}: label '{name}' is not one of the {len(names)} there are")
+                raise ValueError(f"{where}: label '{name}' is not one of the {len(names)} listed labels")
         position = {name: number for number, name in enumerate(names)}
         self.labels = [words(name) for name in names]
         self.videos = self.with_features(LabelledVideo(video_id, position[name]) for _, video_id, name in rows)
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        """The place of a video's label, the video, and the label's name."""
+        """Yield (location, video id, label) of each video; the location is used in error messages."""
         raise NotImplementedError
 
     def names(self) -> list[str]:
-        """All labels, where a file lists them; else they are those that occur."""
+        """All labels, if a file lists them; an empty list means the labels that occur, sorted."""
         return []
 
 
 def words(name: str) -> str:
-    """`ApplyEyeMakeup`, `brush_hair` and `playing guitar` as words in lower case."""
+    """A label as lower-case words: `ApplyEyeMakeup` -> "apply eye makeup", `brush_hair` -> "brush hair"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
 
 
 def check_fold(fold: int) -> None:
+    """ValueError unless `fold` is 1, 2 or 3."""
     if fold not in (1, 2, 3):
         raise ValueError(f"dataset.fold must be 1, 2 or 3, got {fold}")
 
 
 @register_corpus("labelled_csv", dataclass=CorpusConfig)
 class LabelledCSV(LabelledVideos):
-    """Videos with one label each; `annotations` is a csv with the columns video_id and label."""
+    """Videos with one label each; `annotations` is a csv file with the columns video_id and label."""
 
     def read(self) -> Iterator[tuple[str, str, str]]:
         for where, row in self.read_csv(self.config.annotations, ["video_id", "label"]):
@@ -75,7 +78,7 @@ class HMDB51Config(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fold(self.fold)
-        own_word(self.split, HMDB51_SPLITS)
+        published_split(self.split, HMDB51_SPLITS)
 
 
 @register_corpus("hmdb51", dataclass=HMDB51Config)
@@ -85,7 +88,7 @@ class HMDB51(LabelledVideos):
     config: HMDB51Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
-        suffix, wanted = f"_test_split{self.config.fold}.txt", own_word(self.config.split, HMDB51_SPLITS)
+        suffix, wanted = f"_test_split{self.config.fold}.txt", published_split(self.config.split, HMDB51_SPLITS)
         files = sorted(Path(self.config.annotations).glob(f"*{suffix}"))
         if not files:
             raise DataNotThere(f"no annotations *{suffix} in {self.config.annotations}")
@@ -93,7 +96,7 @@ class HMDB51(LabelledVideos):
             for where, line in self.read_lines(path):
                 video, _, part = line.rpartition(" ")
                 if part not in ("0", "1", "2"):
-                    raise ValueError(f"{where}: a line is a video and 0, 1 or 2")
+                    raise ValueError(f"{where}: expected a line 'VIDEO 0', 'VIDEO 1' or 'VIDEO 2', got '{line}'")
                 if part == wanted:
                     yield where, video, path.name.removesuffix(suffix)
 
@@ -110,19 +113,19 @@ class UCF101Config(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fold(self.fold)
-        own_word(self.split, UCF101_SPLITS)
+        published_split(self.split, UCF101_SPLITS)
 
 
 @register_corpus("ucf101", dataclass=UCF101Config)
 class UCF101(LabelledVideos):
-    """UCF101 (Soomro et al., 2012): its lists have lines `label/video`, in train lists followed by a number."""
+    """UCF101 (Soomro et al., 2012): its lists have lines `label/video`; train lists add the label's number."""
 
     config: UCF101Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
         file = f"{self.config.split}list{self.config.fold:02d}.txt"
         for where, line in self.read_lines(Path(self.config.annotations) / file):
-            name, _, video = line.split()[0].partition("/")  # in a train list the label's number follows
+            name, _, video = line.split()[0].partition("/")
             yield where, video, name
 
     def names(self) -> list[str]:
@@ -131,14 +134,17 @@ class UCF101(LabelledVideos):
 
 @register_corpus("kinetics", dataclass=CorpusConfig)
 class Kinetics(LabelledVideos):
-    """Kinetics; `annotations` is a csv with the columns label, youtube_id, time_start and time_end (Kay et al., 2017).
+    """Kinetics (Kay et al., 2017); `annotations` is a csv file: label, youtube_id, time_start and time_end.
 
-    Features are named `{youtube_id}_{start}_{end}`, times with six digits, as most downloads name the videos.
+    Features are named `{youtube_id}_{start}_{end}`, with times of six digits, as most downloads name the videos.
     """
 
     def read(self) -> Iterator[tuple[str, str, str]]:
         columns = ["label", "youtube_id", "time_start", "time_end"]
         for where, row in self.read_csv(self.config.annotations, columns):
             if not (row["time_start"].isdecimal() and row["time_end"].isdecimal()):
-                raise ValueError(f"{where}: time_start and time_end are whole seconds")
+                raise ValueError(
+                    f"{where}: time_start and time_end must be whole seconds, got "
+                    f"'{row['time_start']}' and '{row['time_end']}'"
+                )
             yield where, f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"]

@@ -1,4 +1,4 @@
-"""MSVD (Chen and Dolan, ACL 2011): short YouTube clips with some forty English sentences each."""
+"""MSVD (Chen and Dolan, ACL 2011): short YouTube clips with about 40 English sentences each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ COLUMNS = ["VideoID", "Start", "End", "Language", "Description"]
 
 @dataclass(kw_only=True)
 class MSVDConfig(CorpusConfig):
-    """`annotations` is the published csv with the columns VideoID, Start, End, Language and Description."""
+    """`annotations` is the published csv file with the columns VideoID, Start, End, Language and Description."""
 
     video_ids: str
-    """File with the clips of the split, one `VideoID_Start_End` per line; their features have the same name."""
+    """File with the clips of the split, one `VideoID_Start_End` per line. Feature files have the same names."""
 
 
 @register_corpus("msvd", dataclass=MSVDConfig)
@@ -37,6 +37,6 @@ class MSVD(ClipCorpus):
                 sentences[video_id].append((where, row["Description"]))
         for video_id, own in sentences.items():
             if not own:
-                raise ValueError(f"{self.config.annotations}: no English sentence for '{video_id}'")
+                raise ValueError(f"{self.config.annotations}: no English sentences for '{video_id}'")
             for where, sentence in own:
                 yield whole_video(video_id, sentence, where)

@@ -1,4 +1,4 @@
-"""Annotation files in, with one clear error for what is wrong in them, and their fingerprint."""
+"""Readers of annotation files: text, JSON and CSV. Errors name the file and the line or entry."""
 
 import csv
 import hashlib
@@ -12,21 +12,25 @@ from mmpt_plugin.errors import unknown_name
 
 
 class AnnotationReader:
-    """Reads annotation files; all that it read makes up `annotations_sha256`."""
+    """Reads annotation files, and computes the checksum of all that it reads.
+
+    Missing files are a `DataNotThere`; files that can't be read or parsed are a ValueError.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     @property
     def annotations_sha256(self) -> str:
-        """Of the files that were read, one after the other."""
+        """SHA-256 of the files read so far, in reading order."""
         return self._digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loader's workers: a running digest can't be sent to them, and they don't need it."""
+        """For data loader workers: a hash object can't be pickled, and workers don't need it."""
         return vars(self) | {"_digest": None}
 
     def read_bytes(self, path: str | Path) -> bytes:
+        """The content of a file, which becomes part of `annotations_sha256`."""
         if not Path(path).exists():
             raise DataNotThere(f"no annotations at {path}")
         try:
@@ -37,31 +41,36 @@ class AnnotationReader:
         return content
 
     def read_text(self, path: str | Path) -> str:
+        """The text of a UTF-8 file, without a byte order mark."""
         try:
             return self.read_bytes(path).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"annotations {path} are not in UTF-8: {error.reason} at byte {error.start}") from error
 
     def read_lines(self, path: str | Path) -> Iterator[tuple[str, str]]:
-        """The place of a line, `file:number`, and the line; empty ones are left out."""
+        """Yield the location of a line, `file:number`, and the stripped line; empty lines are skipped."""
         for number, line in enumerate(self.read_text(path).split("\n"), 1):
             if line.strip():
                 yield f"{path}:{number}", line.strip()
 
     def read_json(self, path: str | Path) -> Any:
+        """The content of a JSON file."""
         try:
             return json.loads(self.read_text(path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not valid JSON: {error}") from error
 
     def read_records(self, path: str | Path) -> list[tuple[str, Any]]:
-        """The place of each record of a JSON list, `file, entry number`, and the record."""
+        """The location, `file, entry number`, and the record of each entry of a JSON list."""
         return entries(self.read_json(path), path)
 
     def read_csv(
         self, path: str | Path, columns: Sequence[str], *, header: bool = True, delimiter: str = ","
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """The place of a row, and its cells by column; `header` says whether the file itself names its columns."""
+        """Yield the location of a row, `file:line`, and its cells by column.
+
+        `header` is True if the first row of the file has the names of the columns.
+        """
         names = None if header else list(columns)
         reader = csv.DictReader(StringIO(self.read_text(path), newline=""), names, delimiter=delimiter)
         try:
@@ -70,10 +79,10 @@ class AnnotationReader:
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 if any(row[column] is None for column in columns):
-                    raise ValueError(f"{where}: a row has {len(columns)} cells, {', '.join(columns)}")
+                    raise ValueError(f"{where}: too few cells, expected {len(columns)}: {', '.join(columns)}")
                 if header and any(row.get(None, [])):
                     raise ValueError(
-                        f"{where}: more cells than the file has columns; text that holds '{delimiter}' needs quotes"
+                        f"{where}: more cells than columns; put text that contains '{delimiter}' in quotes"
                     )
                 yield where, {column: row[column].strip() for column in columns}
         except csv.Error as error:
@@ -81,25 +90,25 @@ class AnnotationReader:
 
 
 class DataNotThere(ValueError):
-    """A corpus whose files are not on this machine, as opposed to one whose files are wrong."""
+    """The files of a corpus are not on this machine; files that are wrong raise a plain ValueError."""
 
 
 def entries(content: Any, path: str | Path) -> list[tuple[str, Any]]:
-    """The place of each entry of a list that a file holds, and the entry."""
+    """The location and the value of each entry of the list that a file contains."""
     if not isinstance(content, list):
-        raise ValueError(f"{path}: a list of records is expected, got {type(content).__name__}")
+        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
     return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]
 
 
 def check_choice(kind: str, given: str, possible: Iterable[str], path: str) -> None:
-    """ValueError for a subset that a file does not have."""
+    """ValueError, with the closest match, if `given` is not one of the `possible` values in a file."""
     known = sorted(set(possible))
     if given not in known:
         raise ValueError(f"{path}: {unknown_name(kind, given, known)}")
 
 
-def take(record: Any, key: str, kind: Any, where: str) -> Any:
-    """A record's value, of the right kind."""
+def require(record: Any, key: str, kind: Any, where: str) -> Any:
+    """`record[key]`; ValueError, which names the location `where`, if it is missing or not of the type `kind`."""
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{where}: '{key}' is missing or of the wrong type")
@@ -107,28 +116,31 @@ def take(record: Any, key: str, kind: Any, where: str) -> Any:
 
 
 def check_segment(times: Any, where: str) -> tuple[float, float]:
-    """Seconds, the start before the end."""
+    """Start and end in seconds; ValueError unless 0 <= start < end < infinity."""
     try:
         start, end = (float(time) for time in times)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: a segment is start and end in seconds, got {times!r}") from None
+        raise ValueError(f"{where}: a segment must be start and end in seconds, got {times!r}") from None
     if not 0 <= start < end < float("inf"):
         raise ValueError(f"{where}: 0 <= start < end must hold, got {times[0]} and {times[1]}")
     return start, end
 
 
 def unique(keys: Iterable[tuple[str, str]], what: str) -> list[str]:
-    """The keys, each given with its place; a repeated one is an error."""
+    """The keys of (location, key) pairs; ValueError for a key that is repeated. `what` names the keys in the error."""
     seen: dict[str, str] = {}
     for where, key in keys:
         if key in seen:
-            raise ValueError(f"{where}: {what} '{key}' is repeated, it is at {seen[key]} too")
+            raise ValueError(f"{where}: {what} '{key}' is repeated, first at {seen[key]}")
         seen[key] = where
     return list(seen)
 
 
-def own_word(split: str, words: Mapping[str, str]) -> str:
-    """What annotations call a split, `{"train": "training", ...}[split]`; that word itself is accepted too."""
-    if split not in words and split not in words.values():
-        raise ValueError(f"dataset.split must be one of {', '.join(words)}, got '{split}'")
-    return words.get(split, split)
+def published_split(split: str, names: Mapping[str, str]) -> str:
+    """The name of a split in the annotations, `names[split]`, such as training for train.
+
+    The annotations' own name is accepted too; other names are a ValueError.
+    """
+    if split not in names and split not in names.values():
+        raise ValueError(f"dataset.split must be one of {', '.join(names)}, got '{split}'")
+    return names.get(split, split)

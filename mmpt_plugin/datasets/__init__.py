@@ -1,4 +1,4 @@
-"""What training draws from: `dataset[Cluster]` is a batch."""
+"""Training data sets: `dataset[Cluster]` is a batch."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Fine-tuning data of clips with captions: a benchmark's own training clips, each with one of its captions."""
+"""Fine-tuning data for retrieval: captioned clips, each paired with one of its captions."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,19 +15,19 @@ from mmpt_plugin.tokenizer import load_tokenizer, special_ids, token_ids
 
 @dataclass(kw_only=True)
 class CaptionedClipsConfig(FineTuningConfig):
-    """Fine-tuning on the captioned clips of a corpus."""
+    """Fine-tuning on the captioned clips of a corpus, such as `{_name: msrvtt, ...}`."""
 
     max_video_len: int = ClipLengths.max_video_len
-    """Seconds read of a clip, from its start; at most `model.max_video_len`."""
+    """Seconds read of a clip, from its start, or the largest number of frames; at most `model.max_video_len`."""
     repeat: int = 1
-    """Times that an epoch shows each clip, each time with a caption drawn at random."""
+    """Number of times that an epoch shows each clip, each time with a caption drawn at random."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_text_len": "model.max_text_len"}
 
 
 @register_dataset("captioned_clips", dataclass=CaptionedClipsConfig)
 class CaptionedClips(torch.utils.data.Dataset[Batch]):
-    """The clips of a corpus; `dataset[cluster]` is a Batch of clips, each with one of its captions at random."""
+    """The clips of a corpus; `dataset[cluster]` is a Batch with one pair per clip, its caption drawn at random."""
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
         self.config = config
@@ -46,6 +46,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
 
     @property
     def pad_id(self) -> int:
+        """The token id of padding; 0 if the tokenizer has none."""
         return int(special_ids(self.tokenizer)["pad_id"] or 0)
 
     def __getitem__(self, cluster: Cluster) -> Batch:

@@ -1,7 +1,7 @@
-"""Overlapped clips: where each pair's text and video are cut from a narrated video (VideoCLIP, section 3.3).
+"""Sampling of overlapped clips: the boundaries of each pair's text and video clip (VideoCLIP, section 3.3).
 
-Every function works on P pairs at once and takes its randomness as a Generator. Captions of several videos
-stand one after another in flat arrays; pair p may use those with index first[p] <= i < last[p].
+All functions are vectorized over P pairs and take their random numbers from a Generator. The N captions of several
+videos are concatenated in flat arrays; pair p may use the captions with index first[p] <= i < last[p].
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,24 @@ from jaxtyping import Float, Int
 
 Ints = Int[np.ndarray, " P"]
 
-MAX_SPAN = 256.0  # seconds between a text clip's first start and last end, beyond which it stops growing
-BLOCK = 10  # growth steps worked out at a time; a text clip of 61 tokens takes about nine
+MAX_SPAN = 256.0  # seconds; a text clip of this duration stops growing
+BLOCK = 10  # growth steps computed at a time; a text clip of 61 tokens takes about nine
 
 
 @dataclass(kw_only=True)
 class ClipLengths:
-    """The lengths of clips that are drawn; the defaults are the paper's (VideoCLIP, section 5.2)."""
+    """Lengths of the sampled clips; the defaults are the paper's (VideoCLIP, section 5.2)."""
 
     min_text_len: int = 8
-    """Fewest tokens that a text clip is drawn for; it holds fewer if the video has fewer."""
+    """Smallest number of tokens drawn for a text clip; a clip has fewer if the video has fewer."""
     max_text_len: int = 61
-    """Most word pieces of a text clip, not counting [CLS] and [SEP]; at most `model.max_text_len`."""
+    """Largest number of tokens of a text clip, without [CLS] and [SEP]; at most `model.max_text_len`. Longer clips are
+    truncated."""
     max_text_budget: int | None = None
-    """Upper end of the number of tokens drawn for a text clip, of which `max_text_len` are read. Null means
-    `max_text_len`, as in the paper; the original's code has 64."""
+    """Largest number of tokens drawn for a text clip, before truncation to `max_text_len`. Null means `max_text_len`,
+    as in the paper; the original code uses 64."""
     min_video_len: int = 3
-    """Shortest video clip, in seconds; shorter only if the video is."""
+    """Shortest video clip, in seconds; a clip is shorter only if the video is."""
     max_video_len: int = 32
     """Longest video clip, in seconds; at most `model.max_video_len`."""
 
@@ -53,11 +54,12 @@ def text_clips(
     lengths: ClipLengths,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints]:
-    """Runs of consecutive captions, begin <= i < end, one a pair.
+    """Text clips: runs of consecutive captions, begin <= i < end, one per pair.
 
-    A run starts from one caption, any with equal chance, and grows by whole captions, left or right with equal
-    chance, until it holds as many tokens as were drawn for it: min_text_len to max_text_len. The last caption
-    may overshoot; what is beyond max_text_len is cut where the tokens are gathered.
+    A run starts from a caption drawn uniformly and grows by whole captions, left or right with equal probability,
+    until it has as many tokens as were drawn for it: min_text_len to max_text_budget, uniformly. The last caption may
+    exceed this number; the caller truncates to max_text_len. The tokens of caption i are those with index
+    token_offsets[i] to token_offsets[i + 1]; `caption_times` are start and end in seconds.
     """
     center = rng.integers(first, last)
     largest = lengths.max_text_budget or lengths.max_text_len
@@ -65,7 +67,7 @@ def text_clips(
     room_left, room_right = center - first, last - 1 - center
     begin, end = center.copy(), center + 1
     growing = np.arange(len(first))
-    lefts = np.zeros(len(first), dtype=np.int64)  # coins that said "left" in the blocks before
+    lefts = np.zeros(len(first), dtype=np.int64)  # number of "left" coins in the previous blocks
     step = 0
     while len(growing):
         coins = rng.integers(0, 2, size=(len(growing), BLOCK), dtype=np.int8)
@@ -74,7 +76,7 @@ def text_clips(
         np.cumsum(coins, axis=1, out=said_left[:, 1:])
         said_left += lefts[growing, None]
         left_room, right_room = room_left[growing, None], room_right[growing, None]
-        # An exhausted side passes its turn to the other, so the coins count only as far as there is room.
+        # If one side has no captions left, the run grows on the other side, so the coins are clipped to the room.
         left = np.clip(said_left, taken - right_room, left_room)
         begins = center[growing, None] - left
         ends = center[growing, None] + (taken - left) + 1
@@ -100,10 +102,10 @@ def overlapped_video_clips(
     lengths: ClipLengths,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints]:
-    """Video clips, begin <= second < end, of random length around a center somewhere inside the text clip.
+    """Video clips, begin <= second < end, of random length around a random second of the text clip.
 
     The two clips overlap but need not start together: speech and the action it describes are rarely
-    simultaneous. `start` and `end` are the text clip's times in seconds, `duration` the video's whole seconds.
+    simultaneous. `start` and `end` are the text clip's times in seconds, `duration` is the video's in whole seconds.
     """
     low, high = np.floor(start).astype(np.int64), np.ceil(end).astype(np.int64)
     middle = np.floor((start + end) / 2).astype(np.int64)
@@ -111,7 +113,7 @@ def overlapped_video_clips(
     center = np.clip(center, 0, duration - 1)
     drawn = rng.integers(lengths.min_video_len, lengths.max_video_len + 1, size=len(duration))
     length = np.minimum(drawn, duration)
-    # Second by second to the left or right with equal chance; what has no room on one side goes to the other.
+    # Each second is added to the left or right with equal probability; without room on one side, to the other.
     left = np.clip(rng.binomial(length, 0.5), length - (duration - center), center)
     return center - left, center - left + length
 
@@ -123,7 +125,7 @@ def aligned_video_clips(
     *,
     lengths: ClipLengths,
 ) -> tuple[Ints, Ints]:
-    """Video clips over the very seconds of their text clips, cut to max_video_len: what overlapping is compared to."""
+    """Video clips at the times of their text clips, truncated to max_video_len: the baseline for overlapped clips."""
     begin = np.clip(np.floor(start).astype(np.int64), 0, duration - 1)
     stop = np.clip(np.ceil(end).astype(np.int64), begin + 1, duration)
     return begin, np.minimum(stop, begin + lengths.max_video_len)

@@ -1,4 +1,4 @@
-"""Fine-tuning data of segmented videos: sliding windows with a label a second."""
+"""Fine-tuning data for action segmentation: sliding windows with one label per second."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ from mmpt_plugin.registry import register_dataset
 
 @dataclass(kw_only=True)
 class LabelledWindowsConfig(FineTuningConfig):
-    """How long videos are cut into the windows that are trained on."""
+    """The sliding windows that long videos are cut into for training."""
 
     window: int = 32
-    """Seconds of a window; at most `model.max_video_len`."""
+    """Length of a window in seconds; at most `model.max_video_len`."""
     stride: int = 8
     """Seconds from the start of one window to the next."""
 
 
 @register_dataset("labelled_windows", dataclass=LabelledWindowsConfig)
 class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
-    """Windows with a label per second; `dataset[cluster]` is a LabelledBatch of all windows of its videos."""
+    """Windows with one label per second; `dataset[cluster]` is a LabelledBatch of all windows of its videos."""
 
     pad_id = 0
 
@@ -39,7 +39,7 @@ class LabelledWindows(torch.utils.data.Dataset[LabelledBatch]):
 
     @property
     def num_labels(self) -> int:
-        """Those with a name, and 0 for none."""
+        """Number of labels, including 0 for background."""
         return len(self.corpus.labels) + 1
 
     def __getitem__(self, cluster: Cluster) -> LabelledBatch:

@@ -1,6 +1,6 @@
-"""Pre-training data: overlapped pairs of a video and a text clip, drawn from shards for every cluster of videos.
+"""Pre-training data: overlapped pairs of a video clip and a text clip, sampled from shards.
 
-V videos, P pairs of each, B pairs in all.
+V videos, P pairs of each, B pairs in all, T seconds or frames, F feature width, N tokens, M caption offsets.
 """
 
 from dataclasses import dataclass, field
@@ -24,23 +24,24 @@ from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
 
 @dataclass(kw_only=True)
 class OverlappedClipsConfig(ClipLengths):
-    """Pre-training pairs drawn from shards; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
+    """Pre-training pairs sampled from shards; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
 
     splits: dict[str, Any] = field(default_factory=dict)
-    """Folder of shards of each split: `{train: FOLDER, valid: FOLDER}`."""
+    """Folder of the shards of each split: `{train: FOLDER, valid: FOLDER}`."""
     pairs_per_video: int = 16
-    """Pairs of clips drawn from each video of a batch."""
+    """Number of pairs sampled from each video of a batch."""
     overlap: bool = True
-    """Draw each video clip around a random moment of its text clip. False cuts it at the times of the text clip, for
-    comparison."""
+    """Sample each video clip around a random second of its text clip. If false, the video clip has the times of its
+    text clip, as a baseline."""
     caption_shift: float = 0.0
-    """Seconds added to the times of all captions; positive values make captions lag. For experiments on alignment."""
+    """Seconds added to the times of all captions; positive values delay captions. For experiments on alignment."""
     videos: str | None = None
-    """Folder of the video files, or of cached frames, of all splits. Needed with `frames`."""
+    """Folder of the video files or cached frames of all splits. Needed with `frames`."""
     frames: FramesConfig | None = None
     """Read frames of `videos` instead of the shards' features, such as `{num_frames: 12, size: 224}`."""
     verify_checksums: bool = True
-    """Check the checksum of every shard on opening, which reads all data once. Turn it off if that takes too long."""
+    """Verify the checksum of every shard when it is opened, which reads all data once. Set to false if that takes too
+    long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,13 +53,15 @@ class OverlappedClipsConfig(ClipLengths):
 
 @register_dataset("overlapped_clips", dataclass=OverlappedClipsConfig)
 class OverlappedClips(torch.utils.data.Dataset[Batch]):
-    """Overlapped pairs drawn from shards; `dataset[cluster]` is a Batch of `pairs_per_video` pairs of each video."""
+    """Overlapped pairs sampled from shards; `dataset[cluster]` is a Batch of `pairs_per_video` pairs of each video."""
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config
         self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
         if self.shards.feature_dim == 0 and config.frames is None:
-            raise ValueError(f"the shards in {self.shards.folder} hold no features: dataset.frames reads the videos")
+            raise ValueError(
+                f"the shards in {self.shards.folder} contain no features: set dataset.frames to read videos"
+            )
         self.videos: Videos | None = None
         if config.frames is not None and config.videos is not None:
             self.videos = open_videos(Path(config.videos))
@@ -70,36 +73,39 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
                 )
 
     def __len__(self) -> int:
-        """The number of videos."""
+        """Number of videos."""
         return len(self.shards)
 
     @property
     def feature_dim(self) -> int | None:
-        """None for frames."""
+        """Width of the feature rows; None for frames."""
         return self.shards.feature_dim if self.videos is None else None
 
     @property
     def pad_id(self) -> int:
+        """The token id of padding."""
         return self.shards.pad_id
 
     @property
     def vocab_size(self) -> int | None:
-        """None for shards that do not say."""
+        """Size of the tokenizer's vocabulary; None if the shards do not record it."""
         return self.shards.tokenizer.get("vocab_size")
 
     @property
     def max_text_len(self) -> int:
+        """Largest number of tokens of a text clip, without [CLS] and [SEP]."""
         return self.config.max_text_len
 
     @property
     def video_ids(self) -> list[str]:
+        """Ids of the videos, in the order of their indices."""
         return self.shards.video_ids
 
     def __getitem__(self, cluster: Cluster) -> Batch:
         return self.draw(cluster.videos, cluster.rng())
 
     def draw(self, videos: tuple[int, ...], rng: np.random.Generator) -> Batch:
-        """pairs_per_video pairs of each video, one video after the other."""
+        """Sample `pairs_per_video` pairs of each video; the pairs of one video are consecutive."""
         records = [self.shards[video] for video in videos]
         pairs = self.config.pairs_per_video
         times = np.concatenate([record.caption_times for record in records]) + np.float32(self.config.caption_shift)
@@ -136,7 +142,7 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     def read_frames(
         self, records: list[VideoRecord], spans: Int[np.ndarray, "V P 2"]
     ) -> list[UInt8[Tensor, "_ H W 3"]]:
-        """Of each video's clips, one video after the other."""
+        """The frames of each video's clips, in order; `spans` are start and end in seconds."""
         assert self.videos is not None
         assert self.config.frames is not None
         clips = []
@@ -148,7 +154,7 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
 
 
 def flat_tokens(records: list[VideoRecord]) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:
-    """The tokens of several videos, one after the other, and where each caption's begin."""
+    """Offsets and concatenated tokens of several videos: caption i has tokens[offsets[i] : offsets[i + 1]]."""
     counts = np.concatenate([record.token_counts for record in records])
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     return offsets, np.concatenate([record.tokens for record in records])
@@ -157,7 +163,7 @@ def flat_tokens(records: list[VideoRecord]) -> tuple[Int[np.ndarray, " M"], Int[
 def cut_features(
     records: list[VideoRecord], start: Int[np.ndarray, " B"], stop: Int[np.ndarray, " B"]
 ) -> Float[Tensor, "B T F"]:
-    """Rows start <= second < stop of each pair's video, zeros after; equally many pairs a video."""
+    """Rows start <= second < stop of each pair's video, padded with zeros; all videos have equally many pairs."""
     pairs = len(start) // len(records)
     width, longest = records[0].features.shape[1], int((stop - start).max())
     clips = np.empty((len(start), longest, width), dtype=records[0].features.dtype)

@@ -1,4 +1,4 @@
-"""Data sets of several splits, each a part of the configuration."""
+"""Data sets with one corpus per split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from mmpt_plugin.errors import unknown_name
 
 @dataclass(kw_only=True)
 class FineTuningConfig:
-    """Data sets whose splits are corpora."""
+    """The base of fine-tuning data sets, whose splits are corpora."""
 
     splits: dict[str, Any] = field(default_factory=dict)
     """Corpus of each split: `{train: {_name: msrvtt, ...}, valid: {...}}`."""
@@ -22,7 +22,7 @@ def build_split(config: FineTuningConfig, split: str, kind: type[AnyCorpus], *, 
 
 
 def of_split(splits: Mapping[str, Any], split: str) -> Any:
-    """What `dataset.splits` says of a split."""
+    """The entry of `dataset.splits` for a split; ValueError, with the closest match, if there is none."""
     if split not in splits:
-        raise ValueError(unknown_name("split", f"{split} in dataset.splits", list(splits), guess=split))
+        raise ValueError(f"dataset.splits: {unknown_name('split', split, list(splits))}")
     return splits[split]

@@ -1,4 +1,4 @@
-"""Fine-tuning data of step localisation: a video's sliding windows, and the steps of its task in words."""
+"""Fine-tuning data for step localization: the sliding windows of a video, and the steps of its task as text."""
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -14,7 +14,7 @@ from mmpt_plugin.tokenizer import load_tokenizer, token_ids
 
 @register_dataset("step_windows", dataclass=LabelledWindowsConfig)
 class StepWindows(torch.utils.data.Dataset[StepBatch]):
-    """Windows with the steps that each second shows; `dataset[cluster]` is a StepBatch of one video's windows."""
+    """Windows with the steps of each second; `dataset[cluster]` is a StepBatch of all windows of one video."""
 
     pad_id = 0
 

@@ -1,4 +1,7 @@
-"""Feature files, one .npy per video. T seconds, D feature width."""
+"""Feature files, one .npy file per video.
+
+T seconds, D feature width.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,25 +16,28 @@ from mmpt_plugin.files import atomic_write, files_below, without_suffix
 
 @dataclass(frozen=True)
 class FeatureFolder:
-    """A folder of `{video_id}.npy`: the one place that turns a video's id into its feature file.
+    """A folder of `{video_id}.npy`; all code that maps video ids to feature files uses this class.
 
-    An id may contain slashes; its file is then in a subfolder. The .json next to a file says what it was made from.
+    An id may contain slashes, for files in subfolders. The .json file next to a feature file records its origin.
     """
 
     folder: Path
 
     def path(self, video_id: str) -> Path:
-        """Where a video's features are, or will be."""
+        """The path of a video's features, which need not exist."""
         return self.folder / f"{video_id}.npy"
 
     def find(self, names: Sequence[str]) -> Path:
-        """The first file there is for a video that goes by several names, each with or without its suffix."""
+        """The first existing file of a video with several names, each tried with and then without its suffix.
+
+        If there is none, the path of the first name.
+        """
         possible = [self.path(name) for name in names]
         possible += [self.path(without_suffix(name)) for name in names if "." in name]
         return next((path for path in possible if path.is_file()), possible[0])
 
     def ids(self) -> list[str]:
-        """The videos with features, sorted."""
+        """The ids of the videos with features, sorted."""
         files = (path.relative_to(self.folder) for path in files_below(self.folder) if path.suffix == ".npy")
         return sorted(path.as_posix().removesuffix(".npy") for path in files)
 
@@ -43,7 +49,10 @@ class FeatureFolder:
         return read_features(self.path(video_id))
 
     def encoder(self, video_id: str) -> str:
-        """The fingerprint of the encoder that made the features; 'unknown' for features from elsewhere."""
+        """The fingerprint of the encoder that made the features; 'unknown' if the .json file is missing.
+
+        It includes the number of seconds for truncated videos. A damaged .json file is a ValueError.
+        """
         about = self.path(video_id).with_suffix(".json")
         if not about.is_file():
             return "unknown"
@@ -56,17 +65,17 @@ class FeatureFolder:
 
 
 def write_features(path: Path, features: Float[np.ndarray, "T D"]) -> None:
-    """A .npy file, whole or not at all."""
+    """Write a .npy file atomically."""
 
-    def save(beside: Path) -> None:
-        with beside.open("wb") as file:
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
             np.save(file, features, allow_pickle=False)
 
     atomic_write(path, save)
 
 
 def read_features(path: Path) -> Float[np.ndarray, "T D"]:
-    """One row per second, memory-mapped; ValueError, naming the file, for anything else."""
+    """Memory-map the features of a video, one row per second; ValueError, with the path, for any other content."""
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""The reference documentation, read from the code: configuration keys, commands and the public Python API."""
+"""The reference documentation of configuration keys and commands, generated from the code."""
 
 from mmpt_plugin.reference.configuration import Key, fairseq_keys, field_doc, keys
 from mmpt_plugin.reference.lookup import describe, overview

@@ -1,4 +1,4 @@
-"""Configuration keys, with the type, the default and the docstring of the dataclass field that declares each."""
+"""Configuration keys, with the type, the default and the docstring of the dataclass field that defines each."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ from mmpt_plugin.registry import Entry
 
 REQUIRED = "required"
 
-# Where a project's YAML, or an option, holds the settings of a component of each kind.
+# Section of a project's YAML, or option, for the settings of each kind of component.
 SECTIONS = {
     "model": "model",
     "criterion": "criterion",
@@ -32,7 +32,7 @@ SECTIONS = {
     "encoder": "encoder",
 }
 SLURM = "mmpt_plugin.launch.profile:Profile"
-# Settings that are arguments of functions, and the command whose options set them.
+# Dataclasses that are arguments of functions, and the command whose options set them.
 SETTINGS = {
     "mmpt_plugin.shards.make:CaptionLimits": "mmpt shard",
     "mmpt_plugin.video.frame_cache:FrameSettings": "mmpt cache-frames",
@@ -41,17 +41,18 @@ SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key of the configuration, as its dataclass documents it."""
+    """One configuration key and its documentation."""
 
     path: str
-    """As in an override: `criterion.temperature`."""
+    """Path in an override: `criterion.temperature`."""
     type: str
-    """For a reader of YAML: `float`, `str or null`, `list of str`, `mapping`."""
+    """Type in YAML terms: `float`, `str or null`, `list of str`, `mapping`."""
     default: str
-    """As in YAML; `required` if there is none."""
+    """Default in YAML; `required` if there is none."""
     doc: str
+    """Docstring of the field, on one line."""
     kind: str
-    """Kind of the component that has the key, such as `criterion`; else slurm, settings or fairseq."""
+    """Kind of the component that has the key, such as `criterion`; otherwise slurm, settings or fairseq."""
     component: str = ""
     """Name of that component, such as `nce`; empty for sections without `_name`."""
 
@@ -67,9 +68,9 @@ class Key:
 
 
 def keys() -> list[Key]:
-    """The keys of all registered components, of a SLURM profile and of settings; fairseq's own are in `fairseq_keys`.
+    """The keys of all registered components, of SLURM profiles and of `SETTINGS`; see `fairseq_keys` for fairseq's.
 
-    The keys of a profile are left out if submitit is not installed.
+    The keys of profiles are omitted if submitit is not installed.
     """
     found = [key for kind, entry in components() for key in keys_of(entry.config, SECTIONS[kind], kind, entry.name)]
     if importlib.util.find_spec("submitit"):  # mmpt_plugin.launch imports it
@@ -80,7 +81,7 @@ def keys() -> list[Key]:
 
 
 def fairseq_keys() -> list[Key]:
-    """fairseq's own keys, with the help of its dataclasses; an empty list if fairseq is not installed."""
+    """fairseq's keys, with the help texts of its dataclasses; an empty list if fairseq is not installed."""
     if not importlib.util.find_spec("fairseq"):
         return []
     from mmpt_plugin.fairseq_bridge.options import fairseq_options
@@ -92,14 +93,14 @@ def fairseq_keys() -> list[Key]:
 
 
 def components() -> Iterator[tuple[str, Entry[Any]]]:
-    """The kind and the entry of every registered component."""
+    """Yield the kind and the entry of every registered component."""
     for kind in registry.REGISTRIES:
         for name in kind:
             yield kind.kind, kind[name]
 
 
 def keys_of(config: type, prefix: str, kind: str, component: str = "") -> Iterator[Key]:
-    """The keys of a dataclass, inherited ones included; those of a nested dataclass follow the key that holds it."""
+    """Yield the keys of a dataclass, including inherited ones; keys of a nested dataclass follow that of its field."""
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         path, hint = f"{prefix}.{field.name}", hints[field.name]
@@ -109,16 +110,16 @@ def keys_of(config: type, prefix: str, kind: str, component: str = "") -> Iterat
 
 
 def field_doc(config: type, name: str) -> str:
-    """The docstring of a field, on one line: the string literal after it, in the class or in the next base with one."""
+    """The docstring of a field, on one line: the string literal after it, in the class or its nearest base with one."""
     return next((docs[name] for cls in config.__mro__ if name in (docs := field_docs(cls))), "")
 
 
 @cache
 def field_docs(cls: type) -> dict[str, str]:
-    """Field -> the string literal that follows it in the class's own source; empty if there is no source."""
+    """Field -> the string literal that follows it in the source of the class; empty if the source is unavailable."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError):  # defined in a shell, or built in
+    except (OSError, TypeError):  # defined in an interactive shell, or built-in
         return {}
     docs = {}
     for field, after in pairwise(getattr(tree.body[0], "body", [])):
@@ -129,18 +130,18 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def own_doc(cls: Any) -> str:
-    """A class's own docstring, or "" if it only has the signature that `dataclass` writes."""
+    """The docstring of a class; "" if it is only the signature that `dataclass` generates."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     return "" if doc.startswith(f"{cls.__name__}(") else doc
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks and repeated spaces."""
+    """Text with each run of whitespace replaced by one space."""
     return " ".join(text.split())
 
 
 def default_of(field: "dataclasses.Field[Any]") -> str:
-    """A field's default as YAML."""
+    """The default of a field as YAML; `required` if there is none."""
     if field.default_factory is not dataclasses.MISSING:
         return written(field.default_factory())
     return REQUIRED if field.default is dataclasses.MISSING else written(field.default)
@@ -151,13 +152,13 @@ def written(value: Any) -> str:
     value = value.value if isinstance(value, enum.Enum) else list(value) if isinstance(value, tuple) else value
     try:
         text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
-    except yaml.YAMLError:  # an object of fairseq's
+    except yaml.YAMLError:  # a fairseq object
         return str(value)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def type_name(hint: Any) -> str:
-    """A type for a reader of YAML: `int`, `str or null`, `list of float`, `mapping`."""
+    """A type in YAML terms: `int`, `str or null`, `list of float`, `mapping`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         names = [type_name(one) for one in inner if one is not types.NoneType]
@@ -174,6 +175,6 @@ def type_name(hint: Any) -> str:
 
 
 def load(place: str) -> Any:
-    """The object that `module:name` names."""
+    """Import the object `module:name`."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""`mmpt help KEY`: what is known of a key, a component or a section, as text for a terminal."""
+"""`mmpt help KEY`: the description of a key, a component or a section, as text for a terminal."""
 
 import difflib
 import importlib.util
@@ -27,10 +27,10 @@ WIDTH = 100
 
 
 def describe(query: str) -> str:
-    """The type, the default and the meaning of a key, with the components that have it.
+    """The type, the default and the meaning of a key, and the components that have it.
 
-    `query` is the path of a key, its last part, the name of a component, or a section; the old name of a renamed key
-    leads to the new one. Anything else is a ValueError, which names the closest match.
+    `query` is the path of a key, its last part, the name of a component, or a section; the old name of a key is
+    accepted too. Anything else is a ValueError, which names the closest match.
     """
     known, query = [*keys(), *fairseq_keys()], spelled(query)
     if exact := [key for key in known if key.path == query]:
@@ -46,14 +46,14 @@ def describe(query: str) -> str:
 
 
 def overview() -> str:
-    """The sections of the configuration, and how to ask for what is in them."""
+    """The sections of the configuration, and examples of `mmpt help`."""
     names: dict[str, list[str]] = {}
     for kind, entry in components():
         names.setdefault(SECTIONS[kind], []).append(entry.name)
     listed = (f"  {section}\n{wrapped(', '.join(sorted(own)))}" for section, own in names.items())
     return "\n".join(
         [
-            "Sections of a project, and the components that their _name can choose:",
+            "Sections of a project, and their components, chosen by _name:",
             *listed,
             "Sections of a project that fairseq reads:",
             wrapped(", ".join(FAIRSEQ_SECTIONS)),
@@ -69,14 +69,14 @@ def overview() -> str:
 
 
 def spelled(query: str) -> str:
-    """A path as it is listed: `task.sampler`, `task.finetune.dataset` and `splits.NAME` lead to other sections."""
+    """The documented path of a key: `task.finetune.dataset.splits.train.frames` becomes `task.dataset.frames`."""
     query = re.sub(r"^task\.sampler\b", "sampler", query.strip())
     query = re.sub(r"^task\.(finetune|benchmark)\.(?=dataset\b)", "task.", query)
     return re.sub(r"\.splits\.\w+(?=\.)", "", query).removesuffix("._name")
 
 
 def renamed() -> dict[str, str]:
-    """The old path of each renamed key -> the new one, which may be in another section."""
+    """Old path of each renamed key -> new path, which may be in another section."""
     return {
         f"{SECTIONS[kind]}.{old}": new if "." in new else f"{SECTIONS[kind]}.{new}"
         for kind, entry in components()
@@ -85,7 +85,7 @@ def renamed() -> dict[str, str]:
 
 
 def text_of(found: Sequence[Key], *, owners: bool = True) -> str:
-    """Keys with what they mean; keys that differ only in their component are one entry, which names its owners."""
+    """The descriptions of keys; keys that differ only in their component are one entry, which lists the components."""
     same: dict[tuple[str, str, str, str], list[Key]] = {}
     for key in found:
         same.setdefault((key.path, key.type, key.default, key.doc), []).append(key)
@@ -98,7 +98,7 @@ def text_of(found: Sequence[Key], *, owners: bool = True) -> str:
 
 
 def owned(group: Sequence[Key]) -> str:
-    """Whose key it is: `criterion best_fit_nce, mil_nce`."""
+    """The components that have a key: `criterion best_fit_nce, mil_nce`."""
     kind, names = group[0].kind, ", ".join(dict.fromkeys(key.component for key in group if key.component))
     if kind == "settings":
         return f"set by the options of {names}"
@@ -108,14 +108,14 @@ def owned(group: Sequence[Key]) -> str:
 
 
 def text_of_component(kind: str, entry: Entry[Any], known: Sequence[Key]) -> str:
-    """A component: its docstring, that of its config, and its keys."""
+    """The description of a component: its docstring, that of its config, and its keys."""
     about = [textwrap.indent(doc, "    ") for doc in (own_doc(entry.cls), own_doc(entry.config)) if doc]
     own = [key for key in known if (key.kind, key.component) == (kind, entry.name)]
     return "\n\n".join(filter(None, [f"{kind} {entry.name}", *about, text_of(own, owners=False)]))
 
 
 def text_of_section(section: str, known: Sequence[Key]) -> str:
-    """The components that a section's `_name` can choose; the keys of a section without `_name`."""
+    """The components of a section, or for a section without `_name` its keys."""
     rows = [(entry.name, summary(own_doc(entry.cls))) for kind, entry in components() if SECTIONS[kind] == section]
     of_section = [key for key in known if key.section == section and key.kind in ("slurm", "fairseq")]
     rows += [(name, "") for name in dict.fromkeys(key.component for key in of_section if key.component)]
@@ -136,17 +136,17 @@ def wrapped(text: str) -> str:
 
 
 def not_installed(query: str) -> str:
-    """Who documents a section whose package is not installed here; "" for other sections."""
+    """Where to find the keys of a section whose package is not installed; "" for other sections."""
     section = query.partition(".")[0]
     if section in FAIRSEQ_SECTIONS and not importlib.util.find_spec("fairseq"):
-        return f"{query}: fairseq documents this section, and is not installed here: {FAIRSEQ_PAGES}"
+        return f"{query}: fairseq documents this section and is not installed, see {FAIRSEQ_PAGES}"
     if section == "slurm" and not importlib.util.find_spec("submitit"):
-        return f"{query}: to see the keys of a profile, install submitit: pip install 'mmpt_plugin[slurm]'"
+        return f"{query}: the keys of profiles need submitit: pip install 'mmpt_plugin[slurm]'"
     return ""
 
 
 def refuse(query: str, known: Sequence[Key]) -> str:
-    """ValueError with the closest key."""
+    """Raise a ValueError with the closest match."""
     sections = {*SECTIONS.values(), *FAIRSEQ_SECTIONS, "slurm"}
     possible = {word for key in known for word in (key.path, key.name, key.component) if word} | sections
     close = difflib.get_close_matches(query.lower(), sorted(possible), n=1)

@@ -1,4 +1,4 @@
-"""The reference pages of the documentation, in Markdown."""
+"""The reference pages of the documentation site, in Markdown."""
 
 import argparse
 import re
@@ -22,7 +22,7 @@ WIDTH = 88
 
 
 def configuration_page() -> str:
-    """All configuration keys: a table for each component, then those of profiles, settings and fairseq."""
+    """The page of all configuration keys: one table per component, then profiles, settings and fairseq."""
     found = keys()
     lines = [
         *("# Configuration", ""),
@@ -50,12 +50,12 @@ def configuration_page() -> str:
 
 
 def fairseq_part() -> list[str]:
-    """The tables of fairseq's keys, or who documents them."""
+    """The tables of fairseq's keys, or a link to its documentation if it is not installed."""
     found, lines = fairseq_keys(), ["## fairseq", ""]
     if not found:
         names = ", ".join(f"`{section}`" for section in FAIRSEQ_SECTIONS)
         return [*lines, f"fairseq reads the sections {names} and [documents them]({FAIRSEQ_PAGES}).", ""]
-    lines += ["fairseq reads these sections; the meanings are the help texts of fairseq.", ""]
+    lines += ["fairseq reads these sections. The descriptions are fairseq's own help texts.", ""]
     for section, component in dict.fromkeys((key.section, key.component) for key in found):
         own = [key for key in found if (key.section, key.component) == (section, component)]
         lines += [f"### {section} {component}".rstrip(), "", *key_table(own), ""]
@@ -63,7 +63,7 @@ def fairseq_part() -> list[str]:
 
 
 def command_page(parser: argparse.ArgumentParser) -> str:
-    """All commands of a parser: usage, arguments and defaults."""
+    """The page of all commands of a parser: usage, arguments and defaults."""
     lines = [f"# {parser.prog}", "", parser.description or "", ""]
     if parser.epilog:
         lines += ["```text", parser.epilog.strip("\n"), "```", ""]
@@ -76,7 +76,7 @@ def command_page(parser: argparse.ArgumentParser) -> str:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """The commands of a parser, and theirs, each with its help."""
+    """Yield the subcommands of a parser, recursively, each with its help text."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             about = {choice.dest: choice.help or "" for choice in action._choices_actions}
@@ -86,19 +86,19 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Argu
 
 
 def usage(command: argparse.ArgumentParser) -> str:
-    """A command's usage, in the width of a page and not of the terminal."""
+    """The usage of a command, wrapped at WIDTH, which does not depend on the terminal."""
     formatter = argparse.HelpFormatter(command.prog, width=WIDTH)
     formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups)
     return formatter.format_help().strip()
 
 
 def takes_value(action: argparse.Action) -> bool:
-    """Whether an action is an argument of the command; --help and the commands of a parser are not."""
+    """Whether an action is an argument of the command, as opposed to --help and subcommands."""
     return not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
 
 
 def argument(command: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str, str]:
-    """An argument's names, default and meaning."""
+    """The names, the default and the meaning of an argument."""
     formatter = argparse.HelpFormatter(command.prog)
     value = "" if action.nargs == 0 else formatter._format_args(action, action.dest.upper())
     names = [f"{name} {value}".rstrip() for name in action.option_strings] or [str(action.metavar or action.dest)]
@@ -111,12 +111,12 @@ def argument(command: argparse.ArgumentParser, action: argparse.Action) -> tuple
 
 
 def sentence(text: str) -> str:
-    """Help text with a capital letter and a full stop."""
+    """Help text that begins with a capital letter and ends with a period."""
     return text and text[0].upper() + text[1:].rstrip(".") + "."
 
 
 def key_table(found: Sequence[Key]) -> list[str]:
-    """A table of keys."""
+    """The lines of a table of keys."""
     rows = [(code(k.path), k.type, k.default if k.default == REQUIRED else code(k.default), k.doc) for k in found]
     return table(("key", "type", "default", "meaning"), rows) if rows else ["No keys."]
 
@@ -128,7 +128,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Text as Python-Markdown's tables take it: outside of code `|` would end a cell, and `<` would begin a tag."""
+    """Escape text for a table cell of Python-Markdown: outside of code, `|` ends a cell and `<` begins a tag."""
     parts = re.split(r"(`[^`]*`)", one_line(text))
     escaped = (
         part if number % 2 else part.replace("<", "&lt;").replace("|", r"\|") for number, part in enumerate(parts)
@@ -137,5 +137,5 @@ def cell(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code; nothing for no text."""
+    """Text as inline code; empty text is unchanged."""
     return f"`{text}`" if text else ""

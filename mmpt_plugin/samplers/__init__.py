@@ -1,4 +1,4 @@
-"""Samplers: (epoch, seed) -> clusters of videos."""
+"""Samplers: they choose the clusters of videos that make up each epoch's batches."""
 
 import lazy_loader
 

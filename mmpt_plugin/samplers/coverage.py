@@ -1,4 +1,7 @@
-"""How often an epoch's clusters show each video."""
+"""Coverage of a data set by the clusters of an epoch.
+
+C clusters of K videos each.
+"""
 
 from dataclasses import dataclass
 
@@ -8,20 +11,20 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many videos of the data set an epoch shows, misses and repeats."""
+    """Numbers of videos that an epoch shows, misses and repeats."""
 
     num_videos: int
-    """Videos of the data set."""
+    """Number of videos in the data set."""
     missed: int
-    """Videos that no cluster holds."""
+    """Number of videos in none of the clusters."""
     repeated: int
-    """Videos that are in more than one place."""
+    """Number of videos that occur more than once, in one or in several clusters."""
     most: int
-    """Places that the commonest video has."""
+    """Number of occurrences of the most frequent video."""
 
     @property
     def share(self) -> float:
-        """Of the videos, those that the epoch shows."""
+        """The share of the videos that the epoch shows."""
         return 1 - self.missed / self.num_videos
 
     def __str__(self) -> str:
@@ -32,6 +35,6 @@ class Coverage:
 
 
 def coverage(clusters: Int[np.ndarray, "C K"], num_videos: int) -> Coverage:
-    """Coverage of a data set of `num_videos` videos by the clusters of an epoch; rows are clusters of video indices."""
+    """Coverage of `num_videos` videos by the clusters of an epoch; each row holds the video indices of a cluster."""
     uses = np.bincount(clusters.ravel(), minlength=num_videos)
     return Coverage(num_videos, int((uses == 0).sum()), int((uses > 1).sum()), int(uses.max()))

@@ -1,4 +1,7 @@
-"""A vector per video of a data set: from a pass over all videos, or from the embeddings that training makes anyway."""
+"""One vector per video of a data set: from a pass over all videos, or from the embeddings computed in training.
+
+V videos, B pairs in a batch, D embedding width.
+"""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,10 +17,8 @@ from mmpt_plugin.batch import Batch, Cluster
 from mmpt_plugin.distributed import gather_arrays, rank, world_size
 from mmpt_plugin.protocols import Dataset
 
-EMBEDDING_CHUNK = 32  # videos whose clips are embedded at a time
-
-
-GATHERED_CHUNKS = 32  # chunks of each rank that are gathered at a time
+EMBEDDING_CHUNK = 32  # videos embedded at a time
+GATHERED_CHUNKS = 32  # chunks of each rank gathered at a time
 MERGED_CHUNK = 4096  # videos merged over ranks at a time
 
 
@@ -31,11 +32,11 @@ def embed_dataset(
     num_workers: int = 0,
     gather: bool = True,
 ) -> Float[np.ndarray, "V D"]:
-    """A float16 vector a video: the mean over its clip pairs of (video + text) / 2 (VideoCLIP, section 3.3).
+    """One float16 vector per video: the mean over its clip pairs of (video + text) / 2 (VideoCLIP, section 3.3).
 
-    Under torch.distributed each rank embeds its share of the videos, and all ranks get all vectors, in one array
-    that is filled piece by piece; without `gather` each gets those of its own share, which follow the lower ranks'.
-    The clips drawn depend on seed and epoch alone.
+    Under torch.distributed, each rank embeds a contiguous share of the videos, in order of ranks. Every rank returns
+    the vectors of all videos, or with `gather=False` only those of its own share. The clips drawn depend only on
+    `seed` and `epoch`.
     """
     device = next(model.parameters()).device
     chunks = [
@@ -63,7 +64,10 @@ def embed_dataset(
 
 
 def embed_chunks(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Tensor]:
-    """The means of each batch's videos, (EMBEDDING_CHUNK, D), zeros where there are fewer; made in half on a GPU."""
+    """Yield the mean vectors of each batch's videos, (EMBEDDING_CHUNK, D), padded with zeros; float16.
+
+    On a GPU, the model runs with float16 autocast.
+    """
     for batch in batches:
         with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
             video, text = model(batch.to(device))
@@ -74,20 +78,20 @@ def embed_chunks(model: nn.Module, batches: Iterable[Batch], device: torch.devic
 
 
 class RunningMeans:
-    """The mean over each video's pairs of (video + text) / 2, of the last epoch that showed the video.
+    """The mean over each video's pairs of (video + text) / 2, from the last epoch that showed the video.
 
-    These vectors are stale where those of `embed_dataset` are fresh: each is from the weights of the steps that
-    showed its video, on average half an epoch old, with dropout; a video that an epoch misses keeps the vector it
-    had, so the sampler's `cover: true` belongs with them.
+    Unlike those of `embed_dataset`, these vectors are stale: each was computed with dropout, and with the weights of
+    the steps that showed its video, on average half an epoch ago. A video that an epoch misses keeps its old vector,
+    so use them with the sampler's `cover: true`.
     """
 
     def __init__(self, vectors: Float16[np.ndarray, "V D"]) -> None:
-        """`vectors` are what videos have until training shows them; they are changed in place."""
+        """`vectors` are the initial vectors of all videos; they are updated in place."""
         self.vectors = vectors
         self.counts = np.zeros(len(vectors), dtype=np.int64)
 
     def add(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], video_ids: Int[Tensor, " B"]) -> None:
-        """One batch's embeddings, of this rank."""
+        """Add the embeddings of one batch on this rank; `video_ids` are indices of `vectors`."""
         pairs = ((video + text) / 2).detach().float().cpu()
         ids, place, counts = torch.unique(video_ids.cpu(), return_inverse=True, return_counts=True)
         sums = torch.zeros(len(ids), pairs.shape[1]).index_add_(0, place, pairs).numpy()
@@ -96,7 +100,7 @@ class RunningMeans:
         self.vectors[rows] = (self.vectors[rows] * before + sums) / self.counts[rows, None]
 
     def merge(self) -> Float16[np.ndarray, "V D"]:
-        """Ends an epoch: the means over all ranks, the same array on each; counting starts anew."""
+        """End an epoch: merge the means of all ranks, reset the counts, and return `vectors`, equal on all ranks."""
         for begin in range(0, len(self.vectors), MERGED_CHUNK):
             chunk = slice(begin, begin + MERGED_CHUNK)
             vectors, counts = self.vectors[chunk], self.counts[chunk, None]

@@ -1,4 +1,7 @@
-"""Which videos make up each epoch's batches: planned once an epoch, kept for a resume, and counted."""
+"""The clusters of videos of each epoch: drawn once per epoch and saved, so that a run can resume within an epoch.
+
+B pairs in a batch, D embedding width, C clusters of K videos each.
+"""
 
 import hashlib
 import logging
@@ -26,42 +29,41 @@ FILE = "clusters.safetensors"
 
 @dataclass(kw_only=True)
 class EpochPlan:
-    """The clusters of each epoch of one data set, for any trainer; every rank must ask for the same epochs.
-
-    C clusters of K videos each.
-    """
+    """The clusters of each epoch of one data set, for any trainer. All ranks must request the same epochs."""
 
     sampler: Sampler
     dataset: Dataset
-    """`len(dataset)` videos, `dataset[Cluster]` a batch of clip pairs."""
     seed: int
     max_epoch: int = 0
-    """The last epoch of training; later ones repeat its clusters. 0: no limit."""
+    """The last epoch of training; later epochs repeat its clusters. 0 means no limit."""
     folder: Path | None = None
-    """Where the current epoch's clusters are kept, next to the checkpoints; None keeps none."""
+    """Folder for the current epoch's clusters, next to the checkpoints; None saves none."""
     resumes: bool = False
-    """Whether clusters that are in `folder` already belong to this run."""
+    """Whether this run resumes, and may use clusters saved in `folder`."""
     settings: str = ""
-    """The sampler's settings; kept clusters that were made with others are not used."""
+    """The sampler's settings; saved clusters that were drawn with other settings are not used."""
     num_workers: int = 0
-    """Processes that load the clips which are embedded."""
+    """Processes that load clips to be embedded."""
     reuse_embeddings: bool = False
-    """Index by what `observe` was given during the last epoch; only the first epoch takes a pass over all videos."""
+    """Index the embeddings passed to `observe` during the last epoch; only the first epoch embeds all videos."""
     means: RunningMeans | None = field(default=None, init=False)
     _planned: tuple[int, Int[np.ndarray, "C K"]] | None = field(default=None, init=False)
 
     def clusters(self, epoch: int, model: nn.Module) -> Int[np.ndarray, "C K"]:
-        """Video indices, one row per cluster, worked out once per epoch with the weights that `model` has now."""
+        """Video indices, one row per cluster, drawn once per epoch with the current weights of `model`.
+
+        Saved clusters are read instead if the run resumes; a damaged file is a ValueError.
+        """
         past_the_end = 0 < self.max_epoch < epoch
         if self._planned is not None and (past_the_end or self._planned[0] == epoch):
             return self._planned[1]
         if past_the_end and self.folder is not None:
-            return np.zeros((1, 1), dtype=np.int64)  # a finished run is started again: nothing is drawn for it
+            return np.zeros((1, 1), dtype=np.int64)  # a finished run is restarted: a placeholder, never trained on
         run = {"epoch": epoch, "seed": self.seed, "num_videos": len(self.dataset), "sampler": self.settings}
         path = None if self.folder is None else self.folder / FILE
         saved = None
         if path is not None and self.resumes:
-            # What rank 0 finds counts for all: another rank may not see the file.
+            # Only rank 0 reads the file: other ranks may not see it.
             saved = from_rank_0(lambda: read_clusters(path, run))
         clusters = self._new_clusters(epoch, model) if saved is None else saved
         self._planned = epoch, clusters
@@ -70,12 +72,12 @@ class EpochPlan:
         return clusters
 
     def coverage(self) -> Coverage:
-        """How many videos the planned epoch shows, misses and repeats."""
+        """The coverage of the data set by the current epoch's clusters; call `clusters` first."""
         assert self._planned is not None, "no epoch is planned yet"
         return coverage(self._planned[1], len(self.dataset))
 
     def observe(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], video_ids: Int[Tensor, " B"]) -> None:
-        """The embeddings of one training batch of this rank, for `reuse_embeddings`."""
+        """Record the embeddings of one training batch on this rank, for `reuse_embeddings`."""
         if self.means is not None:
             self.means.add(video, text, video_ids)
 
@@ -96,16 +98,16 @@ class EpochPlan:
 
 
 def write_clusters(path: Path, clusters: Int[np.ndarray, "C K"], run: Mapping[str, object]) -> None:
-    """`run` says what the clusters were made for: epoch, seed, number of videos, the sampler's settings."""
+    """Save clusters; `run` describes what they were drawn for: epoch, seed, number of videos, sampler settings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {key: str(value) for key, value in run.items()} | {"sha256": clusters_digest(clusters)}
-    atomic_write(path, lambda beside: save_file({"clusters": np.ascontiguousarray(clusters)}, beside, metadata))
+    atomic_write(path, lambda temporary: save_file({"clusters": np.ascontiguousarray(clusters)}, temporary, metadata))
 
 
 def read_clusters(path: Path, run: Mapping[str, object]) -> Int[np.ndarray, "C K"] | None:
-    """The clusters that a resumed run stopped in, or None where the file was made for something else or is not there.
+    """The saved clusters, or None if the file is missing or was written for another epoch, seed, data or settings.
 
-    Of the same epoch made for other settings, a warning says which.
+    If only the epoch matches, a warning names the differences. A damaged file is a ValueError.
     """
     if not path.is_file():
         return None
@@ -119,9 +121,10 @@ def read_clusters(path: Path, run: Mapping[str, object]) -> Int[np.ndarray, "C K
     changed = [key for key, value in run.items() if metadata.get(key) != str(value)]
     if changed and "epoch" not in changed:
         differences = ", ".join(f"{key} was {metadata.get(key)} and is {run[key]}" for key in changed)
-        logger.warning("%s is not used, the epoch's clusters are drawn again: %s", path, differences)
+        logger.warning("%s is not used, and the epoch's clusters are drawn again: %s", path, differences)
     return None if changed else clusters
 
 
 def clusters_digest(clusters: Int[np.ndarray, "C K"]) -> str:
+    """SHA-256 of the indices, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(clusters).tobytes()).hexdigest()

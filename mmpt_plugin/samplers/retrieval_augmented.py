@@ -1,4 +1,7 @@
-"""Batches of videos that the model itself finds similar: hard negatives, indexed anew every epoch."""
+"""Clusters of videos that are similar under the current model, as hard negatives; indexed again for every epoch.
+
+V videos, D embedding width, C clusters of K videos each.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -17,24 +20,26 @@ logger = logging.getLogger(__name__)
 
 Neighbors = SharedQueries | SharedVectors
 
-SPREAD = 2  # a covering round draws centers that want half of the videos left: few want the same
+SPREAD = 2  # a covering round looks up 1 / SPREAD as many neighbors as there are unused videos, so few are shared
 
 
 @dataclass(kw_only=True)
 class RetrievalAugmentedConfig(UniformConfig):
-    """How clusters of similar videos are drawn; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
+    """Sampling of clusters of similar videos; the defaults are the paper's (VideoCLIP, sections 3.3 and 5.2)."""
 
     num_neighbors: int = 64
-    """Nearest videos of a random center that the videos of a cluster are drawn from: the paper's 2k."""
+    """Number of nearest videos of a random center, from which the videos of a cluster are drawn: the paper's 2k."""
     distance: str = "inner_product"
-    """What "nearest" means: inner_product (largest dot product) or l2 (smallest Euclidean distance)."""
+    """Metric of the nearest-neighbor search: inner_product (largest dot product) or l2 (smallest Euclidean
+    distance)."""
     index_recall: float = 0.95
-    """Share of the exact nearest videos that the index must find, in (0, 1]. The index is tuned to reach it; 1 compares
-    every pair of videos."""
+    """Share of the exact nearest videos that the index must find, in (0, 1]. The index is tuned to reach it. 1 means
+    exact search, which compares every pair of videos."""
     cover: bool = False
     """Show every video in every epoch. The paper's sampling misses some videos and repeats others."""
     sharded: bool = False
-    """Keep on each rank only its share of the vectors. Use it when they do not fit into the memory of one machine."""
+    """Keep on each rank only its share of the vectors. Use it if the vectors of all videos do not fit into the memory
+    of one machine."""
 
     RENAMED: ClassVar[dict[str, str]] = UniformConfig.RENAMED | {
         "clusters_from": "num_neighbors",
@@ -54,10 +59,10 @@ class RetrievalAugmentedConfig(UniformConfig):
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
 class RetrievalAugmented:
-    """Clusters of k videos drawn at random from the 2k nearest of a random center (VideoCLIP, section 3.3).
+    """Clusters of k videos drawn at random from the 2k nearest neighbors of a random center (VideoCLIP, section 3.3).
 
-    An epoch has as many clusters as are needed to hold every video once. Unless `cover` is set, an epoch misses some
-    videos and repeats others; their numbers are logged.
+    An epoch has ceil(number of videos / k) clusters. Unless `cover` is set, it misses some videos and repeats others;
+    their numbers are logged.
     """
 
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:
@@ -68,13 +73,13 @@ class RetrievalAugmented:
 
     @property
     def num_clusters(self) -> int:
-        """Of an epoch."""
+        """Number of clusters per epoch."""
         return -(-self.num_videos // self.config.cluster_size)
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
-        """Video indices, a row a cluster; the same on all ranks, and for equal seed, epoch and embeddings.
+        """Video indices, one row per cluster; equal on all ranks, and for equal seed, epoch and embeddings.
 
-        Calls `embed` once.
+        Calls `embed` once. Embeddings with NaN or infinity are a ValueError.
         """
         config = self.config
         vectors = embed(gather=not config.sharded)
@@ -93,19 +98,22 @@ class RetrievalAugmented:
 
 
 def check_finite(vectors: Float[np.ndarray, "V D"], epoch: int) -> None:
-    """By one sum a video, which is finite if all its numbers are: a mask of them all might not fit into memory."""
+    """ValueError if a vector contains NaN or infinity.
+
+    Checks the sum of each vector, because a mask of all values may not fit into memory.
+    """
     wrong = np.flatnonzero(~np.isfinite(vectors.sum(axis=1, dtype=np.float32)))
     if len(wrong):
         raise ValueError(
-            f"the embeddings of {len(wrong)} of {len(vectors)} videos are not finite before epoch {epoch}, of video "
-            f"{wrong[0]} first: training has diverged, or their features hold NaN"
+            f"the embeddings of {len(wrong)} of {len(vectors)} videos are not finite before epoch {epoch}, such as "
+            f"video {wrong[0]}: training has diverged, or their features contain NaN"
         )
 
 
 def random_clusters(
     index: Neighbors, num_videos: int, size: int, candidates: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "C K"]:
-    """Around random centers, `size` of the `candidates` nearest, whether they are in other clusters or not."""
+    """Clusters of `size` of the `candidates` nearest neighbors of random centers; clusters may overlap."""
     centers = rng.choice(num_videos, -(-num_videos // size), replace=False)
     return rng.permuted(index.neighbors(centers, candidates), axis=1)[:, :size]
 
@@ -113,10 +121,10 @@ def random_clusters(
 def covering_clusters(
     index: Neighbors, num_videos: int, size: int, candidates: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "C K"]:
-    """Without replacement: a center and its `candidates` nearest, all in no cluster yet, make clusters at random.
+    """Clusters without replacement: the unused videos nearest to a center are split at random into clusters.
 
-    Where centers of one round want the same videos, what the later one is left with may make fewer clusters, or
-    none. The very last cluster is filled up with videos near to those left.
+    If centers of one round share neighbors, the later center has fewer videos left, and makes fewer clusters, or none.
+    The last cluster is completed with used videos near to the remaining ones.
     """
     clusters, free = [], np.ones(num_videos, dtype=bool)
     while free.sum() >= size:
@@ -132,4 +140,4 @@ def covering_clusters(
         rest = np.flatnonzero(free)
         near = index.neighbors(rest[:1], size)[0]
         clusters.append(np.concatenate([rest, near[~free[near]]])[:size])
-    return rng.permutation(np.stack(clusters))  # the last ones, of what was left, stand among the others
+    return rng.permutation(np.stack(clusters))  # mixes the last clusters, of remaining videos, with the others

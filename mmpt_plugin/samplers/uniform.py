@@ -1,4 +1,4 @@
-"""Every video once an epoch, in random company."""
+"""Random clusters that show every video once per epoch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ from mmpt_plugin.registry import register_sampler
 
 @dataclass(kw_only=True)
 class UniformConfig:
-    """How many videos share a batch."""
+    """The size of clusters."""
 
     cluster_size: int = 32
     """Videos per cluster; a batch holds `dataset.batch_size` clusters per GPU. The paper pre-trains with 32
@@ -27,10 +27,9 @@ class UniformConfig:
 
 @register_sampler("uniform", dataclass=UniformConfig)
 class Uniform:
-    """Every video once per epoch, in random clusters.
+    """Random clusters that show every video once per epoch.
 
-    All clusters are full: if the number of videos is not a multiple of the size, videos of the first cluster fill the
-    last one.
+    If the number of videos is not a multiple of `cluster_size`, videos of the first cluster complete the last one.
     """
 
     def __init__(self, config: UniformConfig, *, num_videos: int, seed: int) -> None:
@@ -41,11 +40,11 @@ class Uniform:
 
     @property
     def num_clusters(self) -> int:
-        """Of an epoch."""
+        """Number of clusters per epoch."""
         return -(-self.num_videos // self.config.cluster_size)
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
-        """Video indices, a row a cluster; the same for equal seed and epoch. `embed` is not called."""
+        """Video indices, one row per cluster; equal for equal seed and epoch. Does not call `embed`."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_videos)
         shape = self.num_clusters, self.config.cluster_size
         return np.resize(order, shape[0] * shape[1]).reshape(shape)

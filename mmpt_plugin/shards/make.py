@@ -1,4 +1,7 @@
-"""Features and captions -> shards."""
+"""Creation of shards from features and captions.
+
+T seconds, F feature width, N captions.
+"""
 
 import math
 import random
@@ -25,57 +28,59 @@ from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import Videos
 
-NAMED = 10  # incomplete videos that a message shows
-TOKENIZED_TOGETHER = 64  # videos
+NAMED = 10  # incomplete videos listed in a message
+TOKENIZED_TOGETHER = 64  # videos tokenized in one call
 
 
 @dataclass
 class ShardReport:
-    """What went into the shards, and what did not."""
+    """Numbers of videos and captions in the shards, and the videos that were skipped."""
 
     videos: int = 0
     seconds: int = 0
-    """Rows of features."""
+    """Number of feature rows."""
     captions: int = 0
     captions_cut: int = 0
-    """Longer than a caption may be."""
+    """Captions truncated to the limits."""
     captions_repeated: int = 0
-    """Captions that said nothing new, or became part of another, or lost words that the one before had said."""
+    """Captions that were removed, merged into another, or shortened, because they repeated the previous one."""
     captions_outside: int = 0
-    """Speech recognition's captions that start after their video or have no length of time."""
+    """Captions of speech recognition that were removed because they start after the end of their video, or have no
+    duration."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Video id -> what it lacks, or what is wrong with it."""
+    """Video id -> what is missing, or what is wrong with it."""
 
     def add(self, seconds: int, captions: int) -> None:
-        """One more video."""
+        """Count one video."""
         self.videos += 1
         self.seconds += seconds
         self.captions += captions
 
     def __str__(self) -> str:
         lines = [
-            f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} cut to their limit "
-            f"({self.captions_repeated} repeated the one before, {self.captions_outside} outside their video left out)"
+            f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} truncated "
+            f"({self.captions_repeated} repeated the previous one, {self.captions_outside} outside the video removed)"
         ]
-        lines += [f"left out {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
+        lines += [f"skipped {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
-            lines.append(f"left out {len(self.missing) - NAMED} more")
+            lines.append(f"skipped {len(self.missing) - NAMED} more")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionLimits:
-    """How much of a caption becomes word pieces; the released VideoCLIP was trained on 96 characters and 32 tokens."""
+    """Limits of the length of captions; the released VideoCLIP was trained with 96 characters and 32 tokens."""
 
     max_tokens: int = 32
-    """Word pieces kept of a caption."""
+    """Largest number of tokens of a caption; longer captions are truncated."""
     max_characters: int | None = None
-    """Characters kept of a caption, before it becomes word pieces; null keeps all."""
+    """Largest number of characters of a caption, before tokenization. Null means no limit."""
     unit: Unit | None = "word"
     """Unit in which repetitions in HowTo100M's captions are found and removed: word, or character as in the original.
     Null keeps repetitions, also those of rolling captions."""
     seed: int = 0
-    """Seed of the random choice of the caption that keeps a repetition; every video has its own random numbers."""
+    """Seed of the random choice of the caption that keeps a repetition. Random numbers depend on this seed and the
+    video's id."""
 
 
 def make_shards(
@@ -89,13 +94,16 @@ def make_shards(
     videos_per_shard: int = 4096,
     limits: CaptionLimits = CaptionLimits(),
 ) -> ShardReport:
-    """Shards in `out` of the listed videos (None: of all that have features), from `features/{id}.npy` and what
-    `captions` is: a folder of subtitles, or one of the files that `caption_source` knows. To train from frames,
-    `features` may be a folder of videos or of cached frames: the shards then hold a row of width 0 a second.
+    """Write the shards of the listed videos, or of all videos with features (None), to the folder `out`.
 
-    A listed video without features or captions, or with files that can't be used (captions must be in order and
-    within their video), is an error, or with allow_missing left out and reported. What speech recognition wrote is
-    put in order instead, and what had to go is counted. Features of two encoders or widths are an error in any case.
+    Features are read from `features/{id}.npy`. `captions` is a folder of subtitles, or a file that `caption_source`
+    reads. For training on frames, `features` is a folder of videos or cached frames; the shards then have one row of
+    width 0 per second.
+
+    A video without features or captions, or with unusable files (captions must be in order and within their video), is
+    a ValueError; with `allow_missing` it is skipped and reported. Captions of speech recognition are sorted and
+    clipped instead, and the report counts the removed ones. Features of different encoders or widths are always a
+    ValueError.
     """
     source = caption_source(captions)
     rows = open_rows(features)
@@ -136,21 +144,24 @@ def make_shards(
 
 
 def some_of(missing: Mapping[str, str], captions: Path) -> str:
-    """The first reasons, for a message."""
+    """The end of an error message: the first reasons in `missing`."""
     some = "; ".join(f"'{video}': {reason}" for video, reason in islice(missing.items(), NAMED))
-    return f", such as {some[:1000]}" if some else f": {captions} has captions of none of them"
+    return f", such as {some[:1000]}" if some else f": {captions} has no captions for them"
 
 
 def check_alike(video: "TokenizedVideo", first: "TokenizedVideo", rows: "FeatureFolder | OnlyLengths") -> None:
+    """ValueError if the features of two videos are of different encoders or widths."""
     here, there = rows.path(video.video_id), rows.path(first.video_id)
     if video.encoder != first.encoder:
-        raise ValueError(f"{here} is by another encoder than {there}")
+        raise ValueError(f"{here} and {there} are from different encoders")
     if video.features.shape[1] != first.features.shape[1]:
-        widths = f"rows of {video.features.shape[1]} numbers, {there} of {first.features.shape[1]}"
-        raise ValueError(f"features {here} have {widths}: shards hold features of one encoder")
+        widths = f"width {video.features.shape[1]}, {there} have width {first.features.shape[1]}"
+        raise ValueError(f"features {here} have {widths}: all features of the shards must be from one encoder")
 
 
 class SpokenVideo(NamedTuple):
+    """A video with the text of its captions."""
+
     video_id: str
     encoder: str
     features: Float[np.ndarray, "T F"]
@@ -158,6 +169,8 @@ class SpokenVideo(NamedTuple):
 
 
 class TokenizedVideo(NamedTuple):
+    """A video with start and end (seconds) and token ids of its captions; `captions_cut` of them are truncated."""
+
     video_id: str
     encoder: str
     features: Float[np.ndarray, "T F"]
@@ -174,7 +187,10 @@ def usable(
     allow_missing: bool,
     unseen: set[str],
 ) -> Iterator[SpokenVideo]:
-    """The videos whose files can be used; the others raise, or with allow_missing go into the report."""
+    """Yield the usable videos; others are a ValueError, or with `allow_missing` are listed in the report.
+
+    Removes the videos that it has read from `unseen`.
+    """
     for narration in narrations:
         unseen.discard(narration.video_id)
         try:
@@ -187,7 +203,7 @@ def usable(
                 captions, num_repeated = unroll(captions)
                 report.captions_repeated += num_repeated
             if not any(caption.text for caption in captions):
-                raise ValueError(f"captions {narration.where} hold no words")
+                raise ValueError(f"captions {narration.where} contain no words")
             yield SpokenVideo(narration.video_id, encoder, features, captions)
         except ValueError as error:
             if not allow_missing:
@@ -198,7 +214,10 @@ def usable(
 def put_in_order(
     captions: list[Caption], video_id: str, duration: float, limits: CaptionLimits, report: ShardReport
 ) -> list[Caption]:
-    """By `character`, as the original does it, captions are deduplicated in the file's order and sorted afterwards."""
+    """Deduplicate the captions of speech recognition, sort them, and clip them to the video.
+
+    With unit `character`, captions are deduplicated in the order of the file and sorted afterwards, as in the original.
+    """
     spoken = captions if limits.unit == "character" else sorted(captions, key=lambda caption: caption.start)
     if limits.unit is not None:
         coin = random.Random(limits.seed ^ zlib.crc32(video_id.encode()))
@@ -214,7 +233,7 @@ Pieces = Callable[[list[str]], tuple[list[list[int]], list[bool]]]
 
 
 def tokenized(videos: Iterator[SpokenVideo], pieces: Pieces) -> Iterator[TokenizedVideo]:
-    """A group of videos at a time, since a fast tokenizer spreads a long list over all cores."""
+    """Tokenize groups of videos together, because a fast tokenizer processes a long list on all cores."""
     while together := list(islice(videos, TOKENIZED_TOGETHER)):
         texts = [caption.text for video in together for caption in video.captions]
         rows, cut = pieces(texts)
@@ -229,13 +248,13 @@ def tokenized(videos: Iterator[SpokenVideo], pieces: Pieces) -> Iterator[Tokeniz
 def convert_mmpt_shards(
     features: Path, captions: Path, *, split: str, tokenizer: str, out: Path, videos_per_shard: int = 4096
 ) -> ShardReport:
-    """Ours of the shards that MMPT wrote, see `mmpt_shards`. `tokenizer` is what made their word pieces."""
+    """Convert shards of the original toolkit, MMPT; see `mmpt_shards`. `tokenizer` must be the one of their tokens."""
     words = load_tokenizer(tokenizer)
     report = ShardReport()
     videos = read_mmpt_shards(features, captions, split=split)
     first = next(videos, None)
     if first is None:
-        raise ValueError(f"{features} holds no videos of split {split}")
+        raise ValueError(f"{features} contains no videos of split '{split}'")
     with ShardWriter(
         out,
         feature_dim=first.features.shape[1],
@@ -251,8 +270,8 @@ def convert_mmpt_shards(
             highest = max((max(row) for row in video.tokens if row), default=0)
             if highest >= len(words):
                 raise ValueError(
-                    f"video '{video.video_id}': word piece {highest}, but {tokenizer} has {len(words)}: "
-                    "another tokenizer made these shards"
+                    f"video '{video.video_id}': token id {highest} is out of range, tokenizer {tokenizer} has "
+                    f"{len(words)} tokens: these shards were made with another tokenizer"
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
             writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
@@ -262,7 +281,7 @@ def convert_mmpt_shards(
 
 
 def open_rows(folder: Path) -> "FeatureFolder | OnlyLengths":
-    """Of a folder of features, or where it has none, of videos or cached frames."""
+    """The features of a folder; if it has none, the lengths of its videos or cached frames."""
     if not folder.is_dir() or any(folder.glob("*.npy")):
         return FeatureFolder(folder)
     videos = open_videos(folder)
@@ -270,7 +289,7 @@ def open_rows(folder: Path) -> "FeatureFolder | OnlyLengths":
 
 
 def read_rows(rows: "FeatureFolder | OnlyLengths", video_id: str) -> Float[np.ndarray, "T F"]:
-    """The features of a video; ValueError for those that a shard can't hold."""
+    """The features of a video; ValueError if they are empty, or not finite in float16."""
     features, path = rows.read(video_id), rows.path(video_id)
     if isinstance(rows, OnlyLengths):
         return features
@@ -278,27 +297,31 @@ def read_rows(rows: "FeatureFolder | OnlyLengths", video_id: str) -> Float[np.nd
         raise ValueError(f"features {path} are empty: {features.shape[0]} rows of {features.shape[1]}")
     with np.errstate(over="ignore"):
         if not np.isfinite(features.astype(np.float16)).all():
-            raise ValueError(f"{path}: features hold NaN or infinity (as float16)")
+            raise ValueError(f"features {path} contain NaN or infinity (as float16)")
     return features
 
 
 class OnlyLengths:
-    """Videos that frames are read of: a second of them has a row of width 0."""
+    """Replaces `FeatureFolder` if frames are read from videos: each second has a row of width 0."""
 
     def __init__(self, folder: Path, videos: Videos) -> None:
         self.folder, self.videos = folder, videos
 
     def ids(self) -> list[str]:
+        """The ids of the videos."""
         return self.videos.ids()
 
     def path(self, video_id: str) -> Path:
+        """The path that names a video in error messages."""
         return self.folder / video_id
 
     def __contains__(self, video_id: str) -> bool:
         return video_id in self.videos
 
     def read(self, video_id: str) -> Float[np.ndarray, "T 0"]:
+        """One row of width 0 per second; the last second may be incomplete."""
         return np.zeros((math.ceil(self.videos.duration(video_id)), 0), dtype=np.float16)
 
     def encoder(self, video_id: str) -> str:
+        """The fingerprint of the encoder: none."""
         return "none"

@@ -1,4 +1,4 @@
-"""Kinds of task."""
+"""Tasks: pre-training, fine-tuning and benchmarks."""
 
 import lazy_loader
 

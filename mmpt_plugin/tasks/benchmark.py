@@ -1,4 +1,7 @@
-"""What all benchmarks share: a data set, its tokenizer, and what a model makes of both, in batches."""
+"""The base class of all benchmarks: a corpus, its tokenizer, and encoding in batches.
+
+N texts or clips, D embedding width, B clips in a batch, T seconds or frames, F feature width.
+"""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,23 +26,23 @@ T = TypeVar("T")
 Model = TypeVar("Model", bound=Embedder)
 Clip = Float[Tensor, "_ F"] | UInt8[Tensor, "_ H W 3"]
 
-LEFT_OUT = ("missing_clips", "missing_segments")  # what a corpus counts of it, where there is some
+SKIPPED = ("missing_clips", "missing_segments")  # counts that the result lists if they are not 0
 
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
-    """What every benchmark has: its data, how much is encoded at a time, and published numbers."""
+    """Options of all benchmarks: the corpus, the batch size of encoding, and published numbers."""
 
     dataset: dict[str, Any] = field(default_factory=dict)
-    """Corpus to measure on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
+    """Corpus to evaluate on, such as `{_name: jsonl, annotations: ..., features: ..., tokenizer: ...}`."""
     eval_chunk_size: int = 64
-    """Clips, texts or windows encoded at a time. It changes memory and speed, never the result."""
+    """Number of clips, texts or windows encoded at a time. Changes memory and speed, not the result."""
     published: dict[str, Any] = field(default_factory=dict)
     """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
     source: str = ""
-    """Where to get the data; shown when its files are missing."""
+    """Where to get the data; shown if its files are missing."""
     finetune: dict[str, Any] = field(default_factory=dict)
-    """Training data and settings that a fine-tuning project takes from this task."""
+    """Training data, validation benchmark and metric for fine-tuning on this task."""
 
     RENAMED: ClassVar[dict[str, str]] = {"clips_at_once": "eval_chunk_size", "paper": "published"}
 
@@ -49,7 +52,7 @@ class BenchmarkConfig:
 
 
 class Benchmark(Generic[AnyCorpus]):
-    """A kind of task that measures; a subclass says how in `evaluate(model)`."""
+    """The base class of tasks that evaluate a model; a subclass implements `evaluate(model)`."""
 
     needs: ClassVar[str] = "video_ids"
     """The attribute that the corpus must have, as those of type AnyCorpus do."""
@@ -59,7 +62,7 @@ class Benchmark(Generic[AnyCorpus]):
         self.dataset: AnyCorpus = cast(AnyCorpus, build_corpus(config.dataset, Corpus, needs=self.needs))
 
     def check(self, model: Embedder) -> None:
-        """ValueError where the model can't be measured on this data, before anything is encoded."""
+        """ValueError if the model does not fit the data; called before anything is encoded."""
         model.check_clips(self.dataset.feature_dim, where="the data set")
         if model.tokenizer is None:
             name = self.dataset.config.tokenizer
@@ -67,22 +70,25 @@ class Benchmark(Generic[AnyCorpus]):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """For models that came without one."""
+        """The tokenizer of the corpus, for models saved without one."""
         return load_tokenizer(self.dataset.config.tokenizer)
 
     def result(self, counts: dict[str, int], metrics: dict[str, float], chance: dict[str, float]) -> dict[str, Any]:
-        """What every `evaluate` returns: how much was measured and of which files, and the metrics beside chance."""
+        """The dict that every `evaluate` returns: counts, checksums of the data, metrics and their chance values."""
         return {
             **counts,
             "missing_videos": len(self.dataset.missing_videos),
-            **{key: getattr(self.dataset, key) for key in LEFT_OUT if getattr(self.dataset, key, 0)},
+            **{key: getattr(self.dataset, key) for key in SKIPPED if getattr(self.dataset, key, 0)},
             "data": self.dataset.fingerprints,
             "metrics": metrics,
             "chance": chance,
         }
 
     def encode_texts(self, model: Embedder, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """One vector a text; each different text is encoded once, by the model's own tokenizer if it came with one."""
+        """One vector per text; repeated texts are encoded once.
+
+        Uses the model's own tokenizer, or that of the corpus if the model was saved without one.
+        """
         different = list(dict.fromkeys(texts))
         tokenizer = None if model.tokenizer is not None else self.tokenizer
 
@@ -94,7 +100,7 @@ class Benchmark(Generic[AnyCorpus]):
         return np.asarray(torch.cat(vectors).numpy()[[position[text] for text in texts]])
 
     def encode_videos(self, model: Embedder, clips: Iterable[Clip]) -> Float[np.ndarray, "N D"]:
-        """One vector a clip."""
+        """One vector per clip; clips are read lazily."""
 
         def encode(model: Embedder, rows: list[Clip]) -> Tensor:
             return model.encode_video(*pad(rows, model))
@@ -103,7 +109,7 @@ class Benchmark(Generic[AnyCorpus]):
         return np.asarray(torch.cat(vectors).numpy())
 
     def encode_whole_videos(self, model: Embedder, video_ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """One vector a video, of its first max_video_len seconds or of its frames; each is encoded once."""
+        """One vector per video, of its first max_video_len seconds or of its frames; repeated ids are encoded once."""
         different = list(dict.fromkeys(video_ids))
         length = model.config.max_video_len
         vectors = self.encode_videos(model, read_ahead(partial(self.dataset.clip, max_video_len=length), different))
@@ -118,11 +124,11 @@ def on_all_gpus(
     *,
     devices: Sequence[torch.device] | None = None,
 ) -> Iterator[Tensor]:
-    """`encode(model, group)` of every group, in order, float32 on the CPU.
+    """Yield `encode(model, group)` of every group, in order, as float32 on the CPU.
 
-    Where there are several GPUs, and the model is on one, each has a copy of it and takes the next group; but under
-    torch.distributed, where each GPU has a process, the model's alone is used. `groups` may be larger than memory: as
-    many as there are GPUs are read at a time.
+    If the model is on a GPU, all GPUs of the machine are used, each with a copy of the model. Under torch.distributed,
+    where each GPU has its own process, only the model's device is used. `groups` is read lazily, one group per device
+    at a time, so it may exceed the memory. `devices` overrides this choice.
     """
     if devices is None:
         count = torch.cuda.device_count() if device_of(model).type == "cuda" and world_size() == 1 else 0
@@ -138,14 +144,14 @@ def on_all_gpus(
             yield from pool.map(one, copies, some)
 
 
-def spread(size: int, number: int) -> list[int]:
-    """At most `number` of the first `size` integers, evenly spread."""
+def evenly_spaced(size: int, number: int) -> list[int]:
+    """At most `number` evenly spaced integers from 0 to `size` - 1."""
     chosen: list[int] = np.linspace(0, size - 1, min(number, size)).astype(int).tolist()
     return chosen
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in lists of `size`; the last one may be shorter. Items are read as lists are asked for."""
+    """Yield the items in lists of `size`; the last list may be shorter. Items are read lazily."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -154,7 +160,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def pad(
     rows: Sequence[Clip], model: Embedder, *, length: int = 0
 ) -> tuple[Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], Bool[Tensor, "B T"]]:
-    """Clips as one batch on the model's device, as long as the longest or as `length`, and its mask."""
+    """Clips padded to the longest, or to `length` if that is more, and their mask, on the model's device."""
     model.check_clips(rows[0].shape[1] if rows[0].ndim == 2 else None, where="the data set")
     video, mask = pad_video(rows, length=length)
     return video.to(device_of(model)), mask.to(device_of(model))

@@ -1,4 +1,4 @@
-"""Zero-shot classification: which label, put in words, is nearest to the video."""
+"""Zero-shot classification of videos, by the similarity of their labels' prompts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,24 +19,24 @@ class ZeroShotClassificationConfig(BenchmarkConfig):
     """`dataset` is a corpus with one label per video, such as `{_name: labelled_csv, ...}`."""
 
     prompts: list[str] = field(default_factory=lambda: ["{label}"])
-    """Texts that contain `{label}`. A label is represented by the mean of the vectors of its prompts."""
+    """Templates that contain `{label}`. The vector of a label is the mean of the vectors of its prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         wrong = [prompt for prompt in self.prompts if "{label}" not in prompt]
         if wrong or not self.prompts:
-            raise ValueError(f"task.prompts are texts with {{label}} in them, got {wrong or self.prompts}")
+            raise ValueError(f"task.prompts must be texts that contain {{label}}, got {wrong or self.prompts}")
 
 
 @register_task("zero_shot_classification", dataclass=ZeroShotClassificationConfig)
 class ZeroShotClassification(Benchmark[LabelledVideos]):
-    """Zero-shot classification: the answer is the label whose prompts have the highest dot product with the video."""
+    """Zero-shot classification: predicts the label whose prompts have the highest dot product with the video."""
 
     config: ZeroShotClassificationConfig
     needs = "labels"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
-        """Top-1, top-5 and mean accuracy per class, as shares; chance is a random order of the labels."""
+        """Top-1, top-5 and mean per-class accuracy, from 0 to 1; chance is a random order of the labels."""
         labels, num_labels = np.array([video.label for video in self.dataset.videos]), len(self.dataset.labels)
         metrics = classification(self.scores(model), labels)
         return self.result(
@@ -49,7 +49,7 @@ class ZeroShotClassification(Benchmark[LabelledVideos]):
         return exact_scores(videos[:, None], self.encode_labels(model)[None])
 
     def encode_labels(self, model: Embedder) -> Float[np.ndarray, "C D"]:
-        """The mean vector of each label's prompts."""
+        """One vector per label: the mean over its prompts."""
         texts = [prompt.replace("{label}", label) for label in self.dataset.labels for prompt in self.config.prompts]
         vectors = self.encode_texts(model, texts)
         return np.asarray(vectors.reshape(len(self.dataset.labels), len(self.config.prompts), -1).mean(axis=1))

@@ -1,4 +1,4 @@
-"""A checkpoint measured on a project's task, or on all of its benchmarks, next to controls."""
+"""Evaluation of a checkpoint on a project's task, or on all of its benchmarks, with an untrained model as control."""
 
 import hashlib
 import logging
@@ -21,17 +21,19 @@ SECTIONS = {"task", "checkpoint", "protocol", "benchmarks"}
 
 @dataclass(frozen=True)
 class Models:
-    """A checkpoint's model, and the same with its random weights of before any training."""
+    """The model of a checkpoint, and the same model with random weights, as a control."""
 
     checkpoint: dict[str, str]
+    """`path` and `sha256`."""
     trained: Embedder
     untrained: Embedder
 
 
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`; no fairseq needed.
+    """Evaluate a checkpoint on one task: `{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`.
 
-    `published` is added if the task's YAML has numbers for the project's `protocol`. Uses CUDA if there is a device.
+    `project` has the sections `task` and `checkpoint`. `published` is added if the task's YAML has numbers for the
+    project's `protocol`. Uses a GPU if there is one; does not need fairseq.
     """
     task = build_task(project)
     models = load_models(Path(project["checkpoint"]))
@@ -42,12 +44,12 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
 def evaluate_all(
     projects: Mapping[str, Mapping[str, Any]], *, keep: Callable[[dict[str, Any]], None] = lambda outcome: None
 ) -> dict[str, Any]:
-    """One checkpoint on many benchmarks: `{"checkpoint", "benchmarks": {name: result}, "not_there": {name: ...},
-    "failed": {name: why}}`.
+    """Evaluate one checkpoint on several benchmarks, by name: `{"checkpoint", "benchmarks", "not_there", "failed"}`.
 
-    A benchmark whose files are not on this machine is listed with what is missing and where to get it. Wrong files,
-    and a model that a benchmark can't measure, are one error before anything is measured. What goes wrong later costs
-    that benchmark only. `keep` is called with the outcome so far after each benchmark.
+    `benchmarks` has the results. `not_there` lists the benchmarks whose files are not on this machine, with what is
+    missing and where to get it. Wrong files, and a model that does not fit a benchmark, are a ValueError before
+    anything is evaluated. An error during evaluation affects only its benchmark, and is listed in `failed`. `keep` is
+    called after each benchmark with the results so far.
     """
     first = next(iter(projects.values()))
     check_sections(first)
@@ -66,12 +68,12 @@ def evaluate_all(
     if wrong:
         reasons = "; ".join(f"{name}: {why}" for name, why in wrong.items())
         rest = [name for name in projects if name not in wrong]
-        raise ValueError(f"{reasons}. Nothing was measured; to leave these out: benchmarks=[{','.join(rest)}]")
+        raise ValueError(f"{reasons}. Nothing was evaluated; to skip these: benchmarks=[{','.join(rest)}]")
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
     outcome = {"checkpoint": models.checkpoint, "benchmarks": results, "not_there": not_there, "failed": failed}
     for name, task in tasks.items():
-        logger.info("measuring %s", name)
+        logger.info("evaluating %s", name)
         try:
             results[name] = {"benchmark": name, **measure(task, projects[name], models)}
         except (ValueError, OSError) as error:
@@ -82,28 +84,28 @@ def evaluate_all(
 
 
 def check_model(task: BenchmarkTask, models: Models) -> None:
-    """What can be known before measuring; a task of somebody else's need not have such a check."""
+    """Call the task's `check`, which is optional for custom tasks."""
     if hasattr(task, "check"):
         task.check(models.trained)
 
 
 def check_sections(project: Mapping[str, Any]) -> None:
-    """ValueError for a section of a project that evaluation does not know."""
+    """ValueError for a section that evaluation does not use."""
     if unknown := set(project) - SECTIONS:
-        raise ValueError(f"an evaluation has no section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
+        raise ValueError(f"evaluation does not use section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
 
 
 def build_task(project: Mapping[str, Any]) -> BenchmarkTask:
-    """The project's task; ValueError if it only trains."""
+    """Build the project's task; ValueError for a task that only trains."""
     check_sections(project)
     task = registry.tasks.build(project["task"])
     if not isinstance(task, BenchmarkTask):
-        raise ValueError(f"task '{project['task']['_name']}' is for training: it has nothing to evaluate")
+        raise ValueError(f"task '{project['task']['_name']}' is only for training: it has no evaluate method")
     return task
 
 
 def load_models(checkpoint: Path) -> Models:
-    """The checkpoint's model, and its untrained control with weights from seed 0, on a GPU if there is one."""
+    """Load the checkpoint's model, and build its untrained control with seed 0, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(checkpoint).to(device)
     with torch.random.fork_rng():
@@ -114,7 +116,7 @@ def load_models(checkpoint: Path) -> Models:
 
 
 def measure(task: BenchmarkTask, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
-    """The result of `evaluate`: metrics of the model and of its untrained control, and published numbers."""
+    """The result of a built task, as `evaluate` returns it."""
     result = task.evaluate(models.trained)
     published = getattr(getattr(task, "config", None), "published", {}).get(project.get("protocol"))
     return {
@@ -127,6 +129,6 @@ def measure(task: BenchmarkTask, project: Mapping[str, Any], models: Models) -> 
 
 
 def fingerprint(path: Path) -> str:
-    """sha256 of a checkpoint file, or of the weights in a model's folder."""
+    """SHA-256 of a checkpoint file, or of model.safetensors in a model's folder."""
     with (path / "model.safetensors" if path.is_dir() else path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Fine-tuning on a benchmark's own training data, measured by the benchmark itself as training goes on."""
+"""Fine-tuning on a benchmark's training data, with evaluation on the benchmark at each validation."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast
@@ -13,16 +13,16 @@ from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrai
 
 @dataclass(kw_only=True)
 class FineTuningTaskConfig(VideoTextPretrainingConfig):
-    """What fine-tuning trains on, and the benchmark that validates it."""
+    """The training data of fine-tuning, and the benchmark for validation."""
 
     benchmark: dict[str, Any] = field(default_factory=dict)
-    """Task measured at each validation, on data that is not trained on: `{_name: text_video_retrieval, dataset: ...}`.
-    Its metrics can be used as `checkpoint.best_checkpoint_metric`."""
+    """Task evaluated at each validation, on held-out videos: `{_name: text_video_retrieval, dataset: ...}`. Its metrics
+    can be used as `checkpoint.best_checkpoint_metric`."""
 
 
 @register_task("finetuning", dataclass=FineTuningTaskConfig)
 class FineTuning(VideoTextPretraining):
-    """Training on the data of a benchmark, which is also measured at each validation."""
+    """Fine-tuning on the training data of a benchmark, which is also evaluated at each validation."""
 
     config: FineTuningTaskConfig
 
@@ -31,7 +31,7 @@ class FineTuning(VideoTextPretraining):
         self.benchmark: BenchmarkTask | None = None
 
     def dataset(self, split: str) -> Dataset:
-        """A validation split brings the benchmark with it: what is wrong with it is said before training."""
+        """See `VideoTextPretraining.dataset`; a validation split also builds the benchmark, to report errors early."""
         dataset = super().dataset(split)
         if split != self.train_split:
             self._build_benchmark()
@@ -44,22 +44,23 @@ class FineTuning(VideoTextPretraining):
         return self.benchmark
 
     def measure(self, model: Embedder) -> dict[str, float]:
-        """The benchmark's metrics, none where there is no benchmark."""
+        """The metrics of the benchmark; empty if none is configured."""
         benchmark = self._build_benchmark()
         metrics: dict[str, float] = {} if benchmark is None else benchmark.evaluate(model)["metrics"]
         return metrics
 
 
 FINETUNE_KEYS = ["dataset", "benchmark", "metric"]
-"""What the `finetune` section of a task's YAML may say. How to train is the project's to say."""
+"""Keys of the `finetune` section of a task's YAML; all other training settings belong to the project."""
 
 
 def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
-    """A benchmark as what is trained: on the data of its `finetune` section, measured by it on the valid split.
+    """The fine-tuning project of a benchmark: it trains on the data of `task.finetune`, and evaluates on valid.
 
-    Each split, and the data set of `finetune.benchmark`, inherits from `task.dataset` what it does not say itself, so
-    `task.dataset.features=...` reaches all. A key that a split sets is its own: another value for it is
-    `task.finetune.dataset.splits.train.annotations=...`. A null unsets an inherited key.
+    A project without `task.finetune` is returned unchanged. Each split, and the data set of `finetune.benchmark`,
+    inherits the keys of `task.dataset` that it does not set, so `task.dataset.features=...` applies to all of them. To
+    override a key that a split sets, use its full path, such as
+    `task.finetune.dataset.splits.train.annotations=...`. Null unsets an inherited key.
     """
     task = dict(project.get("task") or {})
     recipe = task.pop("finetune", None)
@@ -70,7 +71,7 @@ def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(unknown_name("key", f"task.finetune.{key}", FINETUNE_KEYS, guess=key))
     own = (recipe.get("dataset") or {}).get("splits")
     if not own:
-        raise ValueError("task.finetune.dataset.splits is missing, {train: {...}, valid: {...}}")
+        raise ValueError("task.finetune.dataset.splits is missing, expected {train: {...}, valid: {...}}")
     tested = task.get("dataset") or {}
     splits = {split: inherited(section or {}, tested) for split, section in own.items()}
     measured = recipe.get("benchmark") or (task | {"dataset": splits["valid"]} if "valid" in splits else {})
@@ -81,7 +82,7 @@ def fine_tuned(project: dict[str, Any]) -> dict[str, Any]:
 
 
 def inherited(section: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
-    """A data set with what it does not say itself: all of `tested`, or of another corpus the keys that both share."""
+    """A split's settings, completed from `tested`: with all keys for the same corpus, else with the shared ones."""
     name, other = section.get("_name"), tested.get("_name")
     if None in (name, other) or name == other:
         return tested | section
@@ -90,6 +91,6 @@ def inherited(section: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]
 
 
 def shared_keys(one: type, other: type) -> set[str]:
-    """The fields of the dataclasses that both derive from; not `annotations`, which each corpus has of its own."""
+    """The fields that two configs inherit from common dataclasses, except `annotations`, which differ by corpus."""
     bases = [base for base in one.__mro__ if is_dataclass(base) and issubclass(other, base)]
     return {field.name for base in bases for field in fields(base)} - {"annotations"}

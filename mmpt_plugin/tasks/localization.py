@@ -1,4 +1,7 @@
-"""Step localisation: the steps of a known task, in their order, each at one second of a long video."""
+"""Step localization: one second of a long video for each of the ordered steps of a known task.
+
+T seconds, K steps.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from mmpt_plugin.corpora.segments import steps_shown
 from mmpt_plugin.metrics.localization import average_recall, ordered_steps, step_costs
 from mmpt_plugin.models import Embedder
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import spread
+from mmpt_plugin.tasks.benchmark import evenly_spaced
 from mmpt_plugin.tasks.windows import WindowedBenchmark, WindowsConfig
 
 CHANCE_DRAWS = 20
@@ -25,13 +28,13 @@ class StepLocalizationConfig(WindowsConfig):
 
 @register_task("step_localization", dataclass=StepLocalizationConfig)
 class StepLocalization(WindowedBenchmark[CrossTask]):
-    """Finds one second for each step of a known task, in the order of the steps, with the highest total similarity."""
+    """Step localization: predicts one second for each step, in the order of the steps, with the least total cost."""
 
     config: StepLocalizationConfig
     needs = "steps"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
-        """Chance is the same search on random costs."""
+        """Average recall over the tasks, from 0 to 1; chance is the same search with random costs."""
         videos = self.dataset.videos
         costs = list(self.costs(model))
         shown = [
@@ -42,10 +45,11 @@ class StepLocalization(WindowedBenchmark[CrossTask]):
         draws = [self._recall([rng.standard_normal(one.shape) for one in costs], shown) for _ in range(CHANCE_DRAWS)]
         chance = {key: float(np.mean([draw[key] for draw in draws])) for key in recall}
         result = self.result({"num_videos": len(videos), "num_tasks": len(self._tasks())}, recall, chance)
-        return result | {"examples": [self._example(i, costs[i]) for i in spread(len(videos), self.config.examples)]}
+        chosen = evenly_spaced(len(videos), self.config.examples)
+        return result | {"examples": [self._example(i, costs[i]) for i in chosen]}
 
     def _example(self, number: int, costs: Float[np.ndarray, "T K"]) -> dict[str, Any]:
-        """A video's steps as segments, (start, end, step) in seconds; a predicted one is a second long."""
+        """The steps of a video as segments, (start, end, step) in seconds; predicted segments last one second."""
         video = self.dataset.videos[number]
         steps = self.dataset.steps[video.group]
         predicted = [(int(at), int(at) + 1, steps[k]) for k, at in enumerate(ordered_steps(costs))]
@@ -57,7 +61,7 @@ class StepLocalization(WindowedBenchmark[CrossTask]):
         }
 
     def costs(self, model: Embedder) -> Iterator[Float[np.ndarray, "_ K"]]:
-        """Of every video, what each step of its task costs second by second."""
+        """Yield the cost of each step at each second of every video."""
         steps = {task: self.encode_texts(model, self.dataset.steps[task]) for task in self._tasks()}
         rows = (self.dataset.seconds(video.video_id) for video in self.dataset.videos)
         for video, states in zip(self.dataset.videos, self.encode_seconds(model, rows), strict=True):

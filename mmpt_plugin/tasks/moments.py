@@ -1,4 +1,7 @@
-"""Moment localisation: which five-second chunks of a short video a description is about."""
+"""Moment localization: the five-second chunks of a short video that match a description.
+
+Q descriptions, 21 moments, D embedding width, T seconds.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,21 +33,25 @@ class MomentLocalizationConfig(BenchmarkConfig):
 
 @register_task("moment_localization", dataclass=MomentLocalizationConfig)
 class MomentLocalization(Benchmark[DiDeMoMoments]):
-    """Ranks the 21 possible runs of five-second chunks by the dot product of their mean state with the description."""
+    """Moment localization: ranks the 21 moments by the dot product of their mean state with the description.
+
+    A moment is a run of five-second chunks of a 30 s video.
+    """
 
     needs = "moments"
 
     def check(self, model: Embedder) -> None:
-        """See `Benchmark.check`; the model must also encode every second of a 30 s video."""
+        """See `Benchmark.check`; the model must also encode each second of a 30 s video."""
         super().check(model)
         require_steps(model)
         if model.config.max_video_len < LENGTH:
             raise ValueError(
-                f"moments lie in {LENGTH} s, but the model sees {model.config.max_video_len} s (model.max_video_len)"
+                f"moment localization needs {LENGTH} s of video, but model.max_video_len is "
+                f"{model.config.max_video_len} s"
             )
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
-        """rank@1, rank@5 and mean IoU, as shares; chance is a random order of the moments."""
+        """rank@1, rank@5 and mean IoU, from 0 to 1; chance is a random order of the moments."""
         scores, possible = self.scores(model)
         rng = np.random.default_rng(0)
         metrics = self._mean(moments, scores, possible)
@@ -52,7 +59,7 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
         return self.result({"num_queries": len(scores)}, metrics, guess)
 
     def scores(self, model: Embedder) -> tuple[Float[np.ndarray, "Q 21"], Bool[np.ndarray, "Q 21"]]:
-        """Of every description and moment, and whether the video's features reach the moment."""
+        """The score of every description and moment, and whether the moment starts before the end of the features."""
         described = self.dataset.moments
         texts = self.encode_texts(model, [moment.description for moment in described])
         videos = dict(self._encode_moments(model))
@@ -63,7 +70,7 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
     def _mean(
         self, metric: Metric, scores: Float[np.ndarray, "Q 21"], possible: Bool[np.ndarray, "Q 21"]
     ) -> dict[str, float]:
-        """A metric's mean over descriptions, though they may have different numbers of annotators."""
+        """The mean of a metric over all descriptions, computed per group with equally many annotators."""
         times = [moment.times for moment in self.dataset.moments]
         counts = np.array([len(own) for own in times])
         parts = []
@@ -74,7 +81,7 @@ class MomentLocalization(Benchmark[DiDeMoMoments]):
         return {key: sum(part[key] for part in parts) for key in parts[0]}
 
     def _encode_moments(self, model: Embedder) -> Iterator[tuple[str, tuple[int, Float[np.ndarray, "21 D"]]]]:
-        """Each video's length and the vectors of its moments; padding counts in the mean, as in the original."""
+        """Yield each video's length and the vectors of its moments; means include padding, as in the original."""
         self.check(model)
         seen = model.config.max_video_len
         videos = list(dict.fromkeys(moment.video_id for moment in self.dataset.moments))

@@ -11,22 +11,23 @@ from mmpt_plugin.registry import register_task
 
 @dataclass(kw_only=True)
 class VideoTextPretrainingConfig:
-    """What is trained on, and which videos share a batch."""
+    """The training data, and the sampler that forms batches."""
 
     dataset: dict[str, Any] = field(default_factory=dict)
-    """Data to train on, such as `{_name: overlapped_clips, splits: {train: FOLDER, valid: FOLDER}}`."""
+    """Training data, such as `{_name: overlapped_clips, splits: {train: FOLDER, valid: FOLDER}}`."""
     sampler: dict[str, Any] = field(default_factory=lambda: {"_name": "uniform"})
-    """Sampler that decides which videos share a batch, such as `{_name: uniform}`; a project sets it as `sampler`."""
+    """Sampler that chooses the videos of each batch, such as `{_name: uniform}`. A project sets it in its section
+    `sampler`."""
     reuse_training_embeddings: bool = False
-    """Index each epoch by the embeddings that training computed in the epoch before, instead of embedding all videos
-    again. Only the first epoch of a run, and the first after it resumes, embed all videos. The reused embeddings are
-    stale by about half an epoch (`samplers.dataset_embeddings.RunningMeans`); use them with `sampler.cover`."""
+    """For each epoch, index the embeddings that training computed in the previous epoch, instead of embedding all
+    videos again. Only the first epoch of a run, and the first after it resumes, embed all videos. Reused embeddings
+    are stale by about half an epoch (`samplers.dataset_embeddings.RunningMeans`); use them with `sampler.cover`."""
 
     def __post_init__(self) -> None:
         if self.reuse_training_embeddings and self.sampler.get("sharded"):
             raise ValueError(
-                "task.reuse_training_embeddings keeps all vectors on every rank, which sampler.sharded forbids: "
-                "turn one of them off"
+                "task.reuse_training_embeddings keeps all vectors on every rank, which conflicts with "
+                "sampler.sharded: set one of them to false"
             )
 
 
@@ -37,17 +38,21 @@ class VideoTextPretraining:
     def __init__(self, config: VideoTextPretrainingConfig) -> None:
         self.config = config
         self.train_split = "train"
-        """Which split is trained on; the others are validated on."""
+        """Name of the training split; all other splits are for validation."""
         self.video_ids: dict[str, Sequence[str]] = {}
+        """Ids of the videos of each data set built so far, by its name in error messages."""
 
     def dataset(self, split: str) -> Dataset:
-        """`len()` is the number of videos, and `dataset[Cluster]` a Batch; no split has videos that train has."""
+        """Build the data set of a split; ValueError if it shares videos with the training split."""
         dataset = registry.datasets.build(self.config.dataset, split)
         self.keep_apart(f"split '{split}'", dataset)
         return dataset
 
     def keep_apart(self, name: str, dataset: object) -> None:
-        """ValueError where what is trained on and what is validated on share videos."""
+        """ValueError if a data set used for validation shares videos with the training split.
+
+        `name` is that of `dataset` in the error message.
+        """
         video_ids = video_ids_of(dataset)
         if video_ids is None:
             return
@@ -59,11 +64,11 @@ class VideoTextPretraining:
             if both := sorted(validation.intersection(training)):
                 raise ValueError(
                     f"{other} has {len(both)} of its {len(validation)} videos in common with {trained}, such as "
-                    f"{', '.join(both[:5])}: validate on others, or not at all (dataset.disable_validation=true)"
+                    f"{', '.join(both[:5])}: validate on other videos, or set dataset.disable_validation=true"
                 )
 
     def sampler(self, dataset: Dataset, *, split: str, seed: int) -> Sampler:
-        """The sampler of the training split; other splits are taken in uniform batches of the same size."""
+        """The configured sampler for the training split; uniform clusters of the same size for other splits."""
         config: Mapping[str, Any] = self.config.sampler
         if split != self.train_split:
             size = min(config.get("cluster_size", 32), len(dataset))
@@ -72,7 +77,7 @@ class VideoTextPretraining:
 
 
 def video_ids_of(dataset: object) -> Sequence[str] | None:
-    """The ids of a data set's videos, which its corpus or its shards may hold; None where it does not tell them."""
+    """The ids of a data set's videos, from the data set, its corpus or its shards; None if it has none."""
     for owner in (dataset, getattr(dataset, "corpus", None), getattr(dataset, "shards", None)):
         video_ids: Sequence[str] | None = getattr(owner, "video_ids", None)
         if video_ids is not None:

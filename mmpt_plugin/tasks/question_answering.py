@@ -1,4 +1,7 @@
-"""Multiple choice: which of the texts is the video's own."""
+"""Multiple-choice video question answering.
+
+Q questions with O options each.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +24,12 @@ class MultipleChoiceQAConfig(BenchmarkConfig):
 
 @register_task("multiple_choice_qa", dataclass=MultipleChoiceQAConfig)
 class MultipleChoiceQA(Benchmark[MSRVTTMultipleChoice]):
-    """Multiple choice: the answer is the option with the highest dot product with the video."""
+    """Multiple choice: predicts the option with the highest dot product with the video."""
 
     needs = "questions"
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
-        """Accuracy, as a share of the questions; chance is a random guess."""
+        """Accuracy, from 0 to 1; chance is a random guess."""
         questions = self.dataset.questions
         metrics = multiple_choice(self.scores(model), np.array([question.answer for question in questions]))
         return self.result(
@@ -34,7 +37,7 @@ class MultipleChoiceQA(Benchmark[MSRVTTMultipleChoice]):
         )
 
     def scores(self, model: Embedder) -> Float[np.ndarray, "Q O"]:
-        """The dot product of every question's video with its options; questions must have equally many."""
+        """The dot product of each question's video with its options; all questions have equally many options."""
         questions = self.dataset.questions
         videos = self.encode_whole_videos(model, [question.video_id for question in questions])
         texts = self.encode_texts(model, [option for question in questions for option in question.options])

@@ -1,4 +1,7 @@
-"""Zero-shot text-to-video retrieval: nearest by dot product."""
+"""Text-to-video and video-to-text retrieval by dot product.
+
+V clips, Q captions, D embedding width.
+"""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,7 +14,7 @@ from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus
 from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.registry import register_task
-from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, spread
+from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, evenly_spaced
 
 
 @dataclass(kw_only=True)
@@ -19,12 +22,12 @@ class TextVideoRetrievalConfig(BenchmarkConfig):
     """`dataset` is a corpus of captioned clips, such as `{_name: jsonl, annotations: ..., features: ..., ...}`."""
 
     examples: int = 10
-    """Queries that the result lists with the clips found for them, spread evenly over the data."""
+    """Number of queries that the result lists with their top clips, evenly spaced over the data."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Row i of `video` is clip i, row j of `text` is caption j, whose clip is `right[j]`."""
+    """Embeddings of clips and captions; caption j describes clip `right[j]`."""
 
     video: Float[np.ndarray, "V D"]
     text: Float[np.ndarray, "Q D"]
@@ -35,8 +38,8 @@ class Embeddings:
 class TextVideoRetrieval(Benchmark[ClipCorpus]):
     """Text-to-video and video-to-text retrieval among all clips of the data set, by dot product.
 
-    If clips have several captions, each caption is a query. In the other direction a clip is compared with the best
-    caption of every clip, as in the papers on MSVD and VATEX.
+    If a clip has several captions, each caption is a separate query. In video-to-text retrieval, the score of a clip
+    is that of its best caption, as in the papers on MSVD and VATEX.
     """
 
     config: TextVideoRetrievalConfig
@@ -52,7 +55,7 @@ class TextVideoRetrieval(Benchmark[ClipCorpus]):
         self.right = np.array([position[clip.video_id, clip.start, clip.end] for clip in self.dataset.clips])
 
     def evaluate(self, model: Embedder) -> dict[str, Any]:
-        """Metrics and chance in both directions (ties count against the model), and examples to look at."""
+        """Metrics and chance in both directions, t2v and v2t, and example queries; ties count against the model."""
         embeddings = self.embed(model)
         t2v = ranks(embeddings.text, embeddings.video, embeddings.right)
         v2t = best_member_ranks(embeddings.video, embeddings.text, embeddings.right)
@@ -62,7 +65,7 @@ class TextVideoRetrieval(Benchmark[ClipCorpus]):
         return result | {"examples": self._examples(embeddings, t2v)}
 
     def embed(self, model: Embedder) -> Embeddings:
-        """The vectors of all clips and captions; a clip is read up to the model's max_video_len."""
+        """The vectors of all clips and captions; clips are truncated to the model's max_video_len."""
         length = model.config.max_video_len
         rows = read_ahead(partial(self.dataset.features, max_video_len=length), self.candidates)
         text = self.encode_texts(model, [clip.caption for clip in self.dataset.clips])
@@ -71,7 +74,7 @@ class TextVideoRetrieval(Benchmark[ClipCorpus]):
     def _examples(self, embeddings: Embeddings, t2v: Int[np.ndarray, " Q"]) -> list[dict[str, Any]]:
         clips = self.dataset.clips
         examples = []
-        for query in spread(len(clips), self.config.examples):
+        for query in evenly_spaced(len(clips), self.config.examples):
             scores, right = embeddings.video @ embeddings.text[query], int(self.right[query])
 
             def found(i: int, query: int = query, scores: np.ndarray = scores, right: int = right) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Sliding windows over long videos: every second's state, averaged over the windows that hold it.
+"""Sliding windows over long videos: the state of each second is averaged over the windows that contain it.
 
-Scores are linear in the states, so this is the mean of the windows' scores too.
+Scores are linear in the states, so the scores are averaged too. B windows, T seconds, F feature width, D width of the
+states.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,18 +21,19 @@ from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, batches, on_
 
 @dataclass(kw_only=True)
 class WindowsConfig(BenchmarkConfig):
-    """How long videos are cut into overlapping windows."""
+    """The overlapping windows that long videos are cut into."""
 
     window: int = 32
-    """Seconds that the model sees at a time; at most `model.max_video_len`."""
+    """Length of a window in seconds; at most `model.max_video_len`."""
     stride: int = 16
-    """Seconds from the start of one window to the next, 1 to `window`. States of seconds that several windows hold are
+    """Seconds from the start of one window to the next, 1 to `window`. The states of a second in several windows are
     averaged."""
     examples: int = 10
-    """Videos that the result lists with predicted and true segments, spread evenly over the data."""
+    """Number of videos that the result lists with predicted and true segments, evenly spaced over the data."""
     hide_cls: bool = True
-    """Hide [CLS] from the seconds if the weights were not trained on per-second states (`model.attend_to_cls` is null),
-    as the original does on COIN and CrossTask. Other weights attend as they were trained."""
+    """Mask attention from the seconds to [CLS] if the weights were not trained on per-second states
+    (`model.attend_to_cls` is null), as the original does on COIN and CrossTask. Other weights attend as in
+    training."""
 
     RENAMED: ClassVar[dict[str, str]] = {"see_cls": "task.hide_cls"}
 
@@ -42,7 +44,7 @@ class WindowsConfig(BenchmarkConfig):
 
 
 class Video:
-    """A video's features, and the sums of the states that its windows have brought so far."""
+    """The features of a video, and the running sums of the states of its windows."""
 
     def __init__(self, rows: Float[Tensor, "T F"], config: WindowsConfig) -> None:
         self.rows, self.window = rows, config.window
@@ -51,7 +53,7 @@ class Video:
         self.counts = torch.zeros(len(rows), 1)
 
     def windows(self) -> Iterator[tuple["Video", int]]:
-        """Each by its first second."""
+        """Yield the video and the first second of each window."""
         for start in self.starts:
             yield self, start
 
@@ -60,7 +62,7 @@ class Video:
         return self.rows[start : start + self.window]
 
     def add(self, start: int, states: Float[Tensor, "_ D"]) -> None:
-        """Add the states of the window that starts at a second; rows of padding at its end are ignored."""
+        """Add the states of the window that starts at a second; padding at its end is ignored."""
         length = len(self.features(start))
         if self.sums is None:
             self.sums = states.new_zeros(len(self.rows), states.shape[1])
@@ -72,37 +74,39 @@ class Video:
         return start == self.starts[-1]
 
     def mean(self) -> Float[Tensor, "T D"]:
-        """The mean state of every second, once all windows were added."""
+        """The mean state of each second; call it after all windows were added."""
         assert self.sums is not None
         return self.sums / self.counts
 
 
 @runtime_checkable
 class EncodesSteps(Protocol):
-    """A model with a state for every second, not only vectors of whole clips."""
+    """A model that encodes each second of a clip, not only whole clips."""
 
     config: Any
 
     def encode_video_steps(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """One state per second; `mask` is False where a row is padding."""
+        """One state per second; `mask` is False for padding."""
 
 
 class WindowedBenchmark(Benchmark[AnyCorpus]):
-    """A benchmark of every second of long videos."""
+    """The base class of benchmarks that score every second of long videos."""
 
     config: WindowsConfig
 
     def check(self, model: Embedder) -> None:
-        """See `Benchmark.check`; the model must also encode every second of a window."""
+        """See `Benchmark.check`; the model must also encode each second of a window."""
         super().check(model)
         require_steps(model)
         if self.config.window > model.config.max_video_len:
-            raise ValueError(f"task.window is {self.config.window}, but the model sees {model.config.max_video_len} s")
+            raise ValueError(
+                f"task.window is {self.config.window} s, but model.max_video_len is {model.config.max_video_len} s"
+            )
 
     def encode_seconds(self, model: Embedder, videos: Iterable[Float[Tensor, "_ F"]]) -> Iterator[Float[Tensor, "_ D"]]:
-        """The states of every video, in order; a batch may hold windows of several videos."""
+        """Yield the states of each video, in order; a batch may contain windows of several videos."""
         self.check(model)
         windows = (window for rows in videos for window in Video(rows, self.config).windows())
         undecided = getattr(model.config, "attend_to_cls", False) is None
@@ -121,10 +125,10 @@ class WindowedBenchmark(Benchmark[AnyCorpus]):
 
 
 def require_steps(model: Embedder) -> EncodesSteps:
-    """ValueError for a model that has vectors of whole clips only."""
+    """The model; ValueError if it only encodes whole clips."""
     if not isinstance(model, EncodesSteps):
         raise ValueError(
-            f"this task scores every second, and a {type(model).__name__} has no state for each "
-            "(method encode_video_steps)"
+            f"this task scores every second, but {type(model).__name__} only encodes whole clips: "
+            "it has no method encode_video_steps"
         )
     return model

@@ -68,11 +68,11 @@ def test_doctor_says_what_runs_here(capsys):
         ("task.dataset.pairs=3", "no key 'overlapped_clips.pairs'"),
         ("model.hidden_size=wide", "videoclip.hidden_size: Value 'wide'"),
         ("task=toy_kichen", "no task YAML 'toy_kichen'. Did you mean 'toy_kitchen'?"),
-        ("nonsense", "override 'nonsense' is no key=value"),
+        ("nonsense", "override 'nonsense' is not of the form key=value"),
         ("lr=1e-3", "'lr' must be a section, as in lr.key=value, got 0.001"),
         ("optimization.lr=fast", "optimization.lr must be a number or a list such as [1e-4], got 'fast'"),
         ("sampler=uniform", "'sampler' must be a section"),
-        ("criterion.l2_normalize=true", "nce.l2_normalize is gone: model.normalize decides"),
+        ("criterion.l2_normalize=true", "nce.l2_normalize was removed: set model.normalize instead"),
     ],
 )
 @pytest.mark.fairseq
@@ -101,7 +101,7 @@ def test_a_missing_checkpoint_is_refused(capsys, tmp_path):
 
 
 def test_an_evaluation_with_an_unknown_section_is_refused(capsys):
-    assert "no section ['chekpoint']" in refused(
+    assert "does not use section ['chekpoint']" in refused(
         capsys, "evaluate", "videoclip/zeroshot", "chekpoint=x", "checkpoint=y"
     )
 
@@ -132,7 +132,7 @@ def test_an_unknown_encoder_is_refused(capsys, tmp_path, kitchen):
         ([(5, 6), (1, 2)], np.ones((10, 4)), "out of order"),
         ([(-2, 2)], np.ones((10, 4)), "negative"),
         ([(1, 30)], np.ones((10, 4)), "the video has only 10 s"),
-        ([(1, 2)], np.full((10, 4), np.nan), "features hold NaN or infinity"),
+        ([(1, 2)], np.full((10, 4), np.nan), "contain NaN or infinity"),
     ],
 )
 def test_bad_captions_and_features_are_named(capsys, tmp_path, kitchen, captions, features, message):

@@ -152,7 +152,7 @@ def test_the_toy_kitchen_s_tasks_read_frames_by_overrides(kitchen):
 def test_videos_that_can_t_be_read_are_an_error_or_counted(folder, damage):
     path = folder / "videos" / "long.mp4"
     path.unlink() if damage == "gone" else path.write_text("no video")
-    with pytest.raises(ValueError, match=r"1 videos can't be read in .*videos: long \(dataset.allow_missing"):
+    with pytest.raises(ValueError, match=r"1 videos can't be read in .*videos: long \(set dataset.allow_missing"):
         corpus(folder)
     data = corpus(folder, allow_missing=True)
     assert data.missing_videos == ["long"]
@@ -180,7 +180,9 @@ def test_a_video_of_two_names_is_read_by_either(folder, file):
 def test_a_clip_past_its_video_is_named(folder):
     line = {"video_id": "short", "start": 1.5, "end": 2, "caption": "stir"}
     (folder / "clips.jsonl").write_text(json.dumps(line))
-    with pytest.raises(ValueError, match=r"clips.jsonl:1: a clip of 'short' starts at 1.5 s, but the video has 1.5 s"):
+    with pytest.raises(
+        ValueError, match=r"clips.jsonl:1: a clip of 'short' starts at 1.5 s, but the video ends at 1.5 s"
+    ):
         corpus(folder)
 
 
@@ -212,5 +214,5 @@ def test_more_frames_than_the_model_takes_are_an_error(folder):
 
 
 def test_a_row_a_second_is_not_to_be_had_of_frames(folder):
-    with pytest.raises(ValueError, match="this task reads a row of features a second: leave out dataset.frames"):
+    with pytest.raises(ValueError, match="this task needs one feature row per second: remove dataset.frames"):
         corpus(folder).seconds("long")

@@ -129,16 +129,16 @@ def test_msrvtt_lists_are_added_up_and_taken_away(folder):
     assert folder.open("msrvtt", path, **options).video_ids == ["video0", "video1", "video2"]
     with pytest.raises(ValueError, match=r"full.csv:3: video 'video1' is repeated"):
         folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo1\n"))
-    with pytest.raises(ValueError, match=r"data.json: no sentences of 1 videos, such as video9"):
+    with pytest.raises(ValueError, match=r"data.json: no sentences for 1 videos, such as video9"):
         folder.open("msrvtt", path, video_ids=folder.write("full.csv", "video_id\nvideo1\nvideo9\n"))
 
 
 def test_msrvtt_options_of_the_json_are_refused_for_a_csv(folder):
     path = folder.write("test.csv", "video_id,sentence\nvideo1,cut\n")
     for options in ({"video_ids": path}, {"exclude": [path]}, {"split": "validate"}):
-        with pytest.raises(ValueError, match=r"pick videos of a JSON; all of .*test.csv are read"):
+        with pytest.raises(ValueError, match=r"are only for JSON annotations: all of .*test.csv is read"):
             folder.open("msrvtt", path, **options)
-    with pytest.raises(ValueError, match=r"dataset.video_ids is a csv or a list of csvs, got \[\]"):
+    with pytest.raises(ValueError, match=r"dataset.video_ids must be a csv file or a list of csv files, got \[\]"):
         folder.open("msrvtt", "x.json", video_ids=[])
 
 
@@ -174,7 +174,7 @@ def test_two_ids_never_share_a_feature_file(folder):
     """`v.1` is not `v` with a suffix."""
     folder.features("v")
     path = folder.write("a.csv", "video_id,label\nv,cut\nv.1,mix\n")
-    with pytest.raises(ValueError, match=r"v.npy would be the features of two videos, 'v' and 'v.1'"):
+    with pytest.raises(ValueError, match=r"v.npy matches two videos, 'v' and 'v.1'"):
         folder.open("labelled_csv", path)
 
 
@@ -278,29 +278,29 @@ def step(number, start, end, label="cut"):
     [
         ("msrvtt", {"sentences": []}, "a.json: 'videos' is missing or of the wrong type"),
         ("msrvtt", MSRVTT | {"sentences": [{"video_id": "v"}]}, "a.json, sentence 0: 'caption' is missing"),
-        ("msrvtt", MSRVTT | {"sentences": []}, "a.json: no sentences of 1 videos, such as video2"),
+        ("msrvtt", MSRVTT | {"sentences": []}, "a.json: no sentences for 1 videos, such as video2"),
         ("msrvtt", b"\xff\xfe{", "a.json are not in UTF-8: invalid start byte at byte 0"),
         ("msrvtt", "{", "a.json: not valid JSON"),
         ("youcook2", {"database": {"v": YOUCOOK2 | {"annotations": [{"segment": [4, 1], "sentence": "x"}]}}},
          r"a.json: 'v', annotation 0: 0 <= start < end must hold, got 4 and 1"),
         ("youcook2", {"database": {"v": YOUCOOK2 | {"annotations": [{"segment": [12, 14], "sentence": "x"}]}}},
-         r"a.json: 'v', annotation 0: a clip of 'v' starts at 12 s, but .*v.npy has 10 s"),
-        ("didemo_moments", [MOMENT, MOMENT], "a.json, entry 1: annotation_id '0' is repeated, it is at .*entry 0"),
-        ("didemo_moments", [MOMENT | {"times": [[0, 6]]}], r"entry 0 \(annotation_id 0\): times are pairs .* got"),
+         r"a.json: 'v', annotation 0: a clip of 'v' starts at 12 s, but .*v.npy ends at 10 s"),
+        ("didemo_moments", [MOMENT, MOMENT], "a.json, entry 1: annotation_id '0' is repeated, first at .*entry 0"),
+        ("didemo_moments", [MOMENT | {"times": [[0, 6]]}], r"entry 0 \(annotation_id 0\): times must be pairs .* got"),
         ("msrvtt", MSRVTT | {"videos": ["video1"]}, "a.json, videos, entry 0: 'video_id' is missing"),
-        ("didemo_moments", {"a": MOMENT}, "a.json: a list of records is expected, got dict"),
-        ("didemo_moments", [MOMENT | {"times": [[0]]}], r"entry 0 \(annotation_id 0\): times are pairs .* got"),
-        ("vatex", 3, "a.json: a list of records is expected, got int"),
-        ("vatex", [{"videoID": "v", "enCap": [1]}], "a.json: 'v': a caption is text, got 1"),
-        ("vatex", [{"videoID": "v", "enCap": []}], "a.json: no English caption for 'v'"),
+        ("didemo_moments", {"a": MOMENT}, "a.json: expected a list of records, got dict"),
+        ("didemo_moments", [MOMENT | {"times": [[0]]}], r"entry 0 \(annotation_id 0\): times must be pairs .* got"),
+        ("vatex", 3, "a.json: expected a list of records, got int"),
+        ("vatex", [{"videoID": "v", "enCap": [1]}], "a.json: 'v': a caption must be a string, got 1"),
+        ("vatex", [{"videoID": "v", "enCap": []}], "a.json: no English captions for 'v'"),
         ("vatex", [{"videoID": "v", "enCap": ["x"]}, {"videoID": "gone", "enCap": ["x"]}],
          "a.json: 1 videos have no features in .*: gone .*allow_missing"),
-        ("coin", coin(annotation=[step("0", 1, 2)]), "'v', annotation 0: id '0' is not a label's"),
-        ("coin", coin(annotation=[step("1", 1, 2), step("3", 2, 3)]), r"labels are numbered from 1 .* but for \[2\]"),
-        ("coin", coin(annotation=[step("1", 1, 2), step("1", 2, 3, "mix")]), "1: label 1 is 'mix', but 'cut'"),
+        ("coin", coin(annotation=[step("0", 1, 2)]), "'v', annotation 0: id '0' is not a label id"),
+        ("coin", coin(annotation=[step("1", 1, 2), step("3", 2, 3)]), r"numbered from 1 .* but \[2\] are"),
+        ("coin", coin(annotation=[step("1", 1, 2), step("1", 2, 3, "mix")]), "1: label 1 is 'mix', but it is 'cut'"),
         ("coin", coin(annotation=[step("1", 2, 1)]), "'v', annotation 0: 0 <= start < end must hold"),
         ("coin", coin(annotation=[step("1", 1, 4), step("1", 3, 5)]), "a.json: 'v': Segment.* overlap .*allow_overlap"),
-        ("coin", coin(annotation=[step("1", 11, 12)]), "a.json: 'v': Segment.* starts after its features, .* of 10 s"),
+        ("coin", coin(annotation=[step("1", 11, 12)]), "a.json: 'v': Segment.* starts after the end .* at 10 s"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_json_is_named_with_its_record(folder, name, content, message):
@@ -318,12 +318,12 @@ QA = "key\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("msrvtt", "video_id,sentence\nv,cut\nv,mix\n", "a.csv:3: video 'v' is repeated, it is at .*a.csv:2 too"),
+        ("msrvtt", "video_id,sentence\nv,cut\nv,mix\n", "a.csv:3: video 'v' is repeated, first at .*a.csv:2"),
         ("msrvtt", "video_id,sentence\nv, \n", "a.csv:2: the caption of 'v' is empty"),
         ("msrvtt", "video_id,text\nv,cut\n", r"a.csv: no column \['sentence'\]. Columns: \['video_id', 'text'\]"),
-        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\tc\td\te\t5\n", "a.csv:2: answer '5' is not one of 0 to 4"),
-        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\n", "a.csv:2: a row has 7 cells"),
-        ("msrvtt", "video_id,sentence\nv,cut, and mix\n", "a.csv:2: more cells than the file has columns"),
+        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\tc\td\te\t5\n", "a.csv:2: answer must be 0 to 4, got '5'"),
+        ("msrvtt_multiple_choice", f"{QA}mc0\tmsr1\ta\tb\n", "a.csv:2: too few cells, expected 7"),
+        ("msrvtt", "video_id,sentence\nv,cut, and mix\n", "a.csv:2: more cells than columns"),
         (
             "msrvtt",
             f'video_id,sentence\nv,"cut{"x" * 140000}\n',
@@ -333,7 +333,7 @@ QA = "key\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
         (
             "kinetics",
             "label,youtube_id,time_start,time_end\nyoga,v,a,b\n",
-            "a.csv:2: time_start and time_end are whole",
+            "a.csv:2: time_start and time_end must be whole",
         ),
     ],
 )
@@ -363,9 +363,9 @@ def test_crosstask_steps_may_overlap(folder):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"step": "3"}, r"7_[ab].csv:1: step '3' is not one of task 7's 1 to 2"),
+        ({"step": "3"}, r"7_[ab].csv:1: step '3' is out of range: task 7 has steps 1 to 2"),
         ({"times": "3,1"}, r"7_[ab].csv:1: 0 <= start < end must hold"),
-        ({"times": "11,12"}, r"7_[ab].csv: Segment.* starts after the features, which are of 10 s"),
+        ({"times": "11,12"}, r"7_[ab].csv: Segment.* starts after the end of the features, at 10 s"),
     ],
 )
 def test_crosstask_annotations_that_are_wrong_are_named(folder, row, message):
@@ -436,13 +436,13 @@ def test_a_clip_past_its_features_is_an_error_or_counted(folder):
     folder.features("v", "w")
     lines = [{"video_id": video, "start": start, "end": 30, "caption": "cut"} for video, start in (("v", 1), ("w", 10))]
     path = folder.write("c.jsonl", "\n".join(map(json.dumps, lines)))
-    with pytest.raises(ValueError, match=r"c.jsonl:2: a clip of 'w' starts at 10 s, but .*allow_missing: true leaves"):
+    with pytest.raises(ValueError, match=r"c.jsonl:2: a clip of 'w' starts at 10 s, but .*allow_missing: true to skip"):
         folder.open("jsonl", path)
     dataset = folder.open("jsonl", path, allow_missing=True)
     assert clips(dataset) == [("v", 1.0, 30.0, "cut")]
     assert (dataset.missing_clips, dataset.video_ids) == (1, ["v"])
     assert folder.open("jsonl", folder.write("d.jsonl", json.dumps(lines[0]))).missing_clips == 0
-    with pytest.raises(ValueError, match="no clip is left that starts within its video"):
+    with pytest.raises(ValueError, match="none of the clips starts within its video"):
         folder.open("jsonl", folder.write("d.jsonl", json.dumps(lines[1])), allow_missing=True)
 
 
@@ -465,7 +465,7 @@ def test_coin_s_labels_are_those_of_the_testing_subset(folder):
     assert [segment.label for segment in dataset.videos[0].segments] == [1, 3]
     for wrong, message in (
         (step("4", 1, 2, "fry"), "'v', annotation 0: label 4, 'fry', is not in the testing subset"),
-        (step("2", 1, 2, "fry"), "'v', annotation 0: label 2 is 'fry', but 'mix' in the testing subset"),
+        (step("2", 1, 2, "fry"), "'v', annotation 0: label 2 is 'fry', but it is 'mix' in the testing subset"),
     ):
         path = folder.write("a.json", {"database": {"v": training | {"annotation": [wrong]}, "w": testing}})
         with pytest.raises(ValueError, match=message):
@@ -475,7 +475,7 @@ def test_coin_s_labels_are_those_of_the_testing_subset(folder):
 def test_features_that_are_no_numbers_are_named(folder):
     path = folder.write("a.csv", "video_id,label\nv,yoga\n")
     np.save(folder.root / "features" / "v.npy", np.full((3, 4), np.nan, np.float16))
-    with pytest.raises(ValueError, match=r"v.npy hold NaN or infinity"):
+    with pytest.raises(ValueError, match=r"v.npy contain NaN or infinity"):
         folder.open("labelled_csv", path).seconds("v")
 
 

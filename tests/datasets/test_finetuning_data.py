@@ -89,5 +89,5 @@ def test_windows_hold_a_label_a_second(folder):
 
 
 def test_a_split_that_is_not_there_is_named(clips):
-    with pytest.raises(ValueError, match=r"no split 'valid in dataset.splits'"):
+    with pytest.raises(ValueError, match=r"dataset.splits: no split 'valid'"):
         CaptionedClips(clips.config, "valid")

@@ -174,5 +174,5 @@ def test_batches_join_with_padding(dataset):
 
 
 def test_a_split_that_is_not_there_is_named(kitchen):
-    with pytest.raises(ValueError, match=r"no split 'trian in dataset.splits'. Did you mean 'train'"):
+    with pytest.raises(ValueError, match=r"dataset.splits: no split 'trian'. Did you mean 'train'"):
         OverlappedClips(OverlappedClipsConfig(splits={"train": str(kitchen.shards)}), "trian")

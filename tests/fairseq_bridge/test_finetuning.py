@@ -143,7 +143,7 @@ def test_segmentation_learns_labels_that_features_tell(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(checkpoint), VideoCLIPSegmenter)
     done = run("mmpt", "evaluate", data / "project.yaml", f"checkpoint={checkpoint}", "model.pretrained=x", check=False)
     assert done.returncode == 2  # a training project is not an evaluation
-    assert "an evaluation has no section" in done.stderr
+    assert "evaluation does not use section" in done.stderr
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(kitchen, tmp_path, n
     (os.killpg if whole_group else os.kill)(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output[-3000:]
-    assert f"mmpt train: stopped, saved in {tmp_path}; the same command continues" in output
+    assert f"mmpt train: stopped and saved in {tmp_path}; run the same command to resume" in output
     assert "Traceback" not in output
     reached = updates(tmp_path)
     assert reached >= 3

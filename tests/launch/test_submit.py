@@ -98,7 +98,7 @@ def test_each_run_of_a_sweep_has_a_folder_of_its_own(capsys):
         (["videoclip/pretrain", "common.bf16=true", "common.fp16=false"], "common.bf16 is set, but"),
         (["videoclip/pretrain", "optimization.lrr=1"], "no key 'optimization.lrr'. Did you mean 'lr'?"),
         (["videoclip/pretrian"], "no project 'videoclip/pretrian'. Did you mean 'videoclip/pretrain'?"),
-        (["videoclip/pretrain", "--parts", "4"], "--parts shares out videos"),
+        (["videoclip/pretrain", "--parts", "4"], "--parts divides videos into parts"),
         (["videoclip/pretrain", "optimization.lr=[1e-4"], "override 'optimization.lr=[1e-4'"),
     ],
 )  # fmt: skip

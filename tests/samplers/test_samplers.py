@@ -172,7 +172,7 @@ def test_embeddings_that_are_not_finite_are_named_before_faiss_sees_them():
     vectors = np.eye(16, dtype=np.float16)
     vectors[5, 3] = np.nan
     vectors[9, 0] = np.inf
-    with pytest.raises(ValueError, match="the embeddings of 2 of 16 videos are not finite before epoch 4, of video 5"):
+    with pytest.raises(ValueError, match="2 of 16 videos are not finite before epoch 4, such as video 5"):
         retrieval(16, 4, 8).clusters(4, lambda **_: vectors)
 
 

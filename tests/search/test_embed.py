@@ -88,8 +88,8 @@ def test_videos_that_fail_are_named_and_the_others_have_their_vectors(tmp_path, 
     ("words", "message"),
     [
         (["v.mp4"], "videos need --encoder"),
-        ([], "give either videos or --text FILE"),
-        (["v.mp4", "--text", "q.txt"], "give either videos or --text FILE"),
+        ([], "expected either videos or --text FILE"),
+        (["v.mp4", "--text", "q.txt"], "expected either videos or --text FILE"),
     ],
 )
 def test_what_to_embed_must_be_said(checkpoint, tmp_path, capsys, words, message):

@@ -82,7 +82,7 @@ def test_to_train_from_frames_no_features_are_needed(folders, tmp_path, cached):
     settings = {"splits": {"train": str(folders["out"])}, "videos": str(videos), "pairs_per_video": 2}
     data = OverlappedClips(OverlappedClipsConfig(**settings, frames=FramesConfig(num_frames=2, size=16)))
     assert data[Cluster(1, 1, 0, (1,))].video.shape == (2, 2, 16, 16, 3)
-    with pytest.raises(ValueError, match=r"shards hold no features: dataset\.frames reads the videos"):
+    with pytest.raises(ValueError, match=r"contain no features: set dataset\.frames to read videos"):
         OverlappedClips(OverlappedClipsConfig(**settings))
 
 
@@ -94,7 +94,7 @@ def test_incomplete_videos_are_an_error_or_counted(folders):
     assert not folders["out"].exists()
     report = make_shards(["a", "b", "c"], **folders, allow_missing=True)
     assert (report.videos, report.captions, sorted(report.missing)) == (1, 1, ["b", "c"])
-    assert "left out c: no " in str(report)
+    assert "skipped c: no " in str(report)
     assert Shards(folders["out"]).video_ids == ["a"]
 
 
@@ -103,7 +103,7 @@ def test_incomplete_videos_are_an_error_or_counted(folders):
     [
         ({"start": 1, "end": 30, "text": "chop"}, r"b.jsonl, caption 1 \(1 to 30 s\): the video has only 6 s"),
         ({"start": 1, "text": "chop"}, r"b.jsonl:1: a line needs start, end"),
-        ({"start": 1, "end": 2, "text": " "}, r"b.jsonl hold no words"),
+        ({"start": 1, "end": 2, "text": " "}, r"b.jsonl contain no words"),
     ],
 )
 def test_captions_that_cannot_be_used_are_an_error_or_counted(folders, caption, message):
@@ -121,8 +121,8 @@ def test_captions_that_cannot_be_used_are_an_error_or_counted(folders, caption, 
     [
         (None, " can't be read"),
         (np.ones((0, 4), dtype=np.float16), " are empty: 0 rows of 4"),
-        (np.full((6, 4), np.nan, dtype=np.float16), ": features hold NaN or infinity"),
-        (np.full((6, 4), 1e6, dtype=np.float32), r": features hold NaN or infinity \(as float16\)"),
+        (np.full((6, 4), np.nan, dtype=np.float16), " contain NaN or infinity"),
+        (np.full((6, 4), 1e6, dtype=np.float32), r" contain NaN or infinity \(as float16\)"),
     ],
 )
 def test_features_that_cannot_be_used_are_an_error_or_counted(folders, order, rows, message):
@@ -163,7 +163,7 @@ def test_a_video_that_is_listed_twice_goes_in_once(folders):
 def test_a_failure_half_way_keeps_the_shards_there_were(folders):
     make_shards(["a"], **folders)
     write_features(folders["features"] / "b.npy", np.ones((6, 5), dtype=np.float16))
-    with pytest.raises(ValueError, match=r"rows of 5 numbers"):
+    with pytest.raises(ValueError, match=r"have width 5, .* have width 4"):
         make_shards(["a", "b"], **folders, videos_per_shard=1)
     assert Shards(folders["out"]).video_ids == ["a"]
     assert not [path for path in folders["out"].parent.iterdir() if path.name.startswith(".")]
@@ -183,16 +183,16 @@ def test_a_list_of_videos_is_one_id_a_line(folders, capsys, end):
 
 def test_features_of_two_widths_are_named(folders):
     write_features(folders["features"] / "b.npy", np.ones((6, 5), dtype=np.float16))
-    with pytest.raises(ValueError, match=r"features .*b.npy have rows of 5 numbers, .*a.npy of 4"):
+    with pytest.raises(ValueError, match=r"features .*b.npy have width 5, .*a.npy have width 4"):
         make_shards(["a", "b"], **folders, allow_missing=True)
 
 
 def test_features_of_two_encoders_are_named(folders):
     (folders["features"] / "b.json").write_text(json.dumps({"encoder": "another"}))
-    with pytest.raises(ValueError, match=r"b.npy is by another encoder than .*a.npy"):
+    with pytest.raises(ValueError, match=r"b.npy and .*a.npy are from different encoders"):
         make_shards(["a", "b"], **folders, allow_missing=True)
     (folders["features"] / "b.json").write_text(json.dumps({"encoder": "unknown", "max_seconds": 6}))
-    with pytest.raises(ValueError, match=r"b.npy is by another encoder than .*a.npy"):
+    with pytest.raises(ValueError, match=r"b.npy and .*a.npy are from different encoders"):
         make_shards(["a", "b"], **folders, allow_missing=True)
     (folders["features"] / "b.json").write_text("{}")
     with pytest.raises(ValueError, match=r"b.json is damaged: KeyError"):
@@ -262,7 +262,7 @@ def test_rolling_captions_go_in_once_and_are_counted(folders):
     )
     report = make_shards(["a"], **folders)
     assert (report.captions, report.captions_repeated) == (2, 2)
-    assert "(2 repeated the one before, 0 outside their video left out)" in str(report)
+    assert "(2 repeated the previous one, 0 outside the video removed)" in str(report)
     (video,) = Shards(folders["out"])
     assert (video.tokens.tolist(), video.token_counts.tolist()) == ([5, 5, 6, 7], [2, 2])
     report = make_shards(["a"], **folders, limits=CaptionLimits(unit=None))
@@ -297,7 +297,7 @@ def test_the_original_s_shards_become_ours(tmp_path):
 def test_what_the_original_s_shards_cannot_obey_is_refused(tmp_path, capsys, option):
     words = ["--features", str(GOLDEN), "--captions", str(GOLDEN), "--tokenizer", str(GOLDEN)]
     assert main(["shard", *words, "--out", str(tmp_path / "out"), *option]) == 2
-    assert "the original's shards, which are converted whole: leave out --videos" in capsys.readouterr().err
+    assert "the original toolkit's shards, which are converted as a whole: remove --videos" in capsys.readouterr().err
 
 
 def test_word_pieces_equal_the_recordings(tmp_path):
@@ -311,6 +311,8 @@ def test_word_pieces_equal_the_recordings(tmp_path):
 
 
 def test_shards_of_another_tokenizer_are_refused(tmp_path, folders):
-    with pytest.raises(ValueError, match=r"video 'a': word piece 56, but .* has 8: another tokenizer"):
+    with pytest.raises(
+        ValueError, match=r"video 'a': token id 56 is out of range, .* has 8 tokens: .* another tokenizer"
+    ):
         convert_mmpt_shards(GOLDEN, GOLDEN, split="train", tokenizer=folders["tokenizer"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -76,7 +76,7 @@ def test_wrong_data_and_a_model_that_does_not_fit_are_found_before_anything_is_m
     }
     with pytest.raises(ValueError, match=r"coin: .*1 videos have no features in .*: coin1") as raised:
         evaluate_all(wanted)
-    assert "crosstask: task.window is 64, but the model sees 32 s" in str(raised.value)
+    assert "crosstask: task.window is 64 s, but model.max_video_len is 32 s" in str(raised.value)
     assert "benchmarks=[msrvtt]" in str(raised.value)
     assert measured == []
 
@@ -95,7 +95,7 @@ def test_one_that_fails_on_the_way_costs_no_other(checkpoint, tmp_path):
     kept = []
     result = evaluate_all(projects, keep=lambda outcome: kept.append(json.dumps(outcome)))
     assert list(result["benchmarks"]) == ["msrvtt_qa"]
-    assert result["failed"] == {"msrvtt": f"features {damaged} hold NaN or infinity"}
+    assert result["failed"] == {"msrvtt": f"features {damaged} contain NaN or infinity"}
     assert len(kept) == 2
     assert json.loads(kept[-1])["benchmarks"].keys() == {"msrvtt_qa"}
 
@@ -156,7 +156,7 @@ def test_a_benchmark_added_as_the_documentation_says_runs(checkpoint, tmp_path):
 
 
 def test_prompts_without_a_place_for_the_label_are_refused():
-    with pytest.raises(ValueError, match=r"task.prompts are texts with \{label\} in them, got \['a video'\]"):
+    with pytest.raises(ValueError, match=r"task.prompts must be texts that contain \{label\}, got \['a video'\]"):
         registry.tasks["zero_shot_classification"].parse({"prompts": ["a video"]})
 
 

@@ -130,7 +130,9 @@ def test_a_validation_split_with_training_videos_is_refused(corpus, order):
     """In whichever order fairseq asks for the splits."""
     task = finetuning(corpus("a", "b", "c"), corpus("c", "b", "d"))
     task.dataset(order[0])
-    message = r"split 'valid' has 2 of its 3 videos in common with split 'train', such as b, c: validate on others"
+    message = (
+        r"split 'valid' has 2 of its 3 videos in common with split 'train', such as b, c: validate on other videos"
+    )
     with pytest.raises(ValueError, match=message) as raised:
         task.dataset(order[1])
     assert "\n" not in str(raised.value)

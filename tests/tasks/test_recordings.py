@@ -153,9 +153,9 @@ def test_didemo_rankings_and_metrics(model, eval_chunk_size):
 def test_a_model_that_sees_too_little_is_refused(model):
     small = released()
     small.config.max_video_len = 20
-    with pytest.raises(ValueError, match="moments lie in 30 s, but the model sees 20 s"):
+    with pytest.raises(ValueError, match="moment localization needs 30 s of video, but model.max_video_len is 20 s"):
         task("moment_localization", "didemo_moments", "didemo/test_data.json").evaluate(small)
-    with pytest.raises(ValueError, match=r"task.window is 32, but the model sees 20 s"):
+    with pytest.raises(ValueError, match=r"task.window is 32 s, but model.max_video_len is 20 s"):
         task("action_segmentation", "coin", "coin/COIN.json", **COIN).evaluate(small)
 
 

@@ -117,7 +117,7 @@ def test_videos_without_features_are_an_error_or_counted(kitchen, tmp_path):
         ("{", r"clips.jsonl:1: not valid JSON"),
         ('{"video_id": "a", "start": 0, "end": 1}', r"clips.jsonl:1: 'caption' is missing"),
         ('{"video_id": "a", "start": 3, "end": 1, "caption": "x"}', r"clips.jsonl:1: 0 <= start < end must hold"),
-        ("", "hold no clips"),
+        ("", "contain no clips"),
     ],
 )
 def test_bad_annotations_are_named_with_their_line(kitchen, tmp_path, line, message):

@@ -71,7 +71,7 @@ def test_any_model_with_a_state_for_every_second_is_measured(kind, corpus, annot
     benchmark = task(kind, corpus, annotations, **options)
     model = Ramp(benchmark.dataset.feature_dim)
     assert benchmark.evaluate(model)["metrics"]
-    with pytest.raises(ValueError, match="a WholeClips has no state for each"):
+    with pytest.raises(ValueError, match="WholeClips only encodes whole clips"):
         benchmark.evaluate(WholeClips(benchmark.dataset.feature_dim))
 
 
