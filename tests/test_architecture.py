@@ -131,7 +131,6 @@ def test_the_registry_knows_where_each_built_in_component_is():
                 "hydra",
                 "matplotlib",
                 "rich",
-                "sklearn",
                 "transformers.models.clip.modeling_clip",
             ],
         ),

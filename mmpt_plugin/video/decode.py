@@ -273,6 +273,6 @@ def decoded_from(
 
 def key_frame_before(stream: av.VideoStream, wanted: int) -> int:
     """The timestamp of the last key frame before `wanted`, from the container's index; `wanted` if it is unknown."""
-    entries: Any = getattr(stream, "index_entries", None)  # since PyAV 17
-    number = entries.search_timestamp(wanted) if entries is not None else -1
+    entries: Any = stream.index_entries
+    number = entries.search_timestamp(wanted)
     return entries[number].timestamp if number >= 0 else wanted
