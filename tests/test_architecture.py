@@ -169,6 +169,13 @@ print("\\n".join(str(one.message) for one in said))
     assert "mmpt_plugin.models.clip_mean.ClipMean is now mmpt_plugin.models.CLIPMean" in done.stdout
 
 
+def test_no_exported_name_is_that_of_a_module_of_its_package():
+    """Importing the module would put it in the place of what is exported."""
+    for stub in PACKAGE.rglob("__init__.pyi"):
+        exported = re.findall(r"^from \.[\w.]+ import (\w+)", stub.read_text(), re.M)
+        assert not [name for name in exported if (stub.parent / f"{name}.py").exists()], stub
+
+
 def test_every_moved_module_is_where_the_table_says():
     for places in moved.MOVED.values():
         for place in places:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(launch.dry_run(plans, profile, name=name, logs=logs))
         return 0
-    launched = launch.submit(plans, profile, name=name, logs=logs) if plans else []
+    launched = launch.submit_plans(plans, profile, name=name, logs=logs) if plans else []
     for job in launched:
         print(f"job {job.job_id}: {job.folder}, log {job.log}")
     if not arguments.wait:

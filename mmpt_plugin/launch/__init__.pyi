@@ -3,7 +3,7 @@ from .profile import load_profile as load_profile
 from .submit import dry_run as dry_run
 from .submit import plan_command as plan_command
 from .submit import plan_training as plan_training
-from .submit import submit as submit
+from .submit import submit_plans as submit_plans
 from .submit import unfinished as unfinished
 from .submit import wait as wait
 from .watch import describe_jobs as describe_jobs

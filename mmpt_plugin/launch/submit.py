@@ -126,7 +126,7 @@ def is_done(before: Launched | None, plan: Plan) -> bool:
     return before is not None and before.inputs == plan.inputs and state(before) == "COMPLETED"
 
 
-def submit(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> list[Launched]:
+def submit_plans(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> list[Launched]:
     """Submit the jobs, several as one array, and record in each folder which job uses it."""
     for plan in plans:
         check_idle(plan.folder)
