@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.metrics.localization import ordered_steps
-from mmpt_plugin.metrics.retrieval import SCORES_CHUNK, ranks, summary
+from mmpt_plugin.metrics.retrieval import SCORES_CHUNK, ranks, retrieval_metrics
 from mmpt_plugin.metrics.segmentation import segmentation
 
 WIDTH = 768
@@ -69,7 +69,7 @@ def retrieval(num_queries: int, repeats: int) -> dict[str, float]:
 
     def ours() -> tuple[Int[np.ndarray, " Q"], int]:
         ranked = ranks(text, video, target)
-        summary(ranked, prefix="t2v")
+        retrieval_metrics(ranked, prefix="t2v")
         return ranked, peak_memory_bytes()
 
     ranks(text[:100], video[:100], target[:100])  # warm-up: BLAS starts its threads

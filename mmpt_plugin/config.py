@@ -64,7 +64,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
                 path.partition("/finetune/")[2] for path in available("projects") if path.startswith(f"{name[9:]}/")
             ]
             raise ValueError(f"project '{project}' needs task=NAME. Tasks with their own recipe: {recipes}") from error
-        raise ValueError(one_line(project, error)) from error
+        raise ValueError(one_line_error(project, error)) from error
     return config
 
 
@@ -164,7 +164,7 @@ def override_grammar(override: str) -> str:
     return override if key[0] in "+~" or "@" in key else f"++{override}"
 
 
-def one_line(project: str, error: Exception) -> str:
+def one_line_error(project: str, error: Exception) -> str:
     """An error message of Hydra, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"project '{project}': {' '.join(lines[:2])}"

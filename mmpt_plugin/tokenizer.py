@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import (  # type: ignore[attr-defined]
@@ -125,3 +126,21 @@ def tokenize(
     )["input_ids"]
     cut = [len(row) > max_tokens or text != whole for row, text, whole in zip(rows, kept, texts, strict=True)]
     return [row[:max_tokens] for row in rows], cut
+
+
+def cut_text(
+    ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], *, length: int
+) -> tuple[Int[Tensor, "B _"], Bool[Tensor, "B _"]]:
+    """At most `length` tokens per text; a text that is cut keeps its last token."""
+    if ids.shape[1] <= length:
+        return ids, mask
+    last = last_token(mask)
+    ends = ids.gather(1, last[:, None]).squeeze(1)
+    kept = ids[:, :length].clone()
+    kept[:, -1] = torch.where(last >= length, ends, kept[:, -1])
+    return kept, mask[:, :length]
+
+
+def last_token(mask: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
+    """The index of the last real token."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)

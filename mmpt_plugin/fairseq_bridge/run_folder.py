@@ -30,10 +30,10 @@ def check_settings(project: Mapping[str, Any]) -> None:
     if not stored.is_file() or not any(folder.glob("checkpoint*.pt")):
         return
     try:
-        before = flat(with_new_names(yaml.safe_load(stored.read_text(encoding="utf-8")) or {}))
+        before = flat(with_current_names(yaml.safe_load(stored.read_text(encoding="utf-8")) or {}))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ValueError(f"{stored} can't be read, so the settings of the run there are unknown: {error}") from error
-    changed = list(differences(before, flat(with_new_names(project))))
+    changed = list(differences(before, flat(with_current_names(project))))
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise ValueError(
@@ -42,14 +42,14 @@ def check_settings(project: Mapping[str, Any]) -> None:
         )
 
 
-def with_new_names(section: Any) -> Any:
+def with_current_names(section: Any) -> Any:
     """A project under the keys of this version, so that a run of the version before can be resumed."""
     if not isinstance(section, Mapping):
         return section
     name: Any = section.get("_name")
     config = next((kind[name].config for kind in registry.REGISTRIES if name in kind), object)
     renamed = registry.with_new_names(config, section, str(name))
-    return {key: with_new_names(value) for key, value in renamed.items()}
+    return {key: with_current_names(value) for key, value in renamed.items()}
 
 
 def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:

@@ -47,7 +47,7 @@ def best_member_ranks(
     return group_ranks(queries, members[order], begins, np.arange(len(queries)), chunk_size)
 
 
-def summary(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
+def retrieval_metrics(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
     """`{prefix}_recall@1/5/10` as shares of the queries, `{prefix}_median_rank` and `{prefix}_mean_rank`."""
     values = {f"{prefix}_recall@{k}": float((ranked <= k).mean()) for k in RECALL_AT}
     return values | {

@@ -24,7 +24,7 @@ from mmpt_plugin.features.clip import (
     vector_width,
     vision_weights,
 )
-from mmpt_plugin.models.padding import last_token
+from mmpt_plugin.tokenizer import last_token
 
 
 class Backbone(nn.Module):

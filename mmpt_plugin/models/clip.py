@@ -23,7 +23,7 @@ from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
 from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
 from mmpt_plugin.models.embedding import path_list, read_ahead
-from mmpt_plugin.models.padding import chunked, cut_text, full_mask
+from mmpt_plugin.models.padding import chunked, full_mask
 from mmpt_plugin.models.pretrained import (
     PretrainedEmbedder,
     plain_values,
@@ -31,6 +31,7 @@ from mmpt_plugin.models.pretrained import (
     start_from_pretrained,
 )
 from mmpt_plugin.protocols import Encoder
+from mmpt_plugin.tokenizer import cut_text
 from mmpt_plugin.video.sparse_frames import frame_times
 
 # The parameter group of the backbone's weights, which may have their own learning rate.

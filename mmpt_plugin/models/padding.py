@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -27,21 +27,3 @@ def chunked(
     if not torch.is_grad_enabled():
         return torch.cat([encode(*part) for part in parts])
     return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
-
-
-def cut_text(
-    ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], *, length: int
-) -> tuple[Int[Tensor, "B _"], Bool[Tensor, "B _"]]:
-    """At most `length` tokens per text; a text that is cut keeps its last token."""
-    if ids.shape[1] <= length:
-        return ids, mask
-    last = last_token(mask)
-    ends = ids.gather(1, last[:, None]).squeeze(1)
-    kept = ids[:, :length].clone()
-    kept[:, -1] = torch.where(last >= length, ends, kept[:, -1])
-    return kept, mask[:, :length]
-
-
-def last_token(mask: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
-    """The index of the last real token."""
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)

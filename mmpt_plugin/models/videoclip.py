@@ -17,9 +17,10 @@ from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.padding import chunked, cut_text, full_mask
+from mmpt_plugin.models.padding import chunked, full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
+from mmpt_plugin.tokenizer import cut_text
 
 logger = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ def command_page(parser: argparse.ArgumentParser) -> str:
         lines += [f"## {command.prog}", "", sentence(about), "", "```text", usage(command), "```", ""]
         lines += [command.description, ""] if command.description else []
         rows = [argument(command, action) for action in command._actions if takes_value(action)]
-        lines += [*table(("argument", "default", "meaning"), rows), ""] if rows else []
+        lines += [*markdown_table(("argument", "default", "meaning"), rows), ""] if rows else []
     return "\n".join(lines)
 
 
@@ -118,10 +118,10 @@ def sentence(text: str) -> str:
 def key_table(found: Sequence[Key]) -> list[str]:
     """The lines of a table of keys."""
     rows = [(code(k.path), k.type, k.default if k.default == REQUIRED else code(k.default), k.doc) for k in found]
-    return table(("key", "type", "default", "meaning"), rows) if rows else ["No keys."]
+    return markdown_table(("key", "type", "default", "meaning"), rows) if rows else ["No keys."]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table."""
     lines = [head, ["---"] * len(head), *(map(cell, row) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus
-from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
+from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, retrieval_metrics
 from mmpt_plugin.models.embedding import Embedder, read_ahead
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.benchmark import Benchmark, BenchmarkConfig, evenly_spaced
@@ -59,7 +59,7 @@ class TextVideoRetrieval(Benchmark[ClipCorpus]):
         embeddings = self.embed(model)
         t2v = ranks(embeddings.text, embeddings.video, embeddings.right)
         v2t = best_member_ranks(embeddings.video, embeddings.text, embeddings.right)
-        metrics = summary(t2v, prefix="t2v") | summary(v2t, prefix="v2t")
+        metrics = retrieval_metrics(t2v, prefix="t2v") | retrieval_metrics(v2t, prefix="v2t")
         counts = {"num_queries": len(self.dataset.clips), "num_clips": len(self.candidates)}
         result = self.result(counts, metrics, retrieval_chance(len(self.candidates)))
         return result | {"examples": self._examples(embeddings, t2v)}

@@ -13,7 +13,7 @@ from rich.progress import track
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.shards.captions import Caption
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
-from mmpt_plugin.toy_kitchen.narration import describe, narrate, vocabulary
+from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
 from mmpt_plugin.toy_kitchen.recipes import invent
 from mmpt_plugin.video.write import write_video
 
@@ -64,7 +64,7 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
     recipe = invent(rng)
     captions = narrate(recipe, rng)
     lines = [
-        {"video_id": video_name(i), "start": step.start, "end": step.end, "caption": describe(step, rng)}
+        {"video_id": video_name(i), "start": step.start, "end": step.end, "caption": describe_step(step, rng)}
         for step in recipe.steps
     ]
     write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))

@@ -88,7 +88,7 @@ DESCRIPTION = [
 ]
 
 
-def describe(step: Step, rng: np.random.Generator) -> str:
+def describe_step(step: Step, rng: np.random.Generator) -> str:
     """A description as from an annotator who sees the step; half of them name the vessel's color."""
     return fill(str(rng.choice(DESCRIPTION)), step, rng, colour_share=0.5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt_plugin.metrics import retrieval
-from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, summary
+from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, retrieval_metrics
 from mmpt_plugin.metrics.scores import exact_scores
 
 
@@ -36,7 +36,7 @@ def test_blocks_change_nothing():
 
 
 def test_summary_by_hand():
-    assert summary(np.array([1, 4, 11, 2]), prefix="t2v") == {
+    assert retrieval_metrics(np.array([1, 4, 11, 2]), prefix="t2v") == {
         "t2v_recall@1": 0.25,
         "t2v_recall@5": 0.75,
         "t2v_recall@10": 0.75,
@@ -48,7 +48,7 @@ def test_summary_by_hand():
 def test_chance_is_what_random_embeddings_score():
     rng = np.random.default_rng(0)
     drawn = [ranks(rng.standard_normal((60, 16)), rng.standard_normal((60, 16)), np.arange(60)) for _ in range(50)]
-    measured, expected = summary(np.concatenate(drawn), prefix="t2v"), retrieval_chance(60, prefixes=["t2v"])
+    measured, expected = retrieval_metrics(np.concatenate(drawn), prefix="t2v"), retrieval_chance(60, prefixes=["t2v"])
     assert measured.keys() == expected.keys()
     assert expected["t2v_recall@5"] == pytest.approx(5 / 60)
     for key, value in expected.items():
@@ -74,7 +74,7 @@ def test_with_a_member_a_group_its_ranks_are_plain_ones():
 @pytest.mark.parametrize("case", [f"{size}_{kind}" for size in range(4) for kind in ("plain", "signal", "f16")])
 def test_recalls_and_median_are_the_originals_where_no_scores_tie(recorded, expected, case):
     scores = recorded[f"retr_{case}"].astype(np.float64)
-    values = summary(ranks(scores, np.eye(len(scores)), np.arange(len(scores))), prefix="t2v")
+    values = retrieval_metrics(ranks(scores, np.eye(len(scores)), np.arange(len(scores))), prefix="t2v")
     original = expected[f"retr_{case}"]
     assert [values[f"t2v_recall@{k}"] for k in (1, 5, 10)] == pytest.approx([original[f"R{k}"] for k in (1, 5, 10)])
     assert values["t2v_median_rank"] == original["MR"]
@@ -84,14 +84,14 @@ def test_recalls_and_median_are_the_originals_where_no_scores_tie(recorded, expe
 def test_where_scores_tie_the_original_scores_higher(recorded, expected, size):
     """It takes each equal score for a further query with a rank of its own (docs/explanation/fidelity.md)."""
     scores = recorded[f"retr_{size}_ties"].astype(np.float64)
-    values = summary(ranks(scores, np.eye(len(scores)), np.arange(len(scores))), prefix="t2v")
+    values = retrieval_metrics(ranks(scores, np.eye(len(scores)), np.arange(len(scores))), prefix="t2v")
     assert values["t2v_recall@1"] < expected[f"retr_{size}_ties"]["R1"]
     assert values["t2v_median_rank"] > expected[f"retr_{size}_ties"]["MR"]
 
 
 def test_equal_scores_get_nothing_where_the_original_gives_a_fifth(recorded, expected):
     scores = recorded["retr_allequal"].astype(np.float64)
-    assert summary(ranks(scores, np.eye(5), np.arange(5)), prefix="t2v")["t2v_recall@1"] == 0
+    assert retrieval_metrics(ranks(scores, np.eye(5), np.arange(5)), prefix="t2v")["t2v_recall@1"] == 0
     assert expected["retr_allequal"]["R1"] == pytest.approx(0.2)
 
 

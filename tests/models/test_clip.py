@@ -15,8 +15,9 @@ from mmpt_plugin.features.clip import load_clip
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.models import CLIPMean, CLIPModelConfig, VideoCLIP, load_model
 from mmpt_plugin.models.backbone import backbone_config
-from mmpt_plugin.models.padding import chunked, cut_text
+from mmpt_plugin.models.padding import chunked
 from mmpt_plugin.registry import encoders, models
+from mmpt_plugin.tokenizer import cut_text
 from mmpt_plugin.video.decode import read_squares
 from mmpt_plugin.video.write import write_video
 from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model

@@ -10,7 +10,7 @@ from mmpt_plugin.shards.captions import check_captions, read_captions
 from mmpt_plugin.tokenizer import load_tokenizer
 from mmpt_plugin.toy_kitchen import generate
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
-from mmpt_plugin.toy_kitchen.narration import describe, narrate
+from mmpt_plugin.toy_kitchen.narration import describe_step, narrate
 from mmpt_plugin.toy_kitchen.recipes import ACTIONS, DISHES, invent
 from mmpt_plugin.video.decode import probe
 
@@ -55,7 +55,7 @@ def test_no_caption_and_no_annotation_has_an_unknown_word(kitchen):
     tokenizer = load_tokenizer(str(kitchen.root / "tokenizer"))
     rng = np.random.default_rng(0)
     texts = {caption.text for recipe in RECIPES for caption in narrate(recipe, rng)}
-    texts |= {describe(step, rng) for recipe in RECIPES for step in recipe.steps}
+    texts |= {describe_step(step, rng) for recipe in RECIPES for step in recipe.steps}
     for text in texts:
         pieces = tokenizer.tokenize(text)
         assert tokenizer.unk_token not in pieces
