@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mmpt_plugin import moved
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.files import atomic_write
 
@@ -91,3 +92,6 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: st
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"{where} does not fit the model: {'; '.join(problems[:10])}{more}")
     module.load_state_dict(dict(weights))
+
+
+__getattr__ = moved.attributes(__name__)

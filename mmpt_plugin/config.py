@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_plugin import registry
+from mmpt_plugin import moved, registry
 from mmpt_plugin.errors import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -175,3 +175,6 @@ def plain(config: Any) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+__getattr__ = moved.attributes(__name__)

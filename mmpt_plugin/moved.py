@@ -14,6 +14,14 @@ CORPORA = (
 )  # fmt: skip
 TOY_KITCHEN = ("drawing", "generate", "narration", "recipes", "sprites")
 
+CLASSES = {
+    "Clip2Video": "CLIP2Video",
+    "Clip2VideoConfig": "CLIP2VideoConfig",
+    "ClipMean": "CLIPMean",
+    "ClipModel": "CLIPModel",
+    "ClipModelConfig": "CLIPModelConfig",
+}
+
 MOVED: dict[str, tuple[str, ...]] = {
     "clips": (),
     "clips.batch": ("batch",),
@@ -46,13 +54,22 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Old module -> modules of mmpt_plugin that define its names now."""
 
 RENAMED = {
-    "Clip2Video": "models.CLIP2Video",
-    "Clip2VideoConfig": "models.CLIP2VideoConfig",
-    "ClipMean": "models.CLIPMean",
-    "ClipModel": "models.CLIPModel",
-    "ClipModelConfig": "models.CLIPModelConfig",
+    **{f"models.{name}": f"models.{new}" for name, new in CLASSES.items()},
+    "models.clip.ClipModel": "models.CLIPModel",
+    "models.clip.ClipModelConfig": "models.CLIPModelConfig",
+    "models.clip2video.Clip2Video": "models.CLIP2Video",
+    "models.clip2video.Clip2VideoConfig": "models.CLIP2VideoConfig",
+    "models.clip_mean.ClipMean": "models.CLIPMean",
+    "checkpoint.first_line": "errors.first_line",
+    "checkpoint.write_whole": "files.atomic_write",
+    "config.fine_tuned": "tasks.finetuning.fine_tuned",
+    **{
+        f"features.files.{name}": f"files.{name}" for name in ("absolute", "files_below", "read_list", "without_suffix")
+    },
+    "registry.unknown": "errors.unknown_name",
+    "tasks.pretraining.embed_videos": "samplers.dataset_embeddings.embed_dataset",
 }
-"""Old name of a class -> its new name, for modules that did not move."""
+"""Old name -> where it is now, for modules that stayed where they were; each has `attributes` as its `__getattr__`."""
 
 PACKAGE = "mmpt_plugin."
 
@@ -64,8 +81,9 @@ def attributes(module: str, otherwise: Callable[[str], Any] | None = None) -> Ca
     """
 
     def look_up(name: str) -> Any:
-        if name in RENAMED:
-            return found(RENAMED[name], f"{module}.{name}")
+        old = f"{module.removeprefix(PACKAGE)}.{name}"
+        if old in RENAMED:
+            return found(RENAMED[old], f"{module}.{name}")
         if module == f"{PACKAGE}datasets" and name in importlib.import_module(f"{PACKAGE}corpora").__all__:
             return found(f"corpora.{name}", f"{module}.{name}")
         if otherwise is not None:

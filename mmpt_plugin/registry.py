@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from mmpt_plugin import moved
 from mmpt_plugin.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -248,3 +249,6 @@ register_dataset = datasets.register
 register_corpus = corpora.register
 register_sampler = samplers.register
 register_encoder = encoders.register
+
+
+__getattr__ = moved.attributes(__name__)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from mmpt_plugin import moved
 from mmpt_plugin.files import atomic_write, files_below, without_suffix
 
 
@@ -83,3 +84,6 @@ def read_features(path: Path) -> Float[np.ndarray, "T D"]:
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         raise ValueError(f"features {path} have shape {features.shape} of {features.dtype}, expected (T, D) of floats")
     return np.asarray(features)
+
+
+__getattr__ = moved.attributes(__name__)

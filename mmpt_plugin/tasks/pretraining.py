@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmpt_plugin import registry
+from mmpt_plugin import moved, registry
 from mmpt_plugin.protocols import Dataset, Sampler
 from mmpt_plugin.registry import register_task
 
@@ -83,3 +83,6 @@ def video_ids_of(dataset: object) -> Sequence[str] | None:
         if video_ids is not None:
             return video_ids
     return None
+
+
+__getattr__ = moved.attributes(__name__)

@@ -52,6 +52,13 @@ def test_list_names_what_is_registered_and_what_there_is(capsys):
         assert word in shown
 
 
+def test_a_reader_that_has_seen_enough_is_not_an_error():
+    done = run(
+        "bash", "-c", "set -o pipefail; mmpt list | head -c 10", PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    )
+    assert (done.stdout, done.stderr) == ("models    ", "")
+
+
 def test_doctor_says_what_runs_here(capsys):
     assert main(["doctor"]) == 0
     assert "ok  decode videos: av" in capsys.readouterr().out
