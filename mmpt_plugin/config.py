@@ -93,12 +93,12 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf, open_dict
 
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
-    if "setting" in config:
-        logger.warning("setting is now protocol; the old name works for one version")
-        with open_dict(config):
-            config.setdefault("protocol", config.pop("setting"))
     recipe = OmegaConf.select(config, "task.finetune") or {}
     with open_dict(config):
+        if "setting" in config:
+            logger.warning("setting is now protocol; the old name works for one version")
+            setting = config.pop("setting")
+            config.protocol = config.protocol if "protocol" in given else setting
         for old, new in RECIPE_KEYS.items():
             if old in recipe:
                 logger.warning("task.finetune.%s is now %s; the old name works for one version", old, new)

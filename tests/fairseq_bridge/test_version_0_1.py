@@ -36,6 +36,12 @@ def test_an_override_under_the_new_name_counts_more_than_the_old_key_of_a_yaml()
     assert registry.samplers[sampler["_name"]].parse(sampler).num_neighbors == 9
 
 
+def test_the_protocol_of_an_evaluation_was_its_setting():
+    words = ["task=msrvtt", "checkpoint=x", "setting=finetuned"]
+    assert load_project("videoclip/zeroshot", words).protocol == "finetuned"
+    assert load_project("videoclip/zeroshot", [*words, "protocol=zero_shot"]).protocol == "zero_shot"
+
+
 def test_a_recipe_within_a_task_s_yaml_still_counts(tmp_path, caplog):
     """Now it is the project's; an override of the project's key counts more."""
     task = {
