@@ -24,6 +24,7 @@ class Tensors:
         return len(self.video)
 
     def to(self, device: torch.device | str) -> Any:
+        """A copy with every tensor on `device`."""
         return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write the weights, then the configuration, each atomically; those already in the folder are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     atomic_write(folder / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))

@@ -14,10 +14,12 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
+    """The number of processes; 1 without an initialized process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """This process's number, from 0; 0 without an initialized process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

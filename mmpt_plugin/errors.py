@@ -11,4 +11,5 @@ def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None
 
 
 def first_line(error: Exception) -> str:
+    """The message up to its first line break; the `repr` if the message is empty."""
     return next(iter(str(error).splitlines()), repr(error))

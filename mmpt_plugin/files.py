@@ -63,4 +63,5 @@ def read_list(path: Path) -> list[str]:
 
 
 def offsets(lengths: Sequence[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " _"]:
+    """Where each of N consecutive items starts, and where the last one ends: N + 1 numbers, the first is 0."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

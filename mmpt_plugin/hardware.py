@@ -31,6 +31,7 @@ def gpu_problem(capability: tuple[int, int], built_for: list[str], *, bf16: bool
 
 
 def bf16_problem(capability: tuple[int, int]) -> str | None:
+    """Why a GPU of this compute capability cannot train in bf16; None from 8.0 on."""
     if capability >= (8, 0):
         return None
     return f"is sm_{capability[0]}{capability[1]}, which has no bf16: train with common.fp16=true common.bf16=false"

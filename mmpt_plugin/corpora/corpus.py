@@ -31,7 +31,8 @@ class OfVideo(Protocol):
     """A record of one video."""
 
     @property
-    def video_id(self) -> str: ...
+    def video_id(self) -> str:
+        """The id under which the video's features or frames are stored."""
 
 
 Record = TypeVar("Record", bound=OfVideo)

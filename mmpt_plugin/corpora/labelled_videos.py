@@ -58,6 +58,7 @@ class LabelledCSV(LabelledVideos):
     """Videos with one label each; `annotations` is a csv file with the columns video_id and label."""
 
     def read(self) -> Iterator[tuple[str, str, str]]:
+        """See `LabelledVideos.read`."""
         for where, row in self.read_csv(self.config.annotations, ["video_id", "label"]):
             yield where, row["video_id"], row["label"]
 
@@ -88,6 +89,7 @@ class HMDB51(LabelledVideos):
     config: HMDB51Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
+        """See `LabelledVideos.read`; DataNotThere if the fold has no split files, ValueError for another mark."""
         suffix, wanted = f"_test_split{self.config.fold}.txt", published_split(self.config.split, HMDB51_SPLITS)
         files = sorted(Path(self.config.annotations).glob(f"*{suffix}"))
         if not files:
@@ -123,12 +125,14 @@ class UCF101(LabelledVideos):
     config: UCF101Config
 
     def read(self) -> Iterator[tuple[str, str, str]]:
+        """See `LabelledVideos.read`."""
         file = f"{self.config.split}list{self.config.fold:02d}.txt"
         for where, line in self.read_lines(Path(self.config.annotations) / file):
             name, _, video = line.split()[0].partition("/")
             yield where, video, name
 
     def names(self) -> list[str]:
+        """See `LabelledVideos.names`; they are in the order of `classInd.txt`."""
         return [line.split()[-1] for _, line in self.read_lines(Path(self.config.annotations) / "classInd.txt")]
 
 
@@ -140,6 +144,7 @@ class Kinetics(LabelledVideos):
     """
 
     def read(self) -> Iterator[tuple[str, str, str]]:
+        """See `LabelledVideos.read`; ValueError unless times are whole seconds."""
         columns = ["label", "youtube_id", "time_start", "time_end"]
         for where, row in self.read_csv(self.config.annotations, columns):
             if not (row["time_start"].isdecimal() and row["time_end"].isdecimal()):

@@ -24,6 +24,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
 
     @classmethod
     def build_criterion(cls, config: Any, task: Any) -> "FairseqCriterionAdapter":
+        """See `FairseqCriterion.build_criterion`."""
         return cls(config, task)
 
     def forward(self, model: Any, sample: dict[str, Tensor], reduce: bool = True) -> tuple[Any, int, Any]:
@@ -72,10 +73,12 @@ class FairseqCriterionAdapter(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
+        """True, so that fairseq sums the outputs of all ranks in one all-reduce."""
         return True
 
 
 def mirror_criterion(entry: Entry[Any]) -> None:
+    """Register a criterion with fairseq, under the same name."""
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqCriterionAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
     register_criterion(entry.name, dataclass=config)(adapter)

@@ -47,6 +47,7 @@ def core_config(entry: Entry[Any], config: Any) -> Any:
 
 
 def is_container(hint: Any) -> bool:
+    """Whether a type hint is a dict or a list, which a flag takes as one line of YAML."""
     return typing.get_origin(hint) in (dict, list)
 
 
@@ -56,6 +57,7 @@ def flow(value: Any) -> str:
 
 
 def parse_flow(key: str, text: str, kind: type) -> Any:
+    """The reverse of `flow`; ValueError, naming the flag, if the text is not YAML or not of this kind."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

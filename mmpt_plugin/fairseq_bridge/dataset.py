@@ -44,6 +44,7 @@ class ClusterDataset(FairseqDataset):
         return batch
 
     def collater(self, samples: list[Batch]) -> dict[str, Tensor]:
+        """The tensors of one batch from those of its clusters; empty if there are no clusters."""
         return concatenate(samples, pad_id=self.dataset.pad_id).tensors() if samples else {}
 
     @property
@@ -72,7 +73,9 @@ class ClusterDataset(FairseqDataset):
         return [whole[i : i + size] for i in range(0, len(whole), size)]
 
     def num_tokens(self, index: Any) -> int:
+        """1, because batches are measured in clusters."""
         return 1
 
     def size(self, index: Any) -> int:
+        """1, because batches are measured in clusters."""
         return 1

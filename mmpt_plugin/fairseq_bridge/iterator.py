@@ -18,9 +18,11 @@ class ClusterIterator(EpochBatchIterator):
 
     @property
     def batch_size(self) -> int:
+        """Clusters in the largest batch of one process."""
         return max(map(len, self.frozen_batches), default=1)
 
     def state_dict(self) -> dict[str, Any]:
+        """Also store the clusters per step and shown so far, to resume with other batches."""
         state: dict[str, Any] = super().state_dict()
         clusters = self.clusters_per_step
         return state | {"clusters_at_once": clusters, "clusters_shown": state["iterations_in_epoch"] * clusters}

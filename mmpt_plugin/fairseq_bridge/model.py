@@ -22,6 +22,7 @@ class FairseqModelAdapter(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, config: Any, task: Any) -> "FairseqModelAdapter":
+        """See `BaseFairseqModel.build_model`."""
         return cls(cls.entry.build(core_config(cls.entry, config)))
 
     def forward(self, **sample: Tensor) -> Any:
@@ -29,11 +30,13 @@ class FairseqModelAdapter(BaseFairseqModel):
         return self.model(getattr(self.model, "batch_type", Batch)(**sample))
 
     def set_num_updates(self, num_updates: int) -> None:
+        """Store the count, by which the task measures a benchmark once per validation."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
 
 def mirror_model(entry: Entry[Any]) -> None:
+    """Register a model with fairseq, under the same name."""
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqModelAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config")
     register_model(entry.name, dataclass=config)(adapter)

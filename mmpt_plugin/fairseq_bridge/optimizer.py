@@ -38,6 +38,7 @@ class BackboneAdam(FairseqAdam):
         )
 
     def set_lr(self, lr: float) -> None:
+        """Set the rate of the weights outside the backbone; the backbone's follows by its ratio."""
         for group in self.param_groups:
             group["lr"] = lr * group["lr_scale"]
 

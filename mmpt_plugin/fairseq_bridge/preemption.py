@@ -40,6 +40,8 @@ LAST = "checkpoint_last.pt"
 
 @dataclass
 class Stop:
+    """The state of a stop, which one process requests and all ranks must agree on."""
+
     requested: bool = False
     """Requested in this process, for example by a signal handler."""
     agreed: bool = False
@@ -60,6 +62,7 @@ def request() -> None:
 
 
 def is_requested() -> bool:
+    """Whether this process has requested a stop; the other ranks may not know of it yet."""
     return _stop.requested
 
 

@@ -69,6 +69,7 @@ def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:
 
 
 def differences(before: Settings, now: Settings) -> Iterator[str]:
+    """A line for each setting that has changed, except those that do not affect the training."""
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not BOOKKEEPING.match(key):
             yield f"{key} is {now.get(key)}, was {before.get(key)}"
@@ -105,6 +106,7 @@ def finished(folder: Path, *, max_epoch: int, max_update: int) -> str | None:
 
 
 def write_project(project: Mapping[str, Any]) -> None:
+    """Write the project as YAML to its `checkpoint.save_dir`, which is created if needed."""
     folder = Path(project["checkpoint"]["save_dir"])
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(project), sort_keys=False)

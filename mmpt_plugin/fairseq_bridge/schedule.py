@@ -57,6 +57,7 @@ def fit_schedule(schedule: Any, total: int, *, warmup_fraction: float) -> None:
 
 
 def known(total: int) -> int:
+    """Return the number of updates; ValueError if it is 0, which means unknown."""
     if total == 0:
         raise ValueError(
             "the number of updates is unknown: set optimization.max_epoch or max_update, or the length of the "

@@ -36,6 +36,8 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
 
 
 class FairseqTaskAdapter(FairseqTask):
+    """Serves a registered task's data to fairseq, and plans each epoch; `mirror_task` makes a subclass per task."""
+
     entry: Entry[Any]
     source_dictionary = target_dictionary = None
 
@@ -52,6 +54,7 @@ class FairseqTaskAdapter(FairseqTask):
             self.task.train_split = config.train_subset
 
     def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
+        """See `FairseqTask.build_model`; also stores the backbone's sizes in the model's configuration."""
         self.model = super().build_model(config, from_checkpoint)
         # Store the backbone's sizes in checkpoints, because the starting weights they come from may be gone later.
         if found := getattr(getattr(self.model.model, "config", None), "backbone", None):
@@ -66,6 +69,7 @@ class FairseqTaskAdapter(FairseqTask):
         return super().build_criterion(config, **options)
 
     def fit_schedule(self) -> None:
+        """Fit the learning-rate schedule to the number of updates, if the sampler knows its number of clusters."""
         whole = self.cfg._get_parent()  # fairseq keeps all groups in one configuration
         schedule = None if whole is None else whole.get("lr_scheduler")
         if schedule is None:
@@ -84,6 +88,10 @@ class FairseqTaskAdapter(FairseqTask):
         fit_schedule(schedule, total, warmup_fraction=self.cfg.warmup_fraction)
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
+        """Open a split once, and plan its batches; ValueError if the model does not fit the data.
+
+        If validation is disabled, only the training split is opened.
+        """
         # fairseq 0.12.2 loads the validation split even if validation is disabled.
         if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
@@ -138,6 +146,7 @@ class FairseqTaskAdapter(FairseqTask):
         return loss, size, {name: value for name, value in log.items() if name not in self.measured[1]}
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """See `FairseqTask.reduce_metrics`; also reads stop flags, or in validation logs the benchmark's metrics."""
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             preemption.agree(logging_outputs)
@@ -172,6 +181,7 @@ def require_all_processes() -> None:
 
 
 def mirror_task(entry: Entry[Any]) -> None:
+    """Register a task with fairseq, under the same name."""
     adapter = type(f"Fairseq{entry.cls.__name__}", (FairseqTaskAdapter,), {"entry": entry})
     config = fairseq_dataclass(entry, f"{adapter.__name__}Config", FROM_OTHER_GROUPS)
     register_task(entry.name, dataclass=config)(adapter)

@@ -138,6 +138,7 @@ def user_error(error: Exception) -> ValueError | None:
 
 
 def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:
+    """Train in a spawned process; sets the shared value `stopped` if the ranks agreed to end early."""
     config = fairseq_config(RankInfo(rank, processes, device=rank, init_method=init_method).apply_to(project))
     with stops_on_signals(), stops_at_step_boundaries():
         distributed_utils.call_main(config, run_fairseq)
@@ -156,6 +157,7 @@ def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
 
 
 def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
+    """Call fairseq's training; ValueError if the checkpoint in `save_dir` does not fit the model."""
     from fairseq_cli.train import main
 
     try:
@@ -171,6 +173,7 @@ def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
 
 
 def free_port() -> int:
+    """A TCP port that is free now; another process may still take it."""
     with socket.socket() as sock:
         sock.bind(("localhost", 0))
         port: int = sock.getsockname()[1]
@@ -259,6 +262,7 @@ def current_keys(group: str, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def component_name(group: str, section: dict[str, Any], possible: list[str]) -> str:
+    """The section's `_name`; ValueError unless it is one of `possible`."""
     name = section.get("_name")
     if name not in possible:
         raise ValueError(unknown_name(group, str(name), possible))
@@ -266,6 +270,7 @@ def component_name(group: str, section: dict[str, Any], possible: list[str]) -> 
 
 
 def component_dataclass(group: str, name: str) -> Any:
+    """The configuration dataclass that fairseq has registered for a component."""
     ours = {
         "model": MODEL_DATACLASS_REGISTRY,
         "criterion": CRITERION_DATACLASS_REGISTRY,

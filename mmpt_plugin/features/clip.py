@@ -102,6 +102,7 @@ def image_vectors(clip: Any, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, 
 
 
 def is_clip(clip: Any) -> bool:
+    """Whether the model is a CLIP, which has a projection; SigLIP has none."""
     return bool(clip.config.model_type == "clip")
 
 

@@ -63,6 +63,7 @@ def extract(
 
 
 def feature_work(encoder: dict[str, Any], out: Path, max_seconds: int | None) -> "FeatureWork":
+    """Build the work from an encoder's config, in the process that runs it."""
     return FeatureWork(registry.encoders.build(encoder), out, max_seconds)
 
 
@@ -109,6 +110,7 @@ class FeatureWork:
             return False
 
     def origin(self, path: Path) -> dict[str, Any]:
+        """The record of the file, this encoder and `max_seconds` that is stored with the features."""
         return origin(path, self.encoder.fingerprint, max_seconds=self.max_seconds)
 
 

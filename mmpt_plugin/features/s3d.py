@@ -90,6 +90,7 @@ class S3DEncoder:
 
 
 def load_s3d(config: S3DEncoderConfig) -> "S3D":
+    """A model with the configured weights, loaded strictly; without a file, random weights from the configured seed."""
     if config.weights is None:
         logger.warning("S3D has no weight file: its features come from random weights, seed %d", config.seed)
         with torch.random.fork_rng():
@@ -103,6 +104,7 @@ def load_s3d(config: S3DEncoderConfig) -> "S3D":
 
 
 def weights_file_digest(path: str | None) -> str | None:
+    """The file's SHA-256; None for random weights."""
     if path is None:
         return None
     with Path(path).open("rb") as file:
@@ -213,11 +215,13 @@ class STConv(nn.Module):
         self.bn1 = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Video) -> Video:
+        """(B, C, T, H, W) to (B, out_channels, T', H', W'), with sizes from kernel and padding; the stride is 1."""
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(x))) if self.separable else x
 
 
 def conv(channels: int, out: int, kernel: tuple[int, int, int], padding: tuple[int, int, int]) -> nn.Conv3d:
+    """A convolution without bias, with Kaiming initialization."""
     layer = nn.Conv3d(channels, out, kernel, padding=padding, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
     return layer
@@ -231,6 +235,7 @@ class Gating(nn.Module):
         self.fc = nn.Linear(channels, channels)
 
     def forward(self, x: Video) -> Video:
+        """Scale the channels of (B, C, T, H, W) by gates from 0 to 1, computed from their means over T, H and W."""
         gate = torch.sigmoid(self.fc(x.mean(dim=(2, 3, 4))))
         return x * gate[:, :, None, None, None]
 
@@ -251,6 +256,7 @@ class Inception(nn.Module):
         self.gating_b2, self.gating_b3 = Gating(b2b), Gating(b3)
 
     def forward(self, x: Video) -> Video:
+        """Concatenate four branches over the channels; T, H and W stay the same."""
         branches = (
             self.gating_b0(self.conv_b0(x)),
             self.gating_b1(self.conv_b1_b(self.conv_b1_a(x))),
@@ -270,6 +276,7 @@ class SentenceEmbedding(nn.Module):
         self.fc2 = nn.Linear(2048, 512)
 
     def forward(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B 512"]:
+        """Word ids to sentence embeddings, by a maximum over all L words, padding included."""
         words = F.relu(self.fc1(self.word_embd(ids)))
         embedding: Tensor = self.fc2(words.amax(dim=1))
         return embedding

@@ -82,6 +82,7 @@ class CommandJob:
             flush_and_exit(INTERRUPTED)
 
     def checkpoint(self) -> DelayedSubmission:
+        """The job that submitit requeues: the same command, which skips what is finished."""
         return DelayedSubmission(self)
 
 

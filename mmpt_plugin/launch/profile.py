@@ -86,6 +86,7 @@ class Profile:
 
     @property
     def minutes(self) -> int:
+        """The time limit in whole minutes, rounded up."""
         return math.ceil(60 * self.hours - 1e-6)
 
     @property
@@ -110,6 +111,10 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
 
 
 def profile(values: Any, *, where: str) -> Profile:
+    """Build and check a profile from YAML values, which take precedence over environment variables.
+
+    ValueError, naming the location `where`, for unknown keys or invalid values.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"profile {where}: expected keys and values. Possible: {[f.name for f in fields(Profile)]}")
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
@@ -121,6 +126,7 @@ def profile(values: Any, *, where: str) -> Profile:
 
 
 def find(name: str) -> Path:
+    """The file of a profile, given as a path or as a name in `slurm/`; ValueError if there is none."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path

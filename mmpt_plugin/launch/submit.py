@@ -114,6 +114,7 @@ def plan_command(words: Sequence[str], root: Path, *, parts: int = 1, inputs: Se
 
 
 def digest(words: Any) -> str:
+    """The SHA-256, in hexadecimal, of words joined by line breaks."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -123,6 +124,7 @@ def unfinished(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def is_done(before: Launched | None, plan: Plan) -> bool:
+    """Whether the earlier job was completed with the same inputs."""
     return before is not None and before.inputs == plan.inputs and state(before) == "COMPLETED"
 
 
@@ -167,6 +169,7 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def executor(profile: Profile, *, name: str, logs: Path) -> Any:
+    """The submitit executor with the profile's resources; ValueError if it needs SLURM, which is not installed."""
     if profile.executor == "slurm":
         if shutil.which("srun") is None:
             raise ValueError("SLURM is not installed here: launch from a login node, or locally with --profile local")
@@ -210,6 +213,7 @@ class WithoutSlurm(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
+        """Report SLURM as available; otherwise submitit refuses to create the executor."""
         return 1
 
 
@@ -227,6 +231,7 @@ def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -
 
 
 def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
+    """The lines of a dry run with the job's command, or with the `fairseq-train` command of each rank."""
     if isinstance(plan.call, CommandJob):
         yield f"mmpt {' '.join(plan.words)}"
         return

@@ -62,6 +62,7 @@ class StopListener:
             timer.start()
 
     def requeue(self) -> None:
+        """Requeue the job if SLURM lists it as running; called if it has not stopped in time."""
         if is_running(self.env):
             logger.warning("no update has ended in time: requeued, resumes from the last checkpoint")
             subprocess.run(["scontrol", "requeue", self.env.job_id], check=False)
@@ -130,6 +131,7 @@ def leave(env: JobEnvironment, error: Exception) -> None:
 
 
 def flush_and_exit(status: int) -> None:
+    """End this process immediately, without exit handlers; buffered output is written."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -170,6 +172,7 @@ def read_starts(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def ends_with_line(path: Path) -> bool:
+    """Whether text can be appended on a new line; True for a missing or empty file."""
     content = path.read_bytes()[-1:] if path.exists() else b""
     return content in (b"", b"\n")
 

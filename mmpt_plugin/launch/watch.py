@@ -39,12 +39,14 @@ class Launched:
         return Path(self.logs) / f"{self.job_id}_0_log.out"
 
     def write(self) -> None:
+        """Write the record to `job.json` in the job's folder, which is created if needed."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / RECORD, lambda path: path.write_text(json.dumps(asdict(self), indent=2) + "\n"))
 
     @classmethod
     def read(cls, folder: Path) -> "Launched | None":
+        """The record in a folder; None if there is none."""
         path = folder / RECORD
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
@@ -84,15 +86,18 @@ def state(job: Launched) -> str:
 
 
 def is_over(job_state: str) -> bool:
+    """Whether a job in this state can no longer run; also True for an unknown state."""
     return job_state not in (*WAITING, *ACTIVE)
 
 
 def from_squeue(job_id: str) -> str:
+    """The state of a queued or recent job; empty if SLURM no longer lists it."""
     words = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format", "%T"]
     return first_word(words)
 
 
 def from_sacct(job_id: str) -> str:
+    """The state in SLURM's accounting; empty if there is none."""
     return first_word(["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", job_id, "--format", "State"])
 
 
@@ -106,6 +111,7 @@ def first_word(words: list[str]) -> str:
 
 
 def from_results(job: Launched) -> str:
+    """FAILED if a task wrote an error, COMPLETED if all wrote results, otherwise empty."""
     if any(task.exception() is not None for task in results(job)):
         return "FAILED"
     return "COMPLETED" if len(list(results(job))) == job.tasks else ""

@@ -70,6 +70,7 @@ is better. Ranks count from 1; lower is better. Ties count against the model.{le
 
 
 def table(result: Mapping[str, Any]) -> str:
+    """The metrics and their controls as an HTML table."""
     lines = ["".join(f"<th>{escape(head)}</th>" for head in heads(result))]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows(result)]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
@@ -88,6 +89,7 @@ def query(example: Mapping[str, Any], strips: "Strips") -> str:
 
 
 def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -> str:
+    """One retrieved clip as HTML, with its rank `place`; a non-empty `kind`, its CSS class, marks the right clip."""
     mark = '<span class="mark">✓ the right clip</span><br>' if kind else ""
     where = f"{escape(found['video_id'])}, {found['start']:.0f}–{found['end']:.0f} s, score {found['score']:.2f}"
     return (
@@ -104,6 +106,7 @@ class Strips:
         self.made: dict[tuple[str, float, float], str] = {}
 
     def html(self, found: Mapping[str, Any]) -> str:
+        """The frames of a clip as HTML images with embedded data."""
         key = (found["video_id"], found["start"], found["end"])
         if key not in self.made:
             self.made[key] = self._decode(*key)
@@ -117,6 +120,7 @@ class Strips:
 
 
 def jpeg(picture: Image.Image) -> str:
+    """The picture as a base64-encoded JPEG, for a data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -22,6 +22,7 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
 
 
 def heads(result: Mapping[str, Any]) -> list[str]:
+    """The column titles; controls that the result lacks have no column."""
     return ["metric", "this model", *(control for control in CONTROLS if control in result)]
 
 

@@ -20,6 +20,7 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 
 
 def has_timelines(result: Mapping[str, Any]) -> bool:
+    """Whether the result has examples with segments."""
     return any("segments" in example for example in result.get("examples", ()))
 
 
@@ -38,6 +39,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def section(example: Mapping[str, Any]) -> str:
+    """One video as HTML: a band for each kind of segments, with one color per label, and a legend."""
     segments = example["segments"]
     labels = list(dict.fromkeys(label for part in segments.values() for _, _, label in part))
     colours = {label: f"hsl({360 * number / len(labels):.0f} 60% 50%)" for number, label in enumerate(labels)}

@@ -91,6 +91,7 @@ def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
 
 
 def write_vectors(out: Path, vectors: Tensor, kind: str, names: list[str]) -> None:
+    """Write an embedding file atomically; `kind`, "videos" or "text", is the metadata key of the rows' `names`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     metadata = {kind: json.dumps(names)}
     atomic_write(out, lambda temporary: save_file({"vectors": vectors.contiguous()}, temporary, metadata=metadata))

@@ -37,6 +37,8 @@ class Narration:
 
 
 class Source(ABC):
+    """Yields the narrations of the requested videos; a subclass implements `__call__`."""
+
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
         """Video id -> why it has no captions, for problems known before reading."""
         return {}
@@ -67,6 +69,7 @@ class CaptionFolder(Source):
     folder: Path
 
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
+        """See `Source.lacking`; also reports videos with captions in several languages."""
         names = " or ".join(SUFFIXES)
         reasons = {}
         for video_id, paths in self.files_of(video_ids).items():
@@ -133,6 +136,7 @@ class CaptionLines(Source):
 
 
 def video_of(where: str, line: str) -> str:
+    """The video id in a JSON line; ValueError, naming the location `where`, if it has none."""
     try:
         return str(json.loads(line)["video_id"])
     except (ValueError, KeyError, TypeError) as error:
@@ -161,6 +165,7 @@ class HowTo100MCaptions(Source):
                 )
 
     def videos(self) -> Iterator[tuple[str, Any]]:
+        """Each video id with its columns; ValueError if a pickle cannot be read or is not a dict."""
         if self.path.suffix == ".json":
             yield from stream_object(self.path)
             return

@@ -72,11 +72,13 @@ def cues(lines: Sequence[str], path: Path, *, no_cue: Sequence[str] = ()) -> Ite
 
 
 def seconds(parts: Sequence[str | None]) -> float:
+    """A time from its hours, minutes, seconds and milliseconds; a missing part counts as 0."""
     hours, minutes, whole, thousandths = (int(part or 0) for part in parts)
     return hours * 3600 + minutes * 60 + whole + thousandths / 1000
 
 
 def from_json(line: str, where: str) -> Caption:
+    """Parse a JSON line; ValueError, naming the location `where`, if a field is missing or has the wrong type."""
     try:
         record = json.loads(line)
         start, end, text = (record[key] for key in ("start", "end", "text"))

@@ -30,6 +30,7 @@ def deduplicate(
 
 
 def add_caption(caption: Caption, kept: list[Caption], previous_keeps: Callable[[], bool], unit: Unit) -> None:
+    """Append a caption to `kept` without the repeated words; this may change or remove the last caption in `kept`."""
     if not kept:
         kept.append(caption)
         return
@@ -66,8 +67,10 @@ def overlap(before: Sequence[str], said: Sequence[str], unit: Unit) -> int:
 
 
 def split(text: str, unit: Unit) -> Sequence[str]:
+    """The text's words, or the text itself as a sequence of characters."""
     return text if unit == "character" else text.split()
 
 
 def join(units: Sequence[str], unit: Unit) -> str:
+    """The reverse of `split`, without surrounding blanks."""
     return ("" if unit == "character" else " ").join(units).strip()

@@ -111,11 +111,14 @@ class Shards(Sequence[VideoRecord]):
 
 
 def reopen(folder: Path) -> Shards:
+    """Open the shards of a pickled copy, without verifying checksums."""
     return Shards(folder, verify=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
+    """The index's entry for one shard file, with its size, CRC-32 and videos."""
+
     file: str
     bytes: int
     crc32: int
@@ -142,6 +145,7 @@ class ShardIndex:
 
 
 def read_index(folder: Path) -> ShardIndex:
+    """Read index.json; ValueError if it is missing, damaged or of another version."""
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(f"no shards in {folder}: it has no {INDEX}")

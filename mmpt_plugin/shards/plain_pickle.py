@@ -9,9 +9,11 @@ class PlainUnpickler(pickle.Unpickler):
     """Rejects every class and function, without which a malicious pickle cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Raise UnpicklingError, because a plain pickle refers to no classes or functions."""
         raise pickle.UnpicklingError(f"it needs {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
+        """Raise UnpicklingError, because a plain pickle contains all of its objects."""
         raise pickle.UnpicklingError("it refers to external objects")
 
 

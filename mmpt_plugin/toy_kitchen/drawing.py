@@ -46,6 +46,7 @@ def put(picture: Image.Image, image: Image.Image, x: float, y: float) -> None:
 
 
 def draw_room(recipe: Recipe, rng: np.random.Generator) -> Image.Image:
+    """A background in random colors, with wall lines, a table, a window and a shelf; independent of the recipe."""
     wall, table = WALLS[rng.integers(len(WALLS))], TABLES[rng.integers(len(TABLES))]
     picture = Image.new("RGB", (WIDTH, HEIGHT), wall)
     pencil = ImageDraw.Draw(picture)
@@ -87,17 +88,20 @@ class Scene:
 
 
 def draw_step(place: Place, step: Step, x: float, y: float, size: int, progress: float, time: float) -> None:
+    """Draw a step at (x, y); `progress` is 0 to 1 within the step, `time` is in seconds at the video's tempo."""
     container = sprite("vessel", step.vessel, 136, 68, colour=step.colour)
     food = sprite("ingredient", step.ingredient, size, size)
     MOTIONS[step.action](Scene(place, container, food, x, y, size, progress, time, inside(step.ingredient)))
 
 
 def piece(colour: tuple[int, ...], width: int, height: int) -> Image.Image:
+    """An oval with a darker edge, such as a chopped piece or a drop."""
     dark = tuple(int(c * 0.8) for c in colour[:3])
     return render((("e", (0.0, 0.0, 1.0, 1.0), dark), ("e", (0.06, 0.06, 0.94, 0.94), colour)), width, height)
 
 
 def draw_chop(s: Scene) -> None:
+    """A knife moves up and down and shortens the food; pieces collect next to it."""
     s.place(s.container, s.x, s.y + 34)
     cut = s.size * (1 - 0.8 * s.progress)
     s.place(s.food.crop((0, 0, max(4, round(cut)), s.size)), s.x - s.size * 0.5 + cut / 2 - 12, s.y + 8)
@@ -111,6 +115,7 @@ def draw_chop(s: Scene) -> None:
 
 
 def draw_peel(s: Scene) -> None:
+    """A peeler moves along the food, bares it from the left, and peels collect below."""
     s.place(s.container, s.x, s.y + 34)
     s.place(s.food, s.x, s.y + 2)
     bare = piece(s.colour, max(4, round(s.size * 0.8 * s.progress)), round(s.size * 0.5))
@@ -125,6 +130,7 @@ def draw_peel(s: Scene) -> None:
 
 
 def draw_grate(s: Scene) -> None:
+    """The food moves up and down a grater; shreds collect below."""
     s.place(s.container, s.x, s.y + 34)
     for i in range(int(s.progress * 18)):
         s.place(piece(s.colour, 14, 4), s.x - 44 + 5 * (i % 7), s.y + 40 - 4 * (i // 7))
@@ -137,6 +143,7 @@ def draw_grate(s: Scene) -> None:
 
 
 def draw_wash(s: Scene) -> None:
+    """Water drops from a tap onto the food, which sways."""
     s.place(sprite("tool", "tap", 60, 76), s.x + 34, s.y - 44)
     s.place(s.food, s.x + 4 * sin(s.time * 5), s.y + 14)
     water = (110, 180, 240, 170)
@@ -148,6 +155,7 @@ def draw_wash(s: Scene) -> None:
 
 
 def draw_add(s: Scene) -> None:
+    """The food falls from a hand into the container, again and again; pieces collect there."""
     fall = (s.time * 0.7) % 1
     small = s.food.resize((round(s.size * 0.8),) * 2)
     s.place(sprite("tool", "hand", 76, 40), s.x + 52, s.y - 62)
@@ -158,6 +166,7 @@ def draw_add(s: Scene) -> None:
 
 
 def draw_stir(s: Scene) -> None:
+    """A spoon and pieces of the food circle in the container."""
     s.place(s.container, s.x, s.y + 36)
     s.place(piece(s.colour, 104, 18), s.x, s.y + 22)
     for i in range(5):
@@ -167,6 +176,7 @@ def draw_stir(s: Scene) -> None:
 
 
 def draw_mash(s: Scene) -> None:
+    """A masher presses the food, which gets flat and wide."""
     flat = max(12, round(s.size * (1 - 0.7 * s.progress)))
     press = abs(sin(s.time * 5))
     s.place(s.food.resize((round(s.size * (1 + 0.3 * s.progress)), flat)), s.x, s.y + 24 - flat / 2)
@@ -176,6 +186,7 @@ def draw_mash(s: Scene) -> None:
 
 
 def draw_season(s: Scene) -> None:
+    """A shaker swings from side to side and scatters white grains over the food."""
     s.place(s.container, s.x, s.y + 38)
     s.place(s.food, s.x - 6, s.y + 6)
     shake = 7 * sin(s.time * 14)
@@ -186,6 +197,7 @@ def draw_season(s: Scene) -> None:
 
 
 def draw_fry(s: Scene) -> None:
+    """The food hops and tilts in the container, over flames and under steam."""
     for i in range(3):
         s.place(sprite("tool", "flame", 26, 24 + round(6 * sin(s.time * 11 + i))), s.x - 32 + 27 * i, s.y + 54)
     hop = abs(sin(s.time * 6))
@@ -197,6 +209,7 @@ def draw_fry(s: Scene) -> None:
 
 
 def draw_boil(s: Scene) -> None:
+    """The food moves gently in water, with flames below and rising bubbles."""
     for i in range(3):
         s.place(sprite("tool", "flame", 26, 22 + round(5 * sin(s.time * 11 + i))), s.x - 30 + 27 * i, s.y + 60)
     s.place(s.container, s.x, s.y + 30)

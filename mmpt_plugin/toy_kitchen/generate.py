@@ -55,6 +55,7 @@ def generate(
 
 
 def video_name(i: int) -> str:
+    """The video id, which does not depend on the number of videos."""
     return f"toy_{i:04d}"
 
 
@@ -75,11 +76,13 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
 
 
 def webvtt(captions: list[Caption]) -> str:
+    """The captions as the content of a WebVTT file."""
     cues = [f"{clock(c.start)} --> {clock(c.end)}\n{c.text}\n" for c in captions]
     return "\n".join(["WEBVTT\n", *cues])
 
 
 def clock(seconds: float) -> str:
+    """A time as WebVTT's MM:SS.mmm."""
     thousandths = round(seconds * 1000)
     return f"{thousandths // 60000:02d}:{thousandths // 1000 % 60:02d}.{thousandths % 1000:03d}"
 
@@ -94,4 +97,5 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file atomically, in UTF-8."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

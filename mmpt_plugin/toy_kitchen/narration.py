@@ -131,6 +131,7 @@ def timed(spoken: list[tuple[float, str]], duration: int) -> list[Caption]:
 
 
 def fill(template: str, step: Step, rng: np.random.Generator, *, colour_share: float) -> str:
+    """A sentence with random synonyms; `colour_share` is the probability that a named vessel has its color."""
     verb, verbing, verbed = VERBS[step.action][rng.integers(len(VERBS[step.action]))]
     place = ""
     if step.action != "wash" and rng.random() < 0.75:

@@ -62,6 +62,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
+    """The content of one video: a dish, and its steps in time order."""
+
     dish: str
     steps: tuple[Step, ...]
     duration: int
@@ -90,5 +92,6 @@ def invent(rng: np.random.Generator) -> Recipe:
 
 
 def possible(action: str, ingredient: str) -> bool:
+    """Whether an action makes sense for an ingredient; bread, for example, is not peeled or washed."""
     barred = {"peel": NOT_PEELED, "grate": NOT_GRATED, "wash": NOT_WET, "boil": NOT_WET}
     return ingredient not in barred.get(action, set())

@@ -172,6 +172,7 @@ def inside(name: str) -> tuple[int, ...]:
 
 
 def tool(name: str) -> list[Shape]:
+    """The shapes of a tool, of an effect such as steam, or of the chef."""
     steel, wood = (200, 206, 214), (176, 122, 72)
     tools: dict[str, list[Shape]] = {
         "knife": [
@@ -240,6 +241,7 @@ def sprite(kind: str, name: str, width: int, height: int, angle: int = 0, colour
 
 @cache
 def render(shapes: tuple[Shape, ...], width: int, height: int, angle: int = 0) -> Image.Image:
+    """Shapes as an RGBA image, turned by `angle` degrees counterclockwise; it is cached, so do not draw on it."""
     scale = 4
     canvas = Image.new("RGBA", (width * scale, height * scale))
     pencil = ImageDraw.Draw(canvas)
@@ -260,4 +262,5 @@ def render(shapes: tuple[Shape, ...], width: int, height: int, angle: int = 0) -
 
 
 def scaled(numbers: list[float] | tuple[float, ...], size: tuple[int, int]) -> list[float]:
+    """Unit-square coordinates x, y, x, y, ... in pixels."""
     return [number * size[i % 2] for i, number in enumerate(numbers)]

@@ -32,6 +32,8 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
+    """What the container and its video stream state, without decoding."""
+
     duration: float
     """Seconds, as stated by the container."""
     fps: float
@@ -88,6 +90,7 @@ def check_moving(path: Path) -> None:
 
 
 def untimed(path: Path) -> VideoError:
+    """The error for a video whose frames have no timestamps, with the command that adds them."""
     return VideoError(f"{path} can't be read: its frames have no timestamps; run `ffmpeg -i FILE -c copy OTHER.mp4`")
 
 
@@ -190,6 +193,7 @@ def filtered(
 
 
 def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
+    """An FFmpeg graph that rotates frames upright, applies the steps (name, arguments), and converts to RGB."""
     upright = {
         90: [("transpose", "cclock")],
         180: [("hflip", ""), ("vflip", "")],
@@ -208,6 +212,7 @@ def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[t
 
 
 def pulled(graph: Graph) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames that the graph has ready; it may need more input for the next one."""
     while True:
         try:
             yield graph.vpull().to_ndarray()

@@ -55,6 +55,7 @@ class FrameSettings:
 
     @property
     def fingerprint(self) -> str:
+        """The settings as JSON, stored with the frames to detect that a folder has other settings."""
         return json.dumps({"encoder": "frames", **asdict(self)})
 
 
@@ -70,6 +71,7 @@ class EncodedVideo:
 
 
 def to_jpeg(picture: Picture, *, quality: int) -> bytes:
+    """Encode an RGB picture; `quality` is Pillow's, 1 to 95."""
     from PIL import Image  # Pillow is an extra
 
     file = io.BytesIO()
@@ -78,6 +80,7 @@ def to_jpeg(picture: Picture, *, quality: int) -> bytes:
 
 
 def from_jpeg(content: bytes) -> Picture:
+    """Decode to an RGB picture."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -178,12 +181,15 @@ class FrameCache:
         return self._name(video_id) in self._places
 
     def ids(self) -> list[str]:
+        """See `Videos.ids`."""
         return sorted(self._places)
 
     def duration(self, video_id: str) -> float:
+        """See `Videos.duration`."""
         return self._durations[self._name(video_id)]
 
     def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
+        """See `Videos.frames_at`; ValueError if `size` differs from that of the cached frames."""
         if size != self.size:
             raise ValueError(f"{self.folder} holds frames of {self.size} pixels, but frames.size is {size}")
         shard, first, last = self._places[self._name(video_id)]
@@ -203,6 +209,7 @@ class FrameCache:
         return content
 
     def content(self, video_id: str) -> bytes:
+        """See `Videos.content`; it consists of the checksums of the video's frames."""
         shard, first, last = self._places[self._name(video_id)]
         return self._arrays[shard]["frame_crc32"][first:last].tobytes()
 
@@ -241,5 +248,6 @@ def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def check_bounds(ends: Int[np.ndarray, " _"], number: int, total: int, path: Path) -> None:
+    """ValueError unless `ends` splits `total` items into `number` consecutive parts, none of them empty."""
     if len(ends) != number + 1 or ends[0] != 0 or ends[-1] != total or (np.diff(ends) <= 0).any():
         raise ValueError(f"frames {path} are damaged: their index does not match their content")

@@ -18,6 +18,7 @@ FILE = ("bytes", "mtime_ns")
 
 
 def origin(video: Path, encoder: str, *, max_seconds: int | None = None) -> dict[str, Any]:
+    """The record of a file: absolute path, size, modification time, the encoder's fingerprint and any `max_seconds`."""
     stat = video.stat()
     made_from = {"source": str(absolute(video)), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     return made_from | {"encoder": encoder} | ({} if max_seconds is None else {"max_seconds": max_seconds})

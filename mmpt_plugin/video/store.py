@@ -42,6 +42,7 @@ class VideoList(Sequence[Path]):
         return VideoList(self.files[i], self.ids[i], self.left_out) if isinstance(i, slice) else self.files[i]
 
     def items(self) -> Iterator[tuple[str, Path]]:
+        """Pairs of video id and file."""
         return zip(self.ids, self.files, strict=True)
 
 
@@ -76,6 +77,10 @@ def find_videos(folder: Path) -> VideoList:
 
 
 def gathered(paths: Sequence[Path], out: Path | None) -> VideoList:
+    """The videos among files and below folders, each file once; `out` is not searched.
+
+    Files of a folder that are not videos are left out. A file that is given by its own path is never left out.
+    """
     files: dict[Path, Path] = {}
     left_out: dict[str, str] = {}
     for path in paths:
@@ -93,6 +98,7 @@ def gathered(paths: Sequence[Path], out: Path | None) -> VideoList:
 
 
 def listed(path: Path, folder: Path) -> Path:
+    """A path from a list: relative to the working directory or, if it exists only there, to the list's `folder`."""
     return path if path.is_absolute() or path.exists() or not (folder / path).exists() else folder / path
 
 
@@ -121,6 +127,7 @@ def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
 
 
 def left_out_summary(left_out: Mapping[str, str]) -> str:
+    """The number of skipped files and the first reason, for a log line."""
     return f"{len(left_out)} left out, such as: {next(iter(left_out.values()))}"
 
 
@@ -160,9 +167,11 @@ class VideoFolder:
             return False
 
     def ids(self) -> list[str]:
+        """See `Videos.ids`."""
         return sorted(self.files)
 
     def duration(self, video_id: str) -> float:
+        """See `Videos.duration`; VideoError if the file states none or cannot be opened."""
         if video_id not in self._durations:
             self._durations[video_id] = duration_of(self.file(video_id))
         return self._durations[video_id]
@@ -170,13 +179,16 @@ class VideoFolder:
     def frames_at(
         self, video_id: str, times: Sequence[float], *, size: int
     ) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
+        """See `Videos.frames_at`."""
         return read_squares(self.file(video_id), times, size=size)
 
     def content(self, video_id: str) -> bytes:
+        """See `Videos.content`; it is the SHA-256 of the file."""
         with self.file(video_id).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     def file(self, video_id: str) -> Path:
+        """The path of a video; ValueError if the folder does not have it."""
         path = self.files.get(self._name(video_id))
         if path is None:
             raise ValueError(f"no video '{video_id}' in {self.folder}")

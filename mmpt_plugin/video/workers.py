@@ -30,11 +30,15 @@ Work = Callable[[str, Path], Result]
 
 @dataclass(frozen=True)
 class Failure:
+    """Why a video could not be processed, returned instead of raised so that the other videos continue."""
+
     reason: str
 
 
 @dataclass
 class ExtractReport:
+    """Counts of finished, skipped and failed videos; `str()` formats them for the terminal."""
+
     done: int = 0
     skipped: int = 0
     """Finished in an earlier run, from the same file with the same encoder."""
@@ -101,6 +105,7 @@ def work_through(
 
 
 def check_num_workers(num_workers: int) -> None:
+    """ValueError unless there is at least one worker."""
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
 
@@ -133,6 +138,7 @@ def outcomes(
 
 
 def attempt(work: Work[Result], video_id: str, path: Path) -> Result | Failure:
+    """Process one video; a ValueError or OSError becomes a `Failure`, other errors are raised."""
     try:
         return work(video_id, path)
     except ValueError as error:
@@ -158,11 +164,13 @@ def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any) -> 
 
 
 def attempt_in_worker(video_id: str, path: Path) -> Any:
+    """Process one video with the encoder that `start_worker` built."""
     assert _work is not None
     return attempt(_work, video_id, path)
 
 
 def progress_bar() -> Progress:
+    """A bar on stderr with the number of finished videos, the time elapsed and the time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
