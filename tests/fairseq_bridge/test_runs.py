@@ -190,4 +190,4 @@ def test_a_model_to_start_from_that_is_not_named_is_asked_for(kitchen, tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == "mmpt train: project 'videoclip/finetune' needs model.pretrained=VALUE"
     done = run(*words, check=False)
-    assert "project 'videoclip/finetune' needs task=NAME, with a recipe of its own: ['coin', 'crosstask'" in done.stderr
+    assert "needs task=NAME. Tasks with their own recipe: ['coin', 'crosstask'" in done.stderr
