@@ -14,7 +14,7 @@ from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
 from mmpt_plugin.protocols import Embed
 from mmpt_plugin.registry import register_sampler
 from mmpt_plugin.samplers.coverage import coverage
-from mmpt_plugin.samplers.uniform import UniformConfig, require_videos
+from mmpt_plugin.samplers.uniform import Uniform, UniformConfig, require_videos
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +58,18 @@ class RetrievalAugmentedConfig(UniformConfig):
 
 
 @register_sampler("retrieval_augmented", dataclass=RetrievalAugmentedConfig)
-class RetrievalAugmented:
+class RetrievalAugmented(Uniform):
     """Clusters of k videos drawn at random from the 2k nearest neighbors of a random center (VideoCLIP, section 3.3).
 
     An epoch has ceil(number of videos / k) clusters. Unless `cover` is set, it misses some videos and repeats others;
     their numbers are logged.
     """
 
+    config: RetrievalAugmentedConfig
+
     def __init__(self, config: RetrievalAugmentedConfig, *, num_videos: int, seed: int) -> None:
         require_videos(num_videos, config.num_neighbors, "num_neighbors")
-        self.config = config
-        self.num_videos = num_videos
-        self.seed = seed
-
-    @property
-    def num_clusters(self) -> int:
-        """Number of clusters per epoch."""
-        return -(-self.num_videos // self.config.cluster_size)
+        super().__init__(config, num_videos=num_videos, seed=seed)
 
     def clusters(self, epoch: int, embed: Embed) -> Int[np.ndarray, "C K"]:
         """Video indices, one row per cluster; equal on all ranks, and for equal seed, epoch and embeddings.

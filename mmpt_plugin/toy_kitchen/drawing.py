@@ -21,7 +21,7 @@ Place = Callable[[Image.Image, float, float], None]
 
 def frames(recipe: Recipe, rng: np.random.Generator) -> Iterator[UInt8[np.ndarray, "168 224 3"]]:
     """All frames of a video; each video has its own room, position, size, tempo and handedness."""
-    room = draw_room(recipe, rng)
+    room = draw_room(rng)
     size = int(rng.integers(58, 74))
     x, y = WIDTH / 2 + rng.uniform(-18, 18), 95 + rng.uniform(-5, 5)
     tempo, mirrored = rng.uniform(0.8, 1.3), rng.random() < 0.5
@@ -45,8 +45,8 @@ def put(picture: Image.Image, image: Image.Image, x: float, y: float) -> None:
     picture.paste(image, (round(x - image.width / 2), round(y - image.height / 2)), image)
 
 
-def draw_room(recipe: Recipe, rng: np.random.Generator) -> Image.Image:
-    """A background in random colors, with wall lines, a table, a window and a shelf; independent of the recipe."""
+def draw_room(rng: np.random.Generator) -> Image.Image:
+    """A background in random colors, with wall lines, a table, a window and a shelf."""
     wall, table = WALLS[rng.integers(len(WALLS))], TABLES[rng.integers(len(TABLES))]
     picture = Image.new("RGB", (WIDTH, HEIGHT), wall)
     pencil = ImageDraw.Draw(picture)
