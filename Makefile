@@ -35,7 +35,8 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# One worker more than the two cores that tests are planned for: those of jobs mostly wait.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 fast: .venv/.dev
 	$(PYTEST) -m 'not slow and not slurm'

@@ -24,8 +24,11 @@ BACKBONE = {
 
 
 def training_projects() -> list[str]:
-    """All but videoclip/finetune itself, which needs a task. Of the recipes for benchmarks, those for one clip per video
-    differ in numbers only, so two of them train here; those on windows train in test_finetuning.py."""
+    """All but videoclip/finetune itself, which needs a task.
+
+    The recipes for benchmarks with one clip per video differ in numbers only, so two of them train here. Those on
+    windows of a video train in test_finetuning.py.
+    """
     finetuned = ("videoclip/finetune/msrvtt", "videoclip/finetune/msrvtt_qa", "clip2video/finetune/vatex")
     return [
         name
