@@ -60,9 +60,8 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if "You must specify 'tasks@task'" in str(error):
-            recipes = [
-                path.partition("/finetune/")[2] for path in available("projects") if path.startswith(f"{name[9:]}/")
-            ]
+            own = f"{name.removeprefix('projects/')}/"
+            recipes = [path.removeprefix(own) for path in available("projects") if path.startswith(own)]
             raise ValueError(f"project '{project}' needs task=NAME. Tasks with their own recipe: {recipes}") from error
         raise ValueError(one_line_error(project, error)) from error
     return config

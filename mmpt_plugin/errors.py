@@ -4,7 +4,7 @@ import difflib
 
 
 def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
-    """`no model 'videoclp'. Did you mean 'videoclip'? Registered: [...]`."""
+    """`no model 'videoclp'. Did you mean 'videoclip'? Possible: [...]`."""
     close = difflib.get_close_matches(guess or name, possible, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"no {kind} '{name}'.{hint} Possible: {sorted(possible)}"

@@ -15,12 +15,13 @@ CORPORA = (
 TOY_KITCHEN = ("drawing", "generate", "narration", "recipes", "sprites")
 
 CLASSES = {
-    "Clip2Video": "CLIP2Video",
-    "Clip2VideoConfig": "CLIP2VideoConfig",
-    "ClipMean": "CLIPMean",
-    "ClipModel": "CLIPModel",
-    "ClipModelConfig": "CLIPModelConfig",
+    "clip.ClipModel": "CLIPModel",
+    "clip.ClipModelConfig": "CLIPModelConfig",
+    "clip2video.Clip2Video": "CLIP2Video",
+    "clip2video.Clip2VideoConfig": "CLIP2VideoConfig",
+    "clip_mean.ClipMean": "CLIPMean",
 }
+"""Old class, with its module below mmpt_plugin.models -> its name now."""
 
 MOVED: dict[str, tuple[str, ...]] = {
     "clips": (),
@@ -54,12 +55,8 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Old module -> modules of mmpt_plugin that define its names now."""
 
 RENAMED = {
-    **{f"models.{name}": f"models.{new}" for name, new in CLASSES.items()},
-    "models.clip.ClipModel": "models.CLIPModel",
-    "models.clip.ClipModelConfig": "models.CLIPModelConfig",
-    "models.clip2video.Clip2Video": "models.CLIP2Video",
-    "models.clip2video.Clip2VideoConfig": "models.CLIP2VideoConfig",
-    "models.clip_mean.ClipMean": "models.CLIPMean",
+    **{f"models.{old}": f"models.{new}" for old, new in CLASSES.items()},
+    **{f"models.{old.partition('.')[2]}": f"models.{new}" for old, new in CLASSES.items()},
     "checkpoint.first_line": "errors.first_line",
     "checkpoint.write_whole": "files.atomic_write",
     "config.fine_tuned": "tasks.finetuning.fine_tuned",

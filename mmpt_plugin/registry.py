@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmpt_plugin import moved
-from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Task
@@ -125,7 +125,7 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config_type), values))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{name}.{error.full_key}: {first_line(error)}") from error
 
 
 def with_new_names(config_type: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:

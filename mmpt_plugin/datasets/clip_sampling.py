@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 Ints = Int[np.ndarray, " P"]
 
 MAX_SPAN = 256.0  # seconds; a text clip of this duration stops growing
-BLOCK = 10  # growth steps computed at a time; a text clip of 61 tokens takes about nine
+STEPS_CHUNK = 10  # growth steps computed at a time; a text clip of 61 tokens takes about nine
 
 
 @dataclass(kw_only=True)
@@ -70,9 +70,9 @@ def text_clips(
     lefts = np.zeros(len(first), dtype=np.int64)  # number of "left" coins in the previous blocks
     step = 0
     while len(growing):
-        coins = rng.integers(0, 2, size=(len(growing), BLOCK), dtype=np.int8)
-        taken = np.arange(step, step + BLOCK + 1)
-        said_left = np.zeros((len(growing), BLOCK + 1), dtype=np.int64)
+        coins = rng.integers(0, 2, size=(len(growing), STEPS_CHUNK), dtype=np.int8)
+        taken = np.arange(step, step + STEPS_CHUNK + 1)
+        said_left = np.zeros((len(growing), STEPS_CHUNK + 1), dtype=np.int64)
         np.cumsum(coins, axis=1, out=said_left[:, 1:])
         said_left += lefts[growing, None]
         left_room, right_room = room_left[growing, None], room_right[growing, None]
@@ -85,12 +85,12 @@ def text_clips(
         stop |= token_offsets[ends] - token_offsets[begins] >= budget[growing, None]
         stop |= caption_times[ends - 1, 1] - caption_times[begins, 0] >= MAX_SPAN
         stopped = stop.any(axis=1)
-        at = np.where(stopped, stop.argmax(axis=1), BLOCK)[:, None]
+        at = np.where(stopped, stop.argmax(axis=1), STEPS_CHUNK)[:, None]
         begin[growing] = np.take_along_axis(begins, at, axis=1)[:, 0]
         end[growing] = np.take_along_axis(ends, at, axis=1)[:, 0]
         lefts[growing] = said_left[:, -1]
         growing = growing[~stopped]
-        step += BLOCK
+        step += STEPS_CHUNK
     return begin, end
 
 

@@ -21,7 +21,7 @@ from torch import cuda, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from mmpt_plugin import registry
-from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.fairseq_bridge import install
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.preemption import (
@@ -195,7 +195,7 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
         try:
             config = OmegaConf.merge(config, {group: values})
         except OmegaConfBaseException as error:
-            raise ValueError(f"section '{group}': {str(error).splitlines()[0]}") from error
+            raise ValueError(f"section '{group}': {first_line(error)}") from error
     whole = DictConfig(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     OmegaConf.set_struct(whole, True)
     return whole

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmpt_plugin import config
-from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.registry import parse_config
 
 # sbatch's own environment variables, used for keys that a profile does not set.
@@ -106,7 +106,7 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
             resolve=True,
         )
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"profile {path}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"profile {path}: {first_line(error)}") from error
     return profile(values, where=str(path))
 
 

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from submitit.slurm.slurm import SlurmExecutor
 
 from mmpt_plugin.config import load_project, plain
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.hardware import bf16_problem
 from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
 from mmpt_plugin.launch.profile import Profile
@@ -66,7 +67,7 @@ def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
         try:
             parsed = parser.parse_override(override)
         except HydraException as error:
-            raise ValueError(f"override '{override}': {str(error).splitlines()[0]}") from error
+            raise ValueError(f"override '{override}': {first_line(error)}") from error
         values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else ()
         choices.append([f"{parsed.get_key_element()}={value}" for value in values] or [override])
     return (list(choice) for choice in itertools.product(*choices))

@@ -28,6 +28,7 @@ import torch
 from submitit import JobEnvironment
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def peer_is_gone(error: Exception) -> bool:
 
 def leave(env: JobEnvironment, error: Exception) -> None:
     """End this process. The job restarts unless another rank writes an error within seconds."""
-    logger.error("another rank is gone: %s", str(error).splitlines()[0])
+    logger.error("another rank is gone: %s", first_line(error))
     time.sleep(3)
     failed = any(env.paths.folder.glob(f"{env.job_id}_*_result.pkl"))
     flush_and_exit(1 if failed else INTERRUPTED)

@@ -29,7 +29,7 @@ from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import Videos
 
 NAMED = 10  # incomplete videos listed in a message
-TOKENIZED_TOGETHER = 64  # videos tokenized in one call
+TOKENIZED_CHUNK = 64  # videos tokenized in one call
 
 
 @dataclass
@@ -234,7 +234,7 @@ Pieces = Callable[[list[str]], tuple[list[list[int]], list[bool]]]
 
 def tokenized(videos: Iterator[SpokenVideo], pieces: Pieces) -> Iterator[TokenizedVideo]:
     """Tokenize groups of videos together, because a fast tokenizer processes a long list on all cores."""
-    while together := list(islice(videos, TOKENIZED_TOGETHER)):
+    while together := list(islice(videos, TOKENIZED_CHUNK)):
         texts = [caption.text for video in together for caption in video.captions]
         rows, cut = pieces(texts)
         ids, cuts = iter(rows), iter(cut)
