@@ -1,9 +1,11 @@
 """Checkpoint files: reading without unpickling code, strict loading, writing."""
 
 import argparse
+import io
 import json
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +41,74 @@ def find_checkpoint(name: str | Path) -> Path:
 def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read the dict in a torch file with tensors, plain values and `SAFE_GLOBALS`; reject anything else.
 
-    With `mmap`, tensors are not loaded until they are used, which is faster if you only need the plain values.
+    With `mmap`, tensors are not loaded until they are used, which is faster if you only need the plain values. A
+    TorchScript archive gives its weights by name; its code is not run.
     """
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     # On exit, the context removes all globals it was given, so it must not be given those that were allowed before.
     allowed = torch.serialization.get_safe_globals()
     try:
+        if is_torchscript(path):
+            return read_torchscript(path)
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is not read, because it contains objects other than weights and plain values: {first_line(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged, or not a torch file: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} contains a {type(content).__name__}, but a checkpoint is a dict")
     return content
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as `torch.jit.save` writes it, such as OpenAI's CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+class Module:
+    """Takes the place of every class of a TorchScript archive: it only has the attributes that the archive gives it."""
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """The weights of a TorchScript archive, by the names of its `state_dict`, without running any of its code.
+
+    The data of the archive, but not its code, is copied to an archive that `torch.load(weights_only=True)` reads.
+    """
+    data = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(data, "w") as copy:
+        for entry in archive.infolist():
+            part = entry.filename.partition("/")[2]
+            if part in ("data.pkl", "version", "byteorder") or part.startswith("data/"):
+                if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
+                    raise zipfile.BadZipFile(f"{entry.filename} is compressed")
+                copy.writestr(entry.filename, archive.read(entry))
+    data.seek(0)
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(data)
+    classes = [(Module, name) for name in names if name.startswith("__torch__.")]
+    data.seek(0)
+    with torch.serialization.safe_globals(classes):  # type: ignore[arg-type]
+        return dict(tensors(torch.load(data, map_location="cpu", weights_only=True)))
+
+
+def tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested modules, with dotted names; a module that is in several places counts once."""
+    waiting, seen = [("", root)], set[int]()
+    while waiting:
+        prefix, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            for name, value in getattr(module, "__dict__", {}).items():
+                if isinstance(value, Tensor):
+                    yield f"{prefix}{name}", value
+                elif isinstance(value, Module):
+                    waiting.append((f"{prefix}{name}.", value))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -30,6 +30,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "videoclip_segmenter": "models.segmenter",
         "videoclip_step_localizer": "models.step_localizer",
         "clip_mean": "models.clip_mean",
+        "clip_lstm": "models.clip_lstm",
+        "clip_transformer": "models.clip_transformer",
         "clip2video": "models.clip2video",
         "videoclip_vit": "models.videoclip_vit",
     },

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.random import Generator
 from torch import Tensor
 
 from mmpt_plugin import registry
@@ -197,11 +198,18 @@ class Corpus(AnnotationReader):
         return torch.from_numpy(rows)
 
     def clip(
-        self, video_id: str, start: float = 0.0, end: float | None = None, *, max_video_len: int
+        self,
+        video_id: str,
+        start: float = 0.0,
+        end: float | None = None,
+        *,
+        max_video_len: int,
+        rng: Generator | None = None,
     ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
         """The model's input for a video from `start` to `end` (seconds; None is the end of the video).
 
-        Either the feature rows of the first max_video_len of these seconds, or frames sampled over all of them.
+        Either the feature rows of the first max_video_len of these seconds, or frames sampled over all of them. `rng`
+        is for samplings that differ in training.
         """
         end = self.duration(video_id) if end is None else end
         frames = self.config.frames
@@ -212,7 +220,7 @@ class Corpus(AnnotationReader):
             raise ValueError(
                 f"dataset.frames.num_frames {frames.num_frames} is more than max_video_len {max_video_len}"
             )
-        return read_clips(self.source, self._source_name(video_id), [(start, end)], frames)[0]
+        return read_clips(self.source, self._source_name(video_id), [(start, end)], frames, rng=rng)[0]
 
     @property
     def feature_dim(self) -> int | None:
@@ -279,9 +287,11 @@ class ClipCorpus(Corpus):
         self.video_ids = list(dict.fromkeys(clip.video_id for clip in kept))
         return kept
 
-    def features(self, clip: AnnotatedClip, *, max_video_len: int) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
+    def features(
+        self, clip: AnnotatedClip, *, max_video_len: int, rng: Generator | None = None
+    ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
         """See `Corpus.clip`."""
-        return self.clip(clip.video_id, clip.start, clip.end, max_video_len=max_video_len)
+        return self.clip(clip.video_id, clip.start, clip.end, max_video_len=max_video_len, rng=rng)
 
 
 def whole_video(video_id: str, caption: str, where: str) -> tuple[str, AnnotatedClip]:

@@ -30,7 +30,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
     """The clips of a corpus; `dataset[cluster]` is a Batch with one pair per clip, its caption drawn at random."""
 
     def __init__(self, config: CaptionedClipsConfig, split: str = "train") -> None:
-        self.config = config
+        self.config, self.is_training = config, split == "train"
         self.corpus = build_split(config, split, ClipCorpus, needs="clips")
         captions: dict[Any, list[str]] = {}
         for clip in self.corpus.clips:
@@ -52,8 +52,9 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, cluster: Cluster) -> Batch:
         rng = cluster.rng()
         chosen = [self.clips[number % len(self.clips)] for number in cluster.videos]
-        rows = [self.corpus.features(clip, max_video_len=self.config.max_video_len) for clip, _ in chosen]
         texts = [texts[rng.integers(len(texts))] for _, texts in chosen]
+        length, moves = self.config.max_video_len, rng if self.is_training else None
+        rows = [self.corpus.features(clip, max_video_len=length, rng=moves) for clip, _ in chosen]
         text, text_mask = token_ids(texts, self.tokenizer)
         video, video_mask = pad_video(rows)
         return Batch(

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,9 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
+from mmpt_plugin.checkpoint import load_strictly, read_torch_file
 from mmpt_plugin.errors import first_line
+from mmpt_plugin.features.openai_clip import from_openai, is_openai_clip
 from mmpt_plugin.registry import register_encoder
 
 
@@ -43,9 +46,11 @@ PIXELS = {
 def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]:
     """Load CLIP or SigLIP in float32 and eval mode, with its pixel statistics.
 
-    `name` is a folder or a hub name; `key` is the setting that error messages refer to. Missing or unexpected weights,
-    or weights of the wrong shape, raise ValueError.
+    `name` is a folder, a hub name or a file of OpenAI's CLIP; `key` is the setting that error messages refer to.
+    Missing or unexpected weights, or weights of the wrong shape, raise ValueError.
     """
+    if Path(name).is_file():
+        return load_openai_clip(Path(name), key=key), PIXELS["clip"]
     nothing_there = f"{key}: no CLIP at '{name}', neither as a folder nor as a hub name"
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -69,6 +74,18 @@ def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"{key}: '{name}' does not fit the model: {'; '.join(problems[:10])}{more}")
     return model.eval(), pixel_statistics(name) or PIXELS[config.model_type]
+
+
+def load_openai_clip(path: Path, *, key: str) -> PreTrainedModel:
+    """Load OpenAI's CLIP from its TorchScript archive, or from a file of its state dict."""
+    weights = read_torch_file(path)
+    if not is_openai_clip(weights):
+        raise ValueError(f"{key}: {path} is not a CLIP of OpenAI's: its weights have other names")
+    sizes, found = from_openai(weights, where=f"{key}: {path}")
+    model: Any = AutoModel.from_config(CLIPConfig(**sizes), attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+    load_strictly(model, found, where=f"{key}: {path}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 def pixel_statistics(name: str) -> PixelStatistics | None:

@@ -2,7 +2,10 @@ from .clip import CLIPModel as CLIPModel
 from .clip import CLIPModelConfig as CLIPModelConfig
 from .clip2video import CLIP2Video as CLIP2Video
 from .clip2video import CLIP2VideoConfig as CLIP2VideoConfig
+from .clip_lstm import CLIPLSTM as CLIPLSTM
 from .clip_mean import CLIPMean as CLIPMean
+from .clip_transformer import CLIPTransformer as CLIPTransformer
+from .clip_transformer import CLIPTransformerConfig as CLIPTransformerConfig
 from .embedding import Embedder as Embedder
 from .pretrained import PretrainedEmbedder as PretrainedEmbedder
 from .pretrained import load_model as load_model

@@ -109,8 +109,11 @@ class Backbone(nn.Module):
         """Width D of the frame and text vectors."""
         return vector_width(self.clip.config)
 
-    def text_encoder(self, num_layers: int) -> nn.Module:
-        """A new transformer like the text tower's, initialized with copies of its first layers."""
+    def text_encoder(self, num_layers: int, *, layer_norm_eps: float | None = None) -> nn.Module:
+        """A new transformer like the text tower's, initialized with copies of its first layers.
+
+        `layer_norm_eps` is the epsilon of its LayerNorms; by default that of the text tower.
+        """
         tower = self.clip.text_model
         config = deepcopy(tower.config)
         if config.hidden_size != self.width:
@@ -123,6 +126,8 @@ class Backbone(nn.Module):
                 f"{num_layers} layers cannot be copied from a text tower with {config.num_hidden_layers} layers"
             )
         config.num_hidden_layers = num_layers
+        if layer_norm_eps is not None:
+            config.layer_norm_eps = layer_norm_eps
         encoder: nn.Module = type(tower.encoder)(config)
         own = encoder.state_dict()
         encoder.load_state_dict({key: value for key, value in tower.encoder.state_dict().items() if key in own})

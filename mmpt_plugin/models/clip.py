@@ -32,7 +32,7 @@ from mmpt_plugin.models.pretrained import (
 )
 from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.tokenizer import cut_text
-from mmpt_plugin.video.sparse_frames import frame_times
+from mmpt_plugin.video.sparse_frames import FramesConfig, check_sampling, sample_times
 
 # The parameter group of the backbone's weights, which may have their own learning rate.
 BACKBONE = "backbone"
@@ -56,6 +56,10 @@ class CLIPModelConfig:
     max_text_len: int = 30
     """Maximum word pieces per text, not counting the start and the end token. A longer text is cut and keeps its end
     token."""
+    sampling: str = "uniform"
+    """Which frames of a video the model reads: uniform, head, tail, clip4clip or clip2video, see `FramesConfig`."""
+    feature_framerate: int = 1
+    """How densely head, tail, clip4clip and clip2video choose from the frames of a video, see `FramesConfig`."""
     chunk_size: int = 0
     """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Only one chunk's activations
     are in memory, and gradients are exact, at the cost of a second forward pass (GradCache)."""
@@ -65,6 +69,7 @@ class CLIPModelConfig:
             raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
         if self.max_video_len < 1:
             raise ValueError(f"model.max_video_len must be at least 1, got {self.max_video_len}")
+        check_sampling(self, key="model")
         if self.max_text_len + 2 > self.max_position_embeddings:
             raise ValueError(
                 f"model.max_text_len {self.max_text_len} needs {self.max_text_len + 2} positions, including the start "
@@ -93,6 +98,16 @@ class CLIPModelConfig:
         return size
 
     @property
+    def frames(self) -> FramesConfig:
+        """Which frames of a video the model reads."""
+        return FramesConfig(
+            num_frames=self.max_video_len,
+            size=self.image_size,
+            sampling=self.sampling,
+            feature_framerate=self.feature_framerate,
+        )
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids in the text tower's vocabulary."""
         size: int = self.sizes.text_config.vocab_size
@@ -118,7 +133,8 @@ class CLIPModel(PretrainedEmbedder):
         model, pixels = None, None
         weights: dict[str, Tensor] = {}
         if config.pretrained is not None:
-            found, weights = read_checkpoint(find_checkpoint(config.pretrained))
+            path = find_checkpoint(config.pretrained)
+            found, weights = read_checkpoint(path, max_video_len=config.max_video_len)
             config = replace(config, backbone=backbone_of(found, where=config.pretrained))
         elif config.clip is not None:
             model, pixels = load_clip(config.clip, key="model.clip")
@@ -172,7 +188,7 @@ class CLIPModel(PretrainedEmbedder):
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
         """One unit vector per text; here CLIP's text vector."""
-        return nn.functional.normalize(self.backbone.text(ids, mask)[0], dim=-1)
+        return unit(self.backbone.text(ids, mask)[0])
 
     def check_encoder(self, encoder: Encoder) -> None:
         """ValueError unless the encoder is this model's own vision tower: no other frozen features fit the model."""
@@ -194,7 +210,7 @@ class CLIPModel(PretrainedEmbedder):
         truncate: bool = False,
         batch_size: int = 64,
     ) -> Float[Tensor, "V E"]:
-        """One vector per video file, float32 on the CPU, from max_video_len frames spread evenly over the whole video.
+        """One vector per video file, float32 on the CPU, from max_video_len frames that `sampling` takes of the video.
 
         With `encoder`, or an encoder saved with the model, the model reads frozen features as in
         `Embedder.embed_videos`; the encoder must have the weights of the model's own vision tower. A file that cannot
@@ -215,9 +231,10 @@ class CLIPModel(PretrainedEmbedder):
 
     def read_frames(self, path: Path) -> UInt8[Tensor, "_ H W 3"]:
         """The frames of a video file that `embed_videos` encodes."""
-        from mmpt_plugin.video.decode import duration_of, read_squares  # PyAV is an extra
+        from mmpt_plugin.video.decode import read_squares, timed  # PyAV is an extra
 
-        times = frame_times(0.0, duration_of(path), num_frames=self.config.max_video_len, sampling="uniform")
+        info = timed(path)
+        times = sample_times(0.0, info.duration, self.config.frames, duration=info.duration, fps=info.fps)
         frames = read_squares(path, times, size=self.config.image_size)
         return torch.from_numpy(np.stack([frame for frame in frames if frame is not None]))
 
@@ -251,8 +268,12 @@ def attend(encoder: nn.Module, tokens: Float[Tensor, "B S D"], mask: Bool[Tensor
 
 def normalized_mean(vectors: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
     """The mean of the unit vectors where the mask is True, normalized; zeros for a row of padding only."""
-    unit = nn.functional.normalize(vectors, dim=-1).masked_fill(~mask[..., None], 0)
-    return nn.functional.normalize(unit.sum(dim=1), dim=-1)
+    return unit(unit(vectors).masked_fill(~mask[..., None], 0).sum(dim=1))
+
+
+def unit(vectors: Float[Tensor, "*_ D"]) -> Float[Tensor, "*_ D"]:
+    """The vectors divided by their lengths, in float32 if they are in half precision."""
+    return nn.functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
 
 
 def backbone_of(config: Mapping[str, Any], *, where: str) -> dict[str, Any]:

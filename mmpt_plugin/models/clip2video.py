@@ -8,13 +8,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmpt_plugin import moved
 from mmpt_plugin.models.backbone import Backbone
-from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean, unit
+from mmpt_plugin.models.clip_transformer import LAYER_NORM_EPS
 from mmpt_plugin.registry import register_model
 
 CENTER_DEVIATION = 0.125
@@ -59,7 +59,7 @@ class CLIP2Video(CLIPModel):
         self.difference = TemporalDifference(
             self.backbone, max_video_len=self.config.max_video_len, num_layers=self.config.num_temporal_layers
         )
-        self.skipping = self.backbone.text_encoder(1)
+        self.skipping = self.backbone.text_encoder(1, layer_norm_eps=LAYER_NORM_EPS)
         self.alignment = Alignment(self.backbone.width, num_centers=self.config.num_centers)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
@@ -74,7 +74,7 @@ class CLIP2Video(CLIPModel):
         """CLIP's text vector and the aligned vector of all tokens after the start token; SigLIP has no start token."""
         pooled, tokens = self.backbone.text(ids, mask)
         first = 0 if self.backbone.is_siglip else 1
-        return side_by_side(F.normalize(pooled, dim=-1), self.alignment(tokens[:, first:], mask[:, first:]))
+        return side_by_side(unit(pooled), self.alignment(tokens[:, first:], mask[:, first:]))
 
 
 def side_by_side(whole: Float[Tensor, "B D"], aligned: Float[Tensor, "B D"]) -> Float[Tensor, "B E"]:
@@ -89,9 +89,9 @@ class TemporalDifference(nn.Module):
         super().__init__()
         self.position = backbone.text_positions(max_video_len)
         self.kind = backbone.text_positions(2)
-        self.differ = backbone.text_encoder(1)
+        self.differ = backbone.text_encoder(1, layer_norm_eps=LAYER_NORM_EPS)
         self.norm = nn.LayerNorm(backbone.width)
-        self.temporal = backbone.text_encoder(num_layers)
+        self.temporal = backbone.text_encoder(num_layers, layer_norm_eps=LAYER_NORM_EPS)
 
     def forward(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Frames plus the temporal transformer's output; frames where the mask is False are undefined."""
@@ -124,8 +124,11 @@ class TemporalDifference(nn.Module):
         return torch.cat([tokens, seen[:, -1:]], dim=1), torch.cat([token_mask, mask[:, -1:]], dim=1)
 
     def differences(self, frames: Float[Tensor, "B T D"], both: Bool[Tensor, "B T-1"]) -> Float[Tensor, "B T-1 D"]:
-        """Differences of adjacent frames, passed through a transformer and scaled to -1 .. 1 by a sigmoid."""
-        positions = self.position(torch.arange(both.shape[1], device=frames.device))
+        """Differences of adjacent frames, passed through a transformer and scaled to -1 .. 1 by a sigmoid.
+
+        In that transformer, a difference has the position of the frame after it, as in the authors' code.
+        """
+        positions = self.position(torch.arange(1, frames.shape[1], device=frames.device))  # (T-1, D)
         changes = attend(self.differ, frames[:, 1:] - frames[:, :-1] + positions, both)
         return 2 * torch.sigmoid(self.norm(changes)) - 1
 
@@ -140,11 +143,11 @@ class Alignment(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B D"]:
         """Normalize the weighted residuals of each center, average them over centers, and normalize the mean."""
-        tokens = tokens.masked_fill(~mask[..., None], 0)
+        tokens = tokens.masked_fill(~mask[..., None], 0).to(self.assign.dtype)
         weights = (tokens @ self.assign).softmax(dim=-1) * mask[..., None]  # (B, N, K)
         sums = torch.einsum("bnk,bnd->bkd", weights, tokens)
         residuals = sums - weights.sum(dim=1)[..., None] * self.centers
-        return F.normalize(F.normalize(residuals, dim=-1).mean(dim=1), dim=-1)
+        return unit(unit(residuals).mean(dim=1))
 
 
 __getattr__ = moved.attributes(__name__)

@@ -13,6 +13,7 @@ from mmpt_plugin import registry
 from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
 from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.models.released import from_released, is_released
 from mmpt_plugin.tokenizer import load_tokenizer
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
@@ -70,13 +71,15 @@ class PretrainedEmbedder(Embedder):
         feature encoder that `embed_videos` uses.
         """
         path = find_checkpoint(path)
-        config, weights = read_checkpoint(path)
+        config, weights = read_checkpoint(path, max_video_len=settings.get("max_video_len"))
         name = str(config.get("_name") or config.get("model_type"))  # "mmarch" in the original
         named: Any = registry.models[name if name in registry.models else "videoclip"].cls
         if issubclass(named, cls):
             cls = named
         elif cls is PretrainedEmbedder:
             raise ValueError(f"{path} contains a model '{name}', which has no from_pretrained")
+        elif not issubclass(cls, named):
+            raise ValueError(f"{path} contains a '{name}', not a '{cls.model_type}': load_model reads both")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
@@ -101,7 +104,11 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, **options: Any) -> PretrainedEmbedder:
-    """Load a model of the type that the file names, by default VideoCLIP; `options` are those of `from_pretrained`."""
+    """Load a model of the type that the file names, by default VideoCLIP; `options` are those of `from_pretrained`.
+
+    Files of OpenAI's CLIP (also the TorchScript archive, whose code is not run), CLIP4Clip and CLIP2Video are
+    recognized by the names of their weights.
+    """
     return PretrainedEmbedder.from_pretrained(path, **options)
 
 
@@ -117,11 +124,17 @@ def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and weights of a folder or a fairseq checkpoint."""
+def read_checkpoint(path: Path, *, max_video_len: int | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and weights of a folder, a fairseq checkpoint or a released file.
+
+    `max_video_len` is the number of positions that are read from CLIP4Clip's and CLIP2Video's files, which have more.
+    """
     if path.is_dir():
         return read_folder(path)
-    return from_fairseq(read_torch_file(path), where=str(path))
+    content = read_torch_file(path)
+    if is_released(content):
+        return from_released(content, where=str(path), max_video_len=max_video_len)
+    return from_fairseq(content, where=str(path))
 
 
 def start_from_pretrained(model: PretrainedEmbedder, weights: Mapping[str, Tensor], *, where: str) -> None:

@@ -250,4 +250,6 @@ def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:
             "max_position_embeddings": len(weights["text_encoder.embeddings.position_embeddings.weight"]),
         }
     except KeyError as error:
-        raise ValueError(f"{where} is not a VideoCLIP checkpoint: it has no {error.args[0]}") from error
+        raise ValueError(
+            f"{where} is not a VideoCLIP checkpoint: it has no {error.args[0]}; nor has it the weights of OpenAI's CLIP"
+        ) from error

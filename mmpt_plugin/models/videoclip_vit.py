@@ -5,17 +5,16 @@ B clips, T frames, L text tokens, D width of CLIP's vectors, E width of this mod
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmpt_plugin.models.clip import CLIPModel, CLIPModelConfig, attend, normalized_mean
+from mmpt_plugin.models.clip import unit
+from mmpt_plugin.models.clip_transformer import CLIPTransformer, CLIPTransformerConfig
 from mmpt_plugin.registry import register_model
 
 
 @dataclass(kw_only=True)
-class VideoCLIPViTConfig(CLIPModelConfig):
+class VideoCLIPViTConfig(CLIPTransformerConfig):
     """A ViT with a small temporal transformer; the number of layers and the width are this project's choice."""
 
     max_video_len: int = 16
@@ -27,9 +26,8 @@ class VideoCLIPViTConfig(CLIPModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_temporal_layers", "embedding_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.embedding_dim < 1:
+            raise ValueError(f"model.embedding_dim must be at least 1, got {self.embedding_dim}")
 
     @property
     def hidden_size(self) -> int:
@@ -38,7 +36,7 @@ class VideoCLIPViTConfig(CLIPModelConfig):
 
 
 @register_model("videoclip_vit", dataclass=VideoCLIPViTConfig)
-class VideoCLIPViT(CLIPModel):
+class VideoCLIPViT(CLIPTransformer):
     """A ViT on each frame, a small transformer across frames, their mean, and a projection head for each modality.
 
     The temporal transformer has a residual connection, and projection heads of CLIP's own width start as the identity,
@@ -47,25 +45,22 @@ class VideoCLIPViT(CLIPModel):
 
     model_type = "videoclip_vit"
     config_type = VideoCLIPViTConfig
-    heads = ("position.", "temporal.", "video_head.", "text_head.")
+    heads = (*CLIPTransformer.heads, "video_head.", "text_head.")
+    layer_norm_eps = None  # CLIP's own
 
     def add_heads(self) -> None:
         """See `CLIPModel.add_heads`."""
-        self.position = self.backbone.text_positions(self.config.max_video_len)
-        self.temporal = self.backbone.text_encoder(self.config.num_temporal_layers)
+        super().add_heads()
         self.video_head = projection(self.backbone.width, self.config.embedding_dim)
         self.text_head = projection(self.backbone.width, self.config.embedding_dim)
 
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
         """The projected mean of the temporal transformer's output; ValueError for more than max_video_len frames."""
-        self.check_length(frames)
-        positions = self.position(torch.arange(frames.shape[1], device=frames.device))  # (T, D)
-        states = frames + attend(self.temporal, frames + positions, mask)
-        return F.normalize(self.video_head(normalized_mean(states, mask)), dim=-1)
+        return unit(self.video_head(super().pool_frames(frames, mask).to(self.video_head.weight.dtype)))
 
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
         """CLIP's text vectors, projected to unit vectors of width E."""
-        return F.normalize(self.text_head(self.backbone.text(ids, mask)[0]), dim=-1)
+        return unit(self.text_head(self.backbone.text(ids, mask)[0]))
 
 
 def projection(width: int, out: int) -> nn.Linear:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmpt_plugin.video.decode import duration_of, read_all
+from mmpt_plugin.video.decode import read_all, timed
 from mmpt_plugin.video.frame_cache import EncodedVideo, FrameSettings, FrameShards, to_jpeg
 from mmpt_plugin.video.origin import origin
 from mmpt_plugin.video.store import list_videos
@@ -50,7 +50,7 @@ class FrameWork:
 
     def __call__(self, video_id: str, path: Path) -> EncodedVideo:
         made_from = origin(path, self.settings.fingerprint)
-        duration = duration_of(path)
+        duration = timed(path).duration
         pictures = read_all(path, fps=self.settings.fps, size=self.settings.size)
         jpegs = [to_jpeg(picture, quality=self.settings.quality) for picture in pictures]
         return EncodedVideo(video_id, duration, made_from, jpegs)

@@ -37,6 +37,7 @@ class VideoInfo:
     duration: float
     """Seconds, as stated by the container."""
     fps: float
+    """Frames per second, on average; 0 if the stream states none."""
     width: int
     height: int
 
@@ -98,16 +99,19 @@ def probe(path: Path) -> VideoInfo:
     """The container's metadata, without decoding; width and height are as stored, before any rotation."""
     with opened(path) as (container, stream):
         return VideoInfo(
-            stated_duration(container, stream), float(stream.average_rate or 0), stream.width, stream.height
+            stated_duration(container, stream),
+            float(stream.average_rate or stream.guessed_rate or 0),
+            stream.width,
+            stream.height,
         )
 
 
-def duration_of(path: Path) -> float:
-    """Duration in seconds, as stated by the container; VideoError if it states none."""
-    duration = probe(path).duration
-    if duration <= 0:
+def timed(path: Path) -> VideoInfo:
+    """`probe` of a video that states its duration; VideoError for one that does not."""
+    info = probe(path)
+    if info.duration <= 0:
         raise VideoError(f"{path} does not state its duration; run `ffmpeg -i FILE -c copy OTHER` to add it")
-    return duration
+    return info
 
 
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:

@@ -188,6 +188,10 @@ class FrameCache:
         """See `Videos.duration`."""
         return self._durations[self._name(video_id)]
 
+    def frame_rate(self, video_id: str) -> float:
+        """See `Videos.frame_rate`; that of the cache."""
+        return float(self.fps)
+
     def frames_at(self, video_id: str, times: Sequence[float], *, size: int) -> Iterator[Picture | None]:
         """See `Videos.frames_at`; ValueError if `size` differs from that of the cached frames."""
         if size != self.size:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmpt_plugin.files import absolute, files_below, read_list, without_suffix
-from mmpt_plugin.video.decode import SUFFIXES, VideoError, check_moving, duration_of, read_squares
+from mmpt_plugin.video.decode import SUFFIXES, VideoError, VideoInfo, check_moving, read_squares, timed
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class VideoFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = dict(find_videos(folder).items())
-        self._durations: dict[str, float] = {}
+        self._info: dict[str, VideoInfo] = {}
 
     def __contains__(self, video_id: str) -> bool:
         """Whether the file exists and can be opened; a file that cannot be opened is logged."""
@@ -172,9 +172,16 @@ class VideoFolder:
 
     def duration(self, video_id: str) -> float:
         """See `Videos.duration`; VideoError if the file states none or cannot be opened."""
-        if video_id not in self._durations:
-            self._durations[video_id] = duration_of(self.file(video_id))
-        return self._durations[video_id]
+        return self._timed(video_id).duration
+
+    def frame_rate(self, video_id: str) -> float:
+        """See `Videos.frame_rate`."""
+        return self._timed(video_id).fps
+
+    def _timed(self, video_id: str) -> VideoInfo:
+        if video_id not in self._info:
+            self._info[video_id] = timed(self.file(video_id))
+        return self._info[video_id]
 
     def frames_at(
         self, video_id: str, times: Sequence[float], *, size: int

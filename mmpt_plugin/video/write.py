@@ -1,6 +1,7 @@
 """Write video files."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ from mmpt_plugin.video.decode import VideoError
 X264 = {"preset": "veryfast", "crf": "21", "x264-params": "mbtree=0"}
 
 
-def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int) -> None:
+def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], *, fps: int | Fraction) -> None:
     """Write H.264 in mp4, atomically and deterministically. Width and height must be even."""
 
     def write(temporary: Path) -> None:

@@ -143,8 +143,8 @@ def test_half_precision_is_nearly_the_same(name):
     whole = model.encode_text(*texts()), model.encode_video(*frames())
     model.half()
     for half, vectors in zip((model.encode_text(*texts()), model.encode_video(*frames())), whole, strict=True):
-        assert half.dtype == torch.float16
-        torch.testing.assert_close(half.float(), vectors, atol=5e-3, rtol=0)
+        assert half.dtype == torch.float32  # lengths are computed in single precision
+        torch.testing.assert_close(half, vectors, atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -186,7 +186,7 @@ def test_written_and_read_again(name, tmp_path):
         assert read.config.freeze_vision == (path.suffix == "")
         torch.testing.assert_close(read.encode_video(*frames()), model.encode_video(*frames()))
         torch.testing.assert_close(read.encode_text(*texts()), model.encode_text(*texts()))
-    with pytest.raises(ValueError, match="is not a VideoCLIP checkpoint"):
+    with pytest.raises(ValueError, match=f"contains a '{name}', not a 'videoclip'"):
         VideoCLIP.from_pretrained(tmp_path / "folder")
 
 

@@ -32,7 +32,7 @@ def tokens_by_hand(model, rows):
     """f1 d1 f2 d2 .. fT, a token at a time."""
     block = model.difference
     place, kind = block.position.weight, block.kind.weight
-    changed = encoded(block.differ, [rows[t + 1] - rows[t] + place[t] for t in range(len(rows) - 1)])
+    changed = encoded(block.differ, [rows[t + 1] - rows[t] + place[t + 1] for t in range(len(rows) - 1)])
     tokens = []
     for t, row in enumerate(rows):
         tokens.append(row + place[t] + kind[1])
