@@ -119,7 +119,10 @@ def test_a_loader_s_workers_decode(kitchen, context):
         assert torch.equal(one.video, other.video)
 
 
-@pytest.mark.parametrize("task", ["msrvtt", "msrvtt_qa", "msvd", "vatex"])
+@pytest.mark.parametrize(
+    "task",
+    ["msrvtt", "msrvtt_7k", "msrvtt_full", "msrvtt_qa", "msvd", "vatex", "vatex_1k5", "didemo", "lsmdc", "activitynet"],
+)
 def test_one_override_turns_all_of_a_task_s_splits_to_frames(task):
     project = fine_tuned(
         plain(load_project("videoclip/finetune", [f"task={task}", *RUN, "task.dataset.frames.size=16"]))
@@ -127,7 +130,7 @@ def test_one_override_turns_all_of_a_task_s_splits_to_frames(task):
     splits = project["task"]["dataset"]["splits"]
     for section in (splits["train"], splits["valid"], project["task"]["benchmark"]["dataset"]):
         assert section["frames"] == {"size": 16}
-        assert section["videos"] == f"data/{task.removesuffix('_qa')}/videos"
+        assert section["videos"] == f"data/{task.split('_')[0]}/videos"
     unchanged = fine_tuned(plain(load_project("videoclip/finetune", [f"task={task}", *RUN])))
     assert unchanged["task"]["dataset"]["splits"]["train"]["frames"] is None
 
