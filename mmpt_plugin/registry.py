@@ -60,6 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "step_windows": "datasets.step_windows",
     },
     "corpus": {
+        "activitynet": "corpora.activitynet",
         "coin": "corpora.coin",
         "crosstask": "corpora.crosstask",
         "didemo": "corpora.didemo",
@@ -68,6 +69,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jsonl": "corpora.jsonl",
         "kinetics": "corpora.labelled_videos",
         "labelled_csv": "corpora.labelled_videos",
+        "lsmdc": "corpora.lsmdc",
         "msrvtt": "corpora.msrvtt",
         "msrvtt_multiple_choice": "corpora.msrvtt",
         "msvd": "corpora.msvd",

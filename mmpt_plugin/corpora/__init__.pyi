@@ -1,3 +1,5 @@
+from .activitynet import ActivityNet as ActivityNet
+from .activitynet import ActivityNetConfig as ActivityNetConfig
 from .coin import COIN as COIN
 from .coin import COINConfig as COINConfig
 from .crosstask import CrossTask as CrossTask
@@ -13,6 +15,8 @@ from .labelled_videos import HMDB51Config as HMDB51Config
 from .labelled_videos import Kinetics as Kinetics
 from .labelled_videos import LabelledCSV as LabelledCSV
 from .labelled_videos import UCF101Config as UCF101Config
+from .lsmdc import LSMDC as LSMDC
+from .lsmdc import LSMDCConfig as LSMDCConfig
 from .msrvtt import MSRVTT as MSRVTT
 from .msrvtt import MSRVTTConfig as MSRVTTConfig
 from .msrvtt import MSRVTTMultipleChoice as MSRVTTMultipleChoice

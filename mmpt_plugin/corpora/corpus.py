@@ -159,12 +159,12 @@ class Corpus(AnnotationReader):
 
     def _check_files(self) -> None:
         """Check that no two videos use the same file: if `clip.1.npy` is missing, `clip.1` must not use `clip.npy`."""
-        if self.config.frames is None:
-            owners: dict[Path, str] = {}
-            for video_id in self.video_ids:
-                path = self.feature_file(video_id)
-                if owners.setdefault(path, video_id) != video_id:
-                    raise ValueError(f"{path} matches two videos, '{owners[path]}' and '{video_id}'")
+        owners: dict[Path, str] = {}
+        for video_id in self.video_ids:
+            features = self.config.frames is None
+            path = self.feature_file(video_id) if features else self.data_folder / self._source_name(video_id)
+            if owners.setdefault(path, video_id) != video_id:
+                raise ValueError(f"{path} matches two videos, '{owners[path]}' and '{video_id}'")
 
     def _source_name(self, video_id: str) -> str:
         """The name of a video in the folder of videos."""

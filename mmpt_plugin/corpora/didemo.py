@@ -1,7 +1,7 @@
 """DiDeMo (Hendricks et al., ICCV 2017): described moments, for moment localization and for paragraph retrieval."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
@@ -10,6 +10,8 @@ from mmpt_plugin.files import without_suffix
 from mmpt_plugin.registry import register_corpus
 
 NUM_CHUNKS = 6
+MAX_SECONDS = 31.0
+"""Seconds of a video that are used for retrieval: the annotators saw its first 30 seconds; CLIP4Clip reads 31."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Moment:
 
 @dataclass(kw_only=True)
 class DiDeMoConfig(CorpusConfig):
-    """`annotations` is test_data.json, as published. A video's id is its file name without the suffix."""
+    """`annotations` is train_data.json, val_data.json or test_data.json, as published. A video's id is its file name
+    without the suffix."""
 
     video_ids: str | None = None
     """File with the names of the videos to read, one per line, with or without suffix. Null reads all."""
@@ -84,14 +87,18 @@ class DiDeMoMoments(DiDeMoVideos):
 
 @register_corpus("didemo", dataclass=DiDeMoConfig)
 class DiDeMo(DiDeMoVideos, ClipCorpus):
-    """DiDeMo for retrieval: each video has one paragraph, its descriptions joined in the order of the file."""
+    """DiDeMo for retrieval: each video has one paragraph, its descriptions joined in the order of the file.
+
+    Only the first 31 seconds of a video are used, because what follows the first 30 was not annotated.
+    """
 
     def __init__(self, config: DiDeMoConfig) -> None:
         super().__init__(config)
         paragraphs: dict[str, list[str]] = {}
         for moment in self.read_moments():
             paragraphs.setdefault(moment.video_id, []).append(moment.description.strip())
-        self.clips = self.keep(self._paragraphs(paragraphs))
+        whole = self.keep(self._paragraphs(paragraphs))
+        self.clips = [replace(clip, end=min(clip.end, MAX_SECONDS)) for clip in whole]
 
     def _paragraphs(self, paragraphs: dict[str, list[str]]) -> Iterator[tuple[str, AnnotatedClip]]:
         for video_id, sentences in paragraphs.items():

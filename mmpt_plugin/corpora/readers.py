@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 
 class AnnotationReader:
@@ -54,11 +55,25 @@ class AnnotationReader:
                 yield f"{path}:{number}", line.strip()
 
     def read_json(self, path: str | Path) -> Any:
-        """The content of a JSON file."""
+        """The content of a JSON file; a key that occurs twice in one object is a ValueError."""
+
+        def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            values: dict[str, Any] = {}
+            for key, value in pairs:
+                if key in values:
+                    raise ValueError(f"{path}: key '{key}' is repeated")
+                values[key] = value
+            return values
+
         try:
-            return json.loads(self.read_text(path))
+            return json.loads(self.read_text(path), object_pairs_hook=once)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+    def read_pickle(self, path: str | Path) -> Any:
+        """The content of a pickle of plain containers, strings and numbers; no code in it is run."""
+        self.read_bytes(path)
+        return read_plain_pickle(Path(path))
 
     def read_records(self, path: str | Path) -> list[tuple[str, Any]]:
         """The location, `file, entry number`, and the record of each entry of a JSON list."""

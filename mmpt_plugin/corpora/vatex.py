@@ -1,7 +1,7 @@
 """VATEX (Wang et al., ICCV 2019): ten-second clips with ten English captions each."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, whole_video
@@ -11,11 +11,14 @@ from mmpt_plugin.registry import register_corpus
 
 @dataclass(kw_only=True)
 class VATEXConfig(CorpusConfig):
-    """`annotations` is vatex_validation_v1.0.json: a list of `{"videoID": "YOUTUBE_start_end", "enCap": [...]}`."""
+    """`annotations` is vatex_training_v1.0.json or vatex_validation_v1.0.json: a list of `{"videoID":
+    "YOUTUBE_start_end", "enCap": [...]}`."""
 
     video_ids: str | None = None
     """File with the ids of the videos to read, one per line. Null reads all. Retrieval papers test on 1,500 of the
     validation videos (Chen et al., CVPR 2020)."""
+    exclude: list[str] = field(default_factory=list)
+    """Files with ids of videos to leave out, one per line."""
 
 
 @register_corpus("vatex", dataclass=VATEXConfig)
@@ -34,7 +37,10 @@ class VATEX(ClipCorpus):
 
     def _read(self, captions: dict[str, list[Any]]) -> Iterator[tuple[str, AnnotatedClip]]:
         listed = None if self.config.video_ids is None else unique(self.read_lines(self.config.video_ids), "video")
+        left_out = {video_id for path in self.config.exclude for video_id in unique(self.read_lines(path), "video")}
         for video_id in captions if listed is None else listed:
+            if video_id in left_out:
+                continue
             if not captions.get(video_id):
                 raise ValueError(f"{self.config.annotations}: no English captions for '{video_id}'")
             where = f"{self.config.annotations}: '{video_id}'"

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
 from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, published_split, require, unique
 from mmpt_plugin.registry import register_corpus
-from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 SPLITS = {"train": "training", "valid": "validation"}
 
@@ -51,17 +50,13 @@ class YouCook2(ClipCorpus):
                     yield self._clip(video_id, number, where)
 
     def _listed(self, path: str) -> Iterator[tuple[str, AnnotatedClip]]:
-        content = self.read_json(path) if Path(path).suffix == ".json" else self._read_pickle(path)
+        content = self.read_json(path) if Path(path).suffix == ".json" else self.read_pickle(path)
         listed = ((where, require(entry, "id", str, where)) for where, entry in entries(content, path))
         for clip_id in unique(listed, "clip"):
             video_id, _, number = clip_id.rpartition("_")
             if video_id not in self._database or not number.isdecimal():
                 raise ValueError(f"{path}: clip '{clip_id}' is not in {self.config.annotations}")
             yield self._clip(video_id, int(number), f"{path}: '{clip_id}', video '{video_id}'")
-
-    def _read_pickle(self, path: str) -> Any:
-        self.read_bytes(path)
-        return read_plain_pickle(Path(path))
 
     def _clip(self, video_id: str, number: int, where: str) -> tuple[str, AnnotatedClip]:
         annotations = require(self._database[video_id], "annotations", list, where)

@@ -48,7 +48,11 @@ def best_member_ranks(
 
 
 def retrieval_metrics(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:
-    """`{prefix}_recall@1/5/10` as shares of the queries, `{prefix}_median_rank` and `{prefix}_mean_rank`."""
+    """`{prefix}_recall@1/5/10` as shares of the queries, `{prefix}_median_rank` and `{prefix}_mean_rank`.
+
+    The median of an even number of ranks is the mean of the two in the middle. (CLIP4Clip and CLIP2Video take the lower
+    of the two in text-to-video retrieval with several captions per video.)
+    """
     values = {f"{prefix}_recall@{k}": float((ranked <= k).mean()) for k in RECALL_AT}
     return values | {
         f"{prefix}_median_rank": float(np.median(ranked)),

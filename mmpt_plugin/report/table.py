@@ -10,8 +10,9 @@ CONTROLS = ("published", "untrained", "constant_background", "chance")
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
     """One row per metric; a column for the model and one for each control in the result."""
+    test_set = f" ({result['test_set']})" if "test_set" in result else ""
     queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
-    table = Table(title=f"{result.get('benchmark', result['task'])}{queries}")
+    table = Table(title=f"{result.get('benchmark', result['task'])}{test_set}{queries}")
     first, *others = heads(result)
     table.add_column(first)
     for name in others:

@@ -38,7 +38,11 @@ class BenchmarkConfig:
     eval_chunk_size: int = 64
     """Number of clips, texts or windows encoded at a time. Changes memory and speed, not the result."""
     published: dict[str, Any] = field(default_factory=dict)
-    """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, finetuned: {...}}`."""
+    """Published numbers, shown next to the measured ones: `{zero_shot: {metric: value}, clip2video: {...}}`. The
+    project's `protocol` selects one of the keys."""
+    test_set: str = ""
+    """Name of the test set in papers, such as `MSR-VTT 1k-A`. The result and the printed table show it. Change it if
+    you change the data."""
     source: str = ""
     """Where to get the data; shown if its files are missing."""
     finetune: dict[str, Any] = field(default_factory=dict)

@@ -32,8 +32,8 @@ class Models:
 def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate a checkpoint on one task: `{"task", "checkpoint", "metrics", "chance", "untrained", "data", ...}`.
 
-    `project` has the sections `task` and `checkpoint`. `published` is added if the task's YAML has numbers for the
-    project's `protocol`. Uses a GPU if there is one; does not need fairseq.
+    `project` has the sections `task` and `checkpoint`. `test_set` is added if the task's YAML names it, and `published`
+    if it has numbers for the project's `protocol`. Uses a GPU if there is one; does not need fairseq.
     """
     task = build_task(project)
     models = load_models(Path(project["checkpoint"]))
@@ -118,9 +118,12 @@ def load_models(checkpoint: Path) -> Models:
 def measure(task: BenchmarkTask, project: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """The result of a built task, as `evaluate` returns it."""
     result = task.evaluate(models.trained)
-    published = getattr(getattr(task, "config", None), "published", {}).get(project.get("protocol"))
+    config = getattr(task, "config", None)
+    published = getattr(config, "published", {}).get(project.get("protocol"))
+    test_set = getattr(config, "test_set", "")
     return {
         "task": project["task"]["_name"],
+        **({"test_set": test_set} if test_set else {}),
         "checkpoint": models.checkpoint,
         **result,
         **({"published": published} if published else {}),

@@ -10,7 +10,16 @@ from torch.utils.data import DataLoader
 from mmpt_plugin import registry
 from mmpt_plugin.batch import Cluster, concatenate
 from mmpt_plugin.config import load_project, plain
-from mmpt_plugin.corpora import DiDeMo, DiDeMoConfig, JSONLClips, JSONLConfig
+from mmpt_plugin.corpora import (
+    LSMDC,
+    ActivityNet,
+    ActivityNetConfig,
+    DiDeMo,
+    DiDeMoConfig,
+    JSONLClips,
+    JSONLConfig,
+    LSMDCConfig,
+)
 from mmpt_plugin.datasets import CaptionedClips, CaptionedClipsConfig
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from mmpt_plugin.video.cache_frames import cache_frames
@@ -119,7 +128,10 @@ def test_a_loader_s_workers_decode(kitchen, context):
         assert torch.equal(one.video, other.video)
 
 
-@pytest.mark.parametrize("task", ["msrvtt", "msrvtt_qa", "msvd", "vatex"])
+@pytest.mark.parametrize(
+    "task",
+    ["msrvtt", "msrvtt_7k", "msrvtt_full", "msrvtt_qa", "msvd", "vatex", "vatex_1k5", "didemo", "lsmdc", "activitynet"],
+)
 def test_one_override_turns_all_of_a_task_s_splits_to_frames(task):
     project = fine_tuned(
         plain(load_project("videoclip/finetune", [f"task={task}", *RUN, "task.dataset.frames.size=16"]))
@@ -127,7 +139,7 @@ def test_one_override_turns_all_of_a_task_s_splits_to_frames(task):
     splits = project["task"]["dataset"]["splits"]
     for section in (splits["train"], splits["valid"], project["task"]["benchmark"]["dataset"]):
         assert section["frames"] == {"size": 16}
-        assert section["videos"] == f"data/{task.removesuffix('_qa')}/videos"
+        assert section["videos"] == f"data/{task.split('_')[0]}/videos"
     unchanged = fine_tuned(plain(load_project("videoclip/finetune", [f"task={task}", *RUN])))
     assert unchanged["task"]["dataset"]["splits"]["train"]["frames"] is None
 
@@ -175,6 +187,32 @@ def test_a_video_of_two_names_is_read_by_either(folder, file):
     assert [(clip.video_id, clip.end, clip.caption) for clip in data.clips] == [("short", 1.5, "stir stir stir")]
     assert data.features(data.clips[0], max_video_len=2).shape == (2, 16, 16, 3)
     assert data.fingerprints.keys() == {"annotations_sha256", "videos_sha256"}
+
+
+def test_two_ids_of_activitynet_never_share_a_video(folder):
+    """`v_short` may be in `short.mp4`, but `v_v_short` is another video, which may not be there."""
+    content = {"v_short": {"sentences": ["stir"]}, "v_v_short": {"sentences": ["cut"]}}
+    (folder / "val.json").write_text(json.dumps(content))
+    options = {"annotations": str(folder / "val.json"), "frames": FramesConfig(num_frames=2, size=16)}
+    (folder / "videos" / "short.mp4").rename(folder / "videos" / "v_short.mp4")
+    with pytest.raises(ValueError, match=r"videos/v_short matches two videos, 'v_short' and 'v_v_short'"):
+        ActivityNet(ActivityNetConfig(**section(folder) | options))
+    (folder / "videos" / "v_short.mp4").rename(folder / "videos" / "short.mp4")
+    data = ActivityNet(ActivityNetConfig(**section(folder) | options, allow_missing=True))
+    assert [(clip.video_id, clip.end, clip.caption) for clip in data.clips] == [("v_short", 1.5, "stir")]
+    assert data.features(data.clips[0], max_video_len=2).shape == (2, 16, 16, 3)
+
+
+def test_lsmdc_s_videos_are_found_below_their_movies(folder):
+    """Published as .avi; the dots in an id are no suffix."""
+    clip = "0001_American_Beauty_00.00.51.926-00.00.54.129"
+    (folder / "videos" / "0001_American_Beauty").mkdir()
+    (folder / "videos" / "short.mp4").rename(folder / "videos" / "0001_American_Beauty" / f"{clip}.avi")
+    (folder / "test.csv").write_text(f"{clip}\t1\t2\t1\t2\tSOMEONE stirs.\n")
+    options = {"annotations": str(folder / "test.csv"), "frames": FramesConfig(num_frames=2, size=16)}
+    data = LSMDC(LSMDCConfig(**section(folder) | options))
+    assert [(found.video_id, found.end) for found in data.clips] == [(clip, 1.5)]
+    assert data.features(data.clips[0], max_video_len=2).shape == (2, 16, 16, 3)
 
 
 def test_a_clip_past_its_video_is_named(folder):

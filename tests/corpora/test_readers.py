@@ -1,6 +1,7 @@
 """The readers: a small file in each official format, and what is wrong in one, named with its record."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mmpt_plugin import registry
 from mmpt_plugin.corpora.corpus import CorpusConfig
 from mmpt_plugin.corpora.labelled_videos import words
 from mmpt_plugin.corpora.readers import DataNotThere
+from mmpt_plugin.video.store import find_videos
 
 
 class Folder:
@@ -201,6 +203,129 @@ def test_vatex_takes_all_english_captions(folder):
     assert [caption for *_, caption in clips(folder.open("vatex", path))] == ["cut", "chop"]
 
 
+def test_msvd_reads_the_words_of_the_papers_captions_too(folder):
+    """raw-captions.pkl has every English sentence as words, in lower case without punctuation."""
+    folder.features("x_1_9")
+    content = {"x_1_9": [["a", "man", "cuts"], ["chop"]], "y_1_9": [["mix"]]}
+    path, listed = folder.write("raw-captions.pkl", pickle.dumps(content)), folder.write("test.txt", "x_1_9\n")
+    assert [caption for *_, caption in clips(folder.open("msvd", path, video_ids=listed))] == ["a man cuts", "chop"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "raw.pkl: expected a mapping of clip ids to lists of sentences"),
+        ({"x_1_9": "cut"}, "raw.pkl: expected a mapping of clip ids to lists of sentences"),
+        ({"x_1_9": [["cut"], "mix"]}, "raw.pkl: 'x_1_9', sentence 1: expected a list of words, got 'mix'"),
+        ({"x_1_9": [["cut", 3]]}, r"raw.pkl: 'x_1_9', sentence 0: expected a list of words, got \['cut', 3\]"),
+        ({"x_1_9": [[]]}, "raw.pkl: 'x_1_9': the caption of 'x_1_9' is empty"),
+        ({"y_1_9": [["cut"]]}, "raw.pkl: no English sentences for 'x_1_9'"),
+        ({"x_1_9": [np.zeros(2)]}, "raw.pkl is not a pickle of plain containers, strings and numbers"),
+    ],
+)
+def test_captions_of_msvd_that_are_wrong_are_named(folder, content, message):
+    folder.features("x_1_9")
+    path, listed = folder.write("raw.pkl", pickle.dumps(content)), folder.write("test.txt", "x_1_9\n")
+    with pytest.raises(ValueError, match=message) as raised:
+        folder.open("msvd", path, video_ids=listed)
+    assert "\n" not in str(raised.value)
+
+
+def test_vatex_reads_the_listed_videos_but_those_of_other_lists(folder):
+    """The random 1,500 share videos with the official validation list."""
+    folder.features(*"abcd")
+    path = folder.write("v.json", [{"videoID": video, "enCap": ["cut"]} for video in "abcd"])
+    lists = [folder.write(f"{videos}.txt", "\n".join(videos)) for videos in ("bcd", "c", "dx")]
+    assert folder.open("vatex", path, video_ids=lists[0]).video_ids == ["b", "c", "d"]
+    assert folder.open("vatex", path, exclude=lists[1:]).video_ids == ["a", "b"]
+    assert folder.open("vatex", path, video_ids=lists[0], exclude=lists[1:]).video_ids == ["b"]
+    with pytest.raises(ValueError, match=r"c.txt:2: video 'c' is repeated"):
+        folder.open("vatex", path, exclude=[folder.write("c.txt", "c\nc\n")])
+
+
+def test_didemo_s_paragraphs_are_of_the_annotated_seconds(folder):
+    """Annotators saw 30 seconds of a video; CLIP4Clip reads one more."""
+    folder.features("x", seconds=40)
+    folder.features("y", seconds=20)
+    dataset = folder.open("didemo", didemo(folder, "x.mov", "y.avi"))
+    assert [(video, start, end) for video, start, end, _ in clips(dataset)] == [("x", 0, 31), ("y", 0, 20)]
+    assert [len(dataset.features(clip, max_video_len=64)) for clip in dataset.clips] == [31, 20]
+
+
+AMERICAN_BEAUTY = "0001_American_Beauty_00.00.51.926-00.00.54.129"
+
+
+def lsmdc(*rows):
+    """Lines of clip id and sentence, with the times that the official files have in between."""
+    times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
+    return "".join(f"{clip}\t{times}\t{sentence}\r\n" for clip, sentence in rows)
+
+
+def test_lsmdc_has_a_sentence_a_line(folder):
+    """Without a header; a clip may have several lines, and quotation marks are what they are."""
+    folder.features(AMERICAN_BEAUTY, "b")
+    rows = [(AMERICAN_BEAUTY, '"Hi," says SOMEONE.'), ("b", 'He reads "it'), (AMERICAN_BEAUTY, "SOMEONE waves.")]
+    found = clips(folder.open("lsmdc", folder.write("l.csv", f"{lsmdc(*rows)}\r\n")))
+    assert found == [(video, 0.0, 10.0, sentence) for video, sentence in rows]
+
+
+def test_lsmdc_s_clips_are_files_below_their_movies(folder):
+    """The dots of an id are no suffix."""
+    other = AMERICAN_BEAUTY.replace("54.129", "54.130")
+    for clip in (AMERICAN_BEAUTY, other):
+        (folder.root / "videos" / "0001_American_Beauty").mkdir(parents=True, exist_ok=True)
+        (folder.root / "videos" / "0001_American_Beauty" / f"{clip}.avi").touch()
+    assert find_videos(folder.root / "videos").ids == (AMERICAN_BEAUTY, other)
+    folder.features(AMERICAN_BEAUTY)
+    path = folder.write("l.csv", lsmdc((AMERICAN_BEAUTY, "cut"), (other, "mix")))
+    dataset = folder.open("lsmdc", path, allow_missing=True)
+    assert (dataset.video_ids, dataset.missing_videos) == ([AMERICAN_BEAUTY], [other])
+
+
+ACTIVITYNET = {
+    "duration": 82.73,
+    "timestamps": [[0.83, 19.86], [17.37, 60.81]],
+    "sentences": [" He cuts. ", "He mixes."],
+}
+
+
+@pytest.mark.parametrize("name", ["v_QOlSCBRmfWY", "QOlSCBRmfWY"])
+def test_activitynet_has_a_paragraph_a_video(folder, name):
+    """Of the whole video, whose file may be named by either id."""
+    folder.features(name)
+    path = folder.write("val_1.json", {"v_QOlSCBRmfWY": ACTIVITYNET})
+    dataset = folder.open("activitynet", path)
+    assert clips(dataset) == [("v_QOlSCBRmfWY", 0.0, 10.0, "He cuts. He mixes.")]
+    assert len(dataset.features(dataset.clips[0], max_video_len=64)) == 10
+
+
+def test_activitynet_takes_the_listed_videos(folder):
+    folder.features("v_v_b", "v_b", "a")
+    videos = {"v_a": ACTIVITYNET, "v_b": ACTIVITYNET | {"sentences": ["", "Stir."]}, "v_v_b": ACTIVITYNET}
+    path = folder.write("val_1.json", videos)
+    assert folder.open("activitynet", path).video_ids == ["v_a", "v_b", "v_v_b"]
+    for listed in (folder.write("ids.txt", "v_b\nv_a\n"), folder.write("val_ids.json", ["v_b", "v_a"])):
+        found = clips(folder.open("activitynet", path, video_ids=listed))
+        assert [(video, caption) for video, *_, caption in found] == [("v_b", "Stir."), ("v_a", "He cuts. He mixes.")]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("ids.txt", "v_a\nv_a\n", "ids.txt:2: video 'v_a' is repeated, first at .*ids.txt:1"),
+        ("ids.json", ["v_a", "v_a"], "ids.json, entry 1: video 'v_a' is repeated, first at .*ids.json, entry 0"),
+        ("ids.json", ["v_a", 3], "ids.json, entry 1: a video id must be a string"),
+        ("ids.json", {"v_a": 1}, "ids.json: expected a list of records, got dict"),
+        ("ids.txt", "v_a\nv_c\n", r"a.json: no sentences of 1 videos of .*ids.txt: \['v_c'\]"),
+    ],
+)
+def test_lists_of_activitynet_that_are_wrong_are_named(folder, file, content, message):
+    folder.features("v_a")
+    path = folder.write("a.json", {"v_a": ACTIVITYNET})
+    with pytest.raises(ValueError, match=message):
+        folder.open("activitynet", path, video_ids=folder.write(file, content))
+
+
 @pytest.mark.parametrize(
     ("name", "files", "video", "label"),
     [
@@ -290,6 +415,14 @@ def step(number, start, end, label="cut"):
         ("msrvtt", MSRVTT | {"videos": ["video1"]}, "a.json, videos, entry 0: 'video_id' is missing"),
         ("didemo_moments", {"a": MOMENT}, "a.json: expected a list of records, got dict"),
         ("didemo_moments", [MOMENT | {"times": [[0]]}], r"entry 0 \(annotation_id 0\): times must be pairs .* got"),
+        ("activitynet", [], "a.json: expected a mapping of video ids, got list"),
+        ("activitynet", {"v": []}, "a.json: 'v': 'sentences' is missing or of the wrong type"),
+        ("activitynet", {"v": ACTIVITYNET | {"sentences": "x"}}, "a.json: 'v': 'sentences' is missing or of the wrong"),
+        ("activitynet", {"v": ACTIVITYNET | {"sentences": ["x", 3]}}, "sentence 1: a sentence must be a string, got 3"),
+        ("activitynet", {"v": ACTIVITYNET | {"sentences": []}}, "a.json: 'v': the caption of 'v' is empty"),
+        ("activitynet", {"v": ACTIVITYNET | {"sentences": [" "]}}, "a.json: 'v': the caption of 'v' is empty"),
+        ("activitynet", '{"v": {"sentences": ["x"]}, "v": {"sentences": ["y"]}}', "a.json: key 'v' is repeated"),
+        ("activitynet", {}, "annotations .*a.json contain no clips or videos of this split"),
         ("vatex", 3, "a.json: expected a list of records, got int"),
         ("vatex", [{"videoID": "v", "enCap": [1]}], "a.json: 'v': a caption must be a string, got 1"),
         ("vatex", [{"videoID": "v", "enCap": []}], "a.json: no English captions for 'v'"),
@@ -329,6 +462,11 @@ QA = "key\tvid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
             f'video_id,sentence\nv,"cut{"x" * 140000}\n',
             "a.csv:.*: not valid CSV: field larger than field limit",
         ),
+        ("lsmdc", lsmdc(("v", "cut"), ("v", " ")), "a.csv:2: the caption of 'v' is empty"),
+        ("lsmdc", lsmdc(("", "cut")), "a.csv:1: the clip id is empty"),
+        ("lsmdc", "v\t1\t2\t1\t2\n", r"a.csv:1: expected 6 cells separated by tabs \(clip id, .* sentence\), got 5"),
+        ("lsmdc", "v\t1\t2\t1\t2\tcut\tmix\n", "a.csv:1: expected 6 cells separated by tabs .*, got 7"),
+        ("lsmdc", "v,1,2,1,2,cut\n", "a.csv:1: expected 6 cells separated by tabs .*, got 1"),
         ("jsonl", '{"video_id": "v", "start": 0, "end": 1, "caption": " "}', "a.csv:1: the caption of 'v' is empty"),
         (
             "kinetics",

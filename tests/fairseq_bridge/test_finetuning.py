@@ -179,9 +179,11 @@ def test_step_localization_trains_on_recorded_annotations(data, kitchen):
     assert isinstance(VideoCLIP.from_pretrained(data / "run" / "checkpoint_best.pt"), VideoCLIPStepLocalizer)
 
 
-@pytest.mark.parametrize(
-    "name", ["msrvtt", "msrvtt_9k", "msrvtt_qa", "msrvtt_qa_7k", "msvd", "vatex", "youcook2", "coin", "crosstask"]
-)
+RECIPES = ["msrvtt", "msrvtt_7k", "msrvtt_9k", "msrvtt_full", "msrvtt_qa", "msrvtt_qa_7k", "msvd", "vatex", "vatex_1k5"]
+RECIPES += ["didemo", "lsmdc", "activitynet", "youcook2", "coin", "crosstask"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_benchmarks_own_recipes_are_whole_projects(name):
     overrides = [f"task={name}", "model.pretrained=somewhere", "checkpoint.save_dir=runs/x"]
     project = fine_tuned(plain(load_project("videoclip/finetune", overrides)))

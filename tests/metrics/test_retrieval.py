@@ -1,5 +1,6 @@
 """Ranks worked by hand and recorded, ties against the model, groups of candidates, and chance."""
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from mmpt_plugin.metrics import retrieval
 from mmpt_plugin.metrics.retrieval import best_member_ranks, ranks, retrieval_chance, retrieval_metrics
 from mmpt_plugin.metrics.scores import exact_scores
+from tests.metrics.conftest import CLIP_FAMILY
 
 
 def test_ranks_by_hand():
@@ -93,6 +95,59 @@ def test_equal_scores_get_nothing_where_the_original_gives_a_fifth(recorded, exp
     scores = recorded["retr_allequal"].astype(np.float64)
     assert retrieval_metrics(ranks(scores, np.eye(5), np.arange(5)), prefix="t2v")["t2v_recall@1"] == 0
     assert expected["retr_allequal"]["R1"] == pytest.approx(0.2)
+
+
+# Recorded from CLIP2Video's `logging_rank`, which does the same as CLIP4Clip's metrics.
+RECORDED = json.loads((CLIP_FAMILY / "expected.json").read_text())["cases"]
+TIES = [name for name, case in RECORDED.items() if case["note"].startswith("bug")]
+
+
+def both_directions(scores, case):
+    """Our ranks and metrics of a recorded matrix, by direction: its rows as texts and unit vectors as videos."""
+    num_videos = scores.shape[1]
+    group = np.repeat(np.arange(num_videos), case.get("captions", [1] * num_videos))
+    videos = np.eye(num_videos)
+    ranked = {"t2v": ranks(scores, videos, group), "v2t": best_member_ranks(videos, scores, group)}
+    return ranked, {key: retrieval_metrics(of, prefix=key) for key, of in ranked.items()}
+
+
+@pytest.mark.parametrize("direction", ["t2v", "v2t"])
+@pytest.mark.parametrize("name", [name for name in RECORDED if name not in TIES])
+def test_metrics_are_clip2video_s_where_no_scores_tie(similarities, name, direction):
+    """With one caption per video and with several. The original's recalls of several captions are in float32."""
+    case = RECORDED[name]
+    ranked, metrics = both_directions(similarities[name], case)
+    ours, theirs = metrics[direction], case[direction]
+    for k in (1, 5, 10):
+        assert 100 * ours[f"{direction}_recall@{k}"] == pytest.approx(theirs[f"R{k}"], abs=1e-5)
+    assert ours[f"{direction}_mean_rank"] == pytest.approx(theirs["MeanR"], abs=1e-9)
+    if "ranks_from_0" in theirs:
+        assert (ranked[direction] - 1).tolist() == theirs["ranks_from_0"]
+    # Of several captions per video, the original takes the lower of the two middle ranks in text-to-video retrieval.
+    lower = "captions" in case and direction == "t2v"
+    assert np.quantile(ranked[direction], 0.5, method="lower" if lower else "linear") == theirs["MedianR"]
+    assert ours[f"{direction}_median_rank"] == np.median(ranked[direction])
+
+
+def test_the_median_of_an_even_number_of_ranks_is_between_the_two_in_the_middle(similarities):
+    """34 captions, whose middle ranks are 3 and 4."""
+    case = RECORDED["multi/wide"]
+    _, metrics = both_directions(similarities["multi/wide"], case)
+    assert (metrics["t2v"]["t2v_median_rank"], case["t2v"]["MedianR"]) == (3.5, 3)
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_where_scores_tie_each_query_counts_once_and_ties_count_against_it(similarities, name):
+    """CLIP2Video counts such a row several times, or ranks equal scores in the order of a sort."""
+    scores, case = similarities[name], RECORDED[name]
+    ranked, metrics = both_directions(scores, case)
+    group = np.repeat(np.arange(scores.shape[1]), case.get("captions", [1] * scores.shape[1]))
+    best = np.stack([scores[group == video].max(axis=0) for video in range(scores.shape[1])])  # (text's video, video)
+    assert ranked["t2v"].tolist() == [int((row >= row[own]).sum()) for row, own in zip(scores, group, strict=True)]
+    assert ranked["v2t"].tolist() == [int((best[:, own] >= best[own, own]).sum()) for own in range(len(best))]
+    if "captions" in case:
+        assert all(100 * metrics["t2v"][f"t2v_recall@{k}"] <= case["t2v"][f"R{k}"] + 1e-5 for k in (1, 5, 10))
+        assert metrics["t2v"]["t2v_mean_rank"] > case["t2v"]["MeanR"]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

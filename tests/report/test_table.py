@@ -37,3 +37,5 @@ def test_a_control_that_was_not_measured_has_no_column():
 def test_the_title_counts_the_queries_where_the_result_does():
     assert metrics_table(RESULT).title == "youcook2"
     assert metrics_table(RESULT | {"num_queries": 96}).title == "youcook2, 96 queries"
+    named = RESULT | {"test_set": "YouCook2 validation", "num_queries": 96}
+    assert metrics_table(named).title == "youcook2 (YouCook2 validation), 96 queries"

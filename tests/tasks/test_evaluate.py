@@ -11,8 +11,9 @@ import yaml
 from mmpt_plugin import registry
 from mmpt_plugin.cli import main
 from mmpt_plugin.config import available, load_project, plain
+from mmpt_plugin.metrics.retrieval import retrieval_chance
 from mmpt_plugin.tasks.benchmark import Benchmark
-from mmpt_plugin.tasks.evaluate import evaluate_all
+from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 from tests.conftest import ROOT
 from tests.tasks.golden import ENDTASK, released
 
@@ -111,17 +112,33 @@ def test_the_command_prints_ours_beside_the_papers_and_lists_what_is_not_there(c
     assert main(["evaluate", str(own), f"checkpoint={checkpoint}", *found, "task=msrvtt", "--json", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "10.4 %" in shown
+    assert "(MSR-VTT 1k-A)" in shown
     assert json.loads(out.read_text())["published"]["t2v_recall@1"] == 0.104
+    assert json.loads(out.read_text())["test_set"] == "MSR-VTT 1k-A"
     assert main(["evaluate", str(own), f"checkpoint={checkpoint}", "--json", str(out)]) == 0
     assert list(json.loads(out.read_text())["not_there"]) == ["msrvtt", "crosstask"]
     assert "not on this machine" in capsys.readouterr().out
+
+
+def test_published_numbers_belong_to_a_protocol(checkpoint):
+    """CLIP2Video's numbers on 1k-A are of training on 9,000 videos; nothing is shown next to another training."""
+    files = [f"task.dataset.{key}={value}" for key, value in local("msrvtt", "MSRVTT_JSFUSION_test.csv").items()]
+    found = {}
+    for name in ("msrvtt", "msrvtt_7k", "msrvtt_9k"):
+        words = [f"task={name}", f"checkpoint={checkpoint}", "task.dataset.frames=null", *files]
+        found[name] = evaluate(plain(load_project("clip2video/evaluate", words)))
+    assert {result["test_set"] for result in found.values()} == {"MSR-VTT 1k-A"}
+    assert [name for name, result in found.items() if "published" in result] == ["msrvtt_9k"]
+    published = found["msrvtt_9k"]["published"]
+    assert published["t2v_recall@1"] == 0.456
+    assert published.keys() == found["msrvtt_9k"]["metrics"].keys()
 
 
 def test_every_task_yaml_is_complete():
     """Every key is known, published numbers bear the metrics' names, and each benchmark says where it comes from."""
     benchmarks = plain(load_project("videoclip/zeroshot", ["checkpoint=x"]))["benchmarks"]
     assert set(benchmarks) <= set(available("tasks"))
-    keys = {"t2v_recall@1", "t2v_recall@5", "t2v_recall@10", "accuracy", "frame_accuracy", "average_recall"}
+    keys = {"accuracy", "frame_accuracy", "average_recall", "rank@1", "rank@5"} | retrieval_chance(2).keys()
     measured = [
         plain(load_project("videoclip/zeroshot", ["checkpoint=x", f"task={n}"]).task.dataset) for n in benchmarks
     ]
@@ -133,7 +150,11 @@ def test_every_task_yaml_is_complete():
         if issubclass(registry.tasks[task["_name"]].cls, Benchmark):
             assert name in benchmarks or task["dataset"] in measured  # or only trained on other data
             assert config.source
-            assert set().union(*config.published.values()) <= keys | {"rank@1", "rank@5"}
+            assert config.test_set or name.startswith("toy_kitchen")
+            for protocol, published in config.published.items():
+                assert protocol in ("zero_shot", "finetuned", "clip2video")
+                assert published.keys() <= keys
+                assert all(value >= 1 if key.endswith("_rank") else 0 < value < 1 for key, value in published.items())
 
 
 def test_a_benchmark_added_as_the_documentation_says_runs(checkpoint, tmp_path):

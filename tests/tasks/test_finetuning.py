@@ -58,11 +58,17 @@ def test_all_splits_have_the_features_of_the_benchmark():
     """Whatever a task is, this key is nobody's own."""
     assert {
         "msrvtt",
+        "msrvtt_7k",
         "msrvtt_9k",
+        "msrvtt_full",
         "msrvtt_qa",
         "msrvtt_qa_7k",
         "msvd",
         "vatex",
+        "vatex_1k5",
+        "didemo",
+        "lsmdc",
+        "activitynet",
         "youcook2",
         "coin",
         "crosstask",
@@ -206,7 +212,9 @@ def msrvtt(tmp_path):
     ("name", "train", "valid"),
     [
         ("msrvtt", range(6), [6]),
+        ("msrvtt_7k", range(7), [8, 9]),
         ("msrvtt_9k", range(8), [8, 9]),
+        ("msrvtt_full", range(6), [6]),
         ("msrvtt_qa", range(6), [6]),
         ("msrvtt_qa_7k", range(7), [8, 9]),
     ],
@@ -220,3 +228,38 @@ def test_msr_vtt_trains_and_validates_on_these_videos(corpus, msrvtt, name, trai
     found = {split: task.dataset(split).corpus.video_ids for split in ("valid", "train")}
     assert found == {split: [f"video{n}" for n in numbers] for split, numbers in (("valid", valid), ("train", train))}
     assert task.benchmark.dataset.video_ids == found["valid"]
+
+
+@pytest.mark.parametrize(("name", "valid", "tested"), [("vatex", "cd", "ab"), ("vatex_1k5", "ad", "bc")])
+def test_vatex_trains_and_validates_on_these_videos(corpus, tmp_path, name, valid, tested):
+    """Of the validation file, a and b are HGR's test set, c and d its validation set; b and c are the random ones."""
+    folders = corpus(*"abcdxy")
+    for split, videos in (("training", "xy"), ("validation", "abcd")):
+        records = [{"videoID": video, "enCap": ["cut"]} for video in videos]
+        (tmp_path / f"vatex_{split}_v1.0.json").write_text(json.dumps(records))
+    for file, videos in (("test_list", "ab"), ("val_list", "cd"), ("test1k5_sec_list", "bc")):
+        (tmp_path / f"{file}.txt").write_text("\n".join(videos))
+    section = project(name, *(f"task.dataset.{key}={folders[key]}" for key in ("features", "tokenizer")))
+    section = json.loads(json.dumps(section).replace("data/vatex/", f"{tmp_path}/"))
+    assert registry.corpora.build(section["task"]["dataset"]).video_ids == list(tested)
+    made = fine_tuned(section)["task"]
+    task = FineTuning(FineTuningTaskConfig(dataset=made["dataset"], benchmark=made["benchmark"]))
+    assert {split: task.dataset(split).corpus.video_ids for split in ("train", "valid")} == {
+        "train": ["x", "y"],
+        "valid": list(valid),
+    }
+
+
+@pytest.mark.parametrize("task", ["didemo", "activitynet"])
+def test_paragraphs_are_trained_on_64_tokens_and_64_frames(task):
+    """As in CLIP4Clip: 62 word pieces, the start and the end, and as many frames of a clip as the model takes."""
+    section = plain(load_project("clip_mean/finetune", [f"task={task}", "checkpoint.save_dir=runs/x"]))
+    model, dataset = section["model"], fine_tuned(section)["task"]["dataset"]
+    assert (model["max_text_len"], model["max_video_len"]) == (62, 64)
+    assert dataset["max_video_len"] == dataset["splits"]["valid"]["frames"]["num_frames"] == 64
+
+
+@pytest.mark.parametrize("task", ["vatex", "vatex_1k5"])
+def test_clip2video_has_the_paper_s_centers_on_both_test_sets_of_vatex(task):
+    section = plain(load_project("clip2video/finetune", [f"task={task}", "checkpoint.save_dir=runs/x"]))
+    assert section["model"]["num_centers"] == 7
