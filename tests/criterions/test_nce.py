@@ -54,6 +54,27 @@ def test_a_direction_alone_is_its_own_cross_entropy():
         assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(rows, target).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 0.410038 + 0.313262),
+        ({"average_directions": True}, 0.361650),
+        ({"average_directions": True, "directions": "text_to_video"}, 0.410038),
+        ({"average_directions": True, "directions": "video_to_text"}, 0.313262),
+    ],
+)
+def test_the_sum_and_the_mean_of_the_directions(settings, expected):
+    """Scores text x video: [[2, 0], [1, 1]]. Rows cost log(1 + exp(-2)) and log(2), columns log(1 + exp(-1)) each."""
+    loss = NCE(NCEConfig(**settings))(torch.eye(2), torch.tensor([[2.0, 0.0], [1.0, 1.0]]))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mean_of_the_directions_is_also_that_of_the_parts():
+    video, text = torch.randn(5, 6), torch.randn(5, 6)
+    whole = NCE(NCEConfig(parts=2))(video, text)
+    assert NCE(NCEConfig(parts=2, average_directions=True))(video, text).item() == pytest.approx(whole.item() / 2)
+
+
 @pytest.mark.parametrize("parts", [0, -1])
 def test_vectors_have_at_least_one_part(parts):
     with pytest.raises(ValueError, match=f"criterion.parts must be at least 1, got {parts}"):
