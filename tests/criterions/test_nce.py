@@ -93,6 +93,7 @@ def test_the_temperature_divides_the_dot_products_of_vectors_as_they_come():
 def test_parts_have_losses_of_their_own():
     """Concatenated unit vectors, divided by the root of 2: the mean of the losses of two cosines, not the loss of the
     summed similarities."""
+    torch.manual_seed(1)
     halves = [[torch.nn.functional.normalize(torch.randn(5, 3), dim=1) for _ in range(2)] for _ in range(2)]
     video, text = (torch.cat(two, dim=1) / math.sqrt(2) for two in zip(*halves, strict=True))
     plain = NCE(NCEConfig(temperature=0.1))
