@@ -17,8 +17,11 @@ class NCEConfig(SimilarityConfig):
     """The contrastive loss; the defaults are VideoCLIP's (section 3.2)."""
 
     directions: str = "both"
-    """Cross entropies that are summed: both, text_to_video or video_to_text. The original fine-tunes for retrieval with
+    """Cross entropies in the loss: both, text_to_video or video_to_text. The original fine-tunes for retrieval with
     only text_to_video, and for question answering with only video_to_text."""
+    average_directions: bool = False
+    """Take the mean of the directions' cross entropies, as CLIP and CLIP4Clip do, instead of their sum. Adam's steps
+    hardly depend on the factor of 2, but the norm of the gradient, which `optimization.clip_norm` limits, does."""
     parts: int = 1
     """Number of parts of equal width in each vector; every part has its own cross entropies and the loss is their mean.
     clip2video needs 2. The similarity of a part is its dot product times `parts`."""
@@ -49,8 +52,8 @@ class NCE(SimilarityCriterion):
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The sum of the cross entropies of the directions, each averaged over this rank's pairs, and the in-batch
-        recall@1 of both directions: the share of pairs that score higher than all others."""
+        """The sum or the mean of the directions' cross entropies, each averaged over this rank's pairs, and the
+        in-batch recall@1 of both directions: the share of pairs that score higher than all others."""
         if video.shape[1] % self.config.parts:
             raise ValueError(f"criterion.parts {self.config.parts} does not divide the vectors' width {video.shape[1]}")
         pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
@@ -62,7 +65,8 @@ class NCE(SimilarityCriterion):
             "video_to_text": [scale * video @ self.all_pairs(text).T for video, text in pairs],
         }
         wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
-        loss = torch.stack([F.cross_entropy(rows, target) for rows in wanted]).sum() / self.config.parts
+        losses = torch.stack([F.cross_entropy(rows, target) for rows in wanted])
+        loss = losses.mean() if self.config.average_directions else losses.sum() / self.config.parts
         metrics = {
             f"{short}_recall@1": strict_recall_at_1(torch.stack(scores[name]).detach().sum(dim=0), target)
             for short, name in (("t2v", "text_to_video"), ("v2t", "video_to_text"))

@@ -22,9 +22,10 @@ with hashable_dataclasses("fairseq"):
 from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
 from mmpt_plugin.fairseq_bridge.model import mirror_model
 from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdam
+from mmpt_plugin.fairseq_bridge.schedule import WarmupCosine
 from mmpt_plugin.fairseq_bridge.task import mirror_task
 
-__all__ = ["BackboneAdam", "install"]
+__all__ = ["BackboneAdam", "WarmupCosine", "install"]
 
 OMEGACONF: list[Any] = [
     *(DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode),

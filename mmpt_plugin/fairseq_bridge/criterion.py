@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmpt_plugin.fairseq_bridge import preemption
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.fairseq_bridge.optimizer import mark_biases
 from mmpt_plugin.registry import Entry
 
 
@@ -21,6 +22,7 @@ class FairseqCriterionAdapter(FairseqCriterion):
     def __init__(self, config: Any, task: Any) -> None:
         super().__init__(task)
         self.criterion = self.entry.build(core_config(self.entry, config))
+        mark_biases(self.criterion)
 
     @classmethod
     def build_criterion(cls, config: Any, task: Any) -> "FairseqCriterionAdapter":

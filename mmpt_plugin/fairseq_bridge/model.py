@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmpt_plugin.batch import Batch
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
+from mmpt_plugin.fairseq_bridge.optimizer import mark_biases
 from mmpt_plugin.registry import Entry
 
 
@@ -18,6 +19,7 @@ class FairseqModelAdapter(BaseFairseqModel):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        mark_biases(model)
         self.num_updates = 0
 
     @classmethod

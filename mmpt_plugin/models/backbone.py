@@ -62,6 +62,22 @@ class Backbone(nn.Module):
         """The vision tower with its projection."""
         return vision_weights(self.clip)
 
+    def freeze_layers(self, num_layers: int) -> None:
+        """Do not train the embeddings of both towers, nor the first layers of both; a shallow tower may freeze whole.
+
+        The last layer norms and the projections are trained in any case.
+        """
+        towers = [self.clip.vision_model, self.clip.text_model]
+        depth = max(len(tower.encoder.layers) for tower in towers)
+        if num_layers > depth:
+            raise ValueError(f"model.freeze_layers must be at most {depth}, the number of layers, got {num_layers}")
+        for tower in towers:
+            parts = [tower.embeddings, *tower.encoder.layers[:num_layers]]
+            if hasattr(tower, "pre_layrnorm"):  # transformers' spelling; only CLIP's vision tower has one
+                parts.append(tower.pre_layrnorm)
+            for part in parts:
+                part.requires_grad_(False)
+
     def frames(
         self, video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:

@@ -51,6 +51,10 @@ class CLIPModelConfig:
     `model_type: siglip`. Ignored with `clip` or `pretrained`, which bring their own sizes."""
     freeze_vision: bool = False
     """Do not train the vision tower. Set it when you train on frozen features, which do not pass through that tower."""
+    freeze_layers: int | None = None
+    """Do not train the embeddings of both towers (tokens, patches, class and positions, with CLIP's layer norm behind
+    them), nor the first this many layers of both; 0 freezes only the embeddings, null nothing. CLIP4Clip trains with
+    0."""
     max_video_len: int = 12
     """Frames, or rows of frozen features, per clip. CLIP4Clip uses 12."""
     max_text_len: int = 30
@@ -67,6 +71,8 @@ class CLIPModelConfig:
     def __post_init__(self) -> None:
         if self.chunk_size < 0:
             raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
+        if (self.freeze_layers or 0) < 0:
+            raise ValueError(f"model.freeze_layers must be 0 or more, or null, got {self.freeze_layers}")
         if self.max_video_len < 1:
             raise ValueError(f"model.max_video_len must be at least 1, got {self.max_video_len}")
         check_sampling(self, key="model")
@@ -150,6 +156,8 @@ class CLIPModel(PretrainedEmbedder):
             weight.param_group = BACKBONE  # type: ignore[attr-defined]
         if config.freeze_vision:
             self.backbone.vision_weights().requires_grad_(False)
+        if config.freeze_layers is not None:
+            self.backbone.freeze_layers(config.freeze_layers)
 
     def add_heads(self) -> None:
         """Create the weights that a subclass adds; the backbone already has its starting weights."""

@@ -54,6 +54,27 @@ def test_a_direction_alone_is_its_own_cross_entropy():
         assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(rows, target).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 0.410038 + 0.313262),
+        ({"average_directions": True}, 0.361650),
+        ({"average_directions": True, "directions": "text_to_video"}, 0.410038),
+        ({"average_directions": True, "directions": "video_to_text"}, 0.313262),
+    ],
+)
+def test_the_sum_and_the_mean_of_the_directions(settings, expected):
+    """Scores text x video: [[2, 0], [1, 1]]. Rows cost log(1 + exp(-2)) and log(2), columns log(1 + exp(-1)) each."""
+    loss = NCE(NCEConfig(**settings))(torch.eye(2), torch.tensor([[2.0, 0.0], [1.0, 1.0]]))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mean_of_the_directions_is_also_that_of_the_parts():
+    video, text = torch.randn(5, 6), torch.randn(5, 6)
+    whole = NCE(NCEConfig(parts=2))(video, text)
+    assert NCE(NCEConfig(parts=2, average_directions=True))(video, text).item() == pytest.approx(whole.item() / 2)
+
+
 @pytest.mark.parametrize("parts", [0, -1])
 def test_vectors_have_at_least_one_part(parts):
     with pytest.raises(ValueError, match=f"criterion.parts must be at least 1, got {parts}"):
@@ -72,6 +93,7 @@ def test_the_temperature_divides_the_dot_products_of_vectors_as_they_come():
 def test_parts_have_losses_of_their_own():
     """Concatenated unit vectors, divided by the root of 2: the mean of the losses of two cosines, not the loss of the
     summed similarities."""
+    torch.manual_seed(1)
     halves = [[torch.nn.functional.normalize(torch.randn(5, 3), dim=1) for _ in range(2)] for _ in range(2)]
     video, text = (torch.cat(two, dim=1) / math.sqrt(2) for two in zip(*halves, strict=True))
     plain = NCE(NCEConfig(temperature=0.1))

@@ -1,6 +1,7 @@
 """The models on CLIP under fairseq's own trainer: two rates, criteria that take ids, checkpoints, projects."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -84,6 +85,63 @@ def test_two_updates_move_the_backbone_and_the_rest_at_their_own_rates(kitchen, 
 
 
 @pytest.mark.slow
+def test_the_recipe_of_clip4clip_through_the_trainer(kitchen, tmp_path):
+    """Two updates, of which the first has rate 0: every weight makes the one step that Adam's final averages imply.
+
+    That is without bias correction, at half of each peak rate, (1 + cos(pi / 2)) / 2, and with decay of all but biases.
+    """
+    model = {"backbone": SIZES, "max_video_len": 4, "max_text_len": 20}
+    before = models["clip2video"].build(model)
+    for weight in before.parameters():  # so that the decay of a bias would show
+        torch.nn.init.normal_(weight, std=0.3)
+    before.save_pretrained(tmp_path / "start")
+    recipe = plain(load_project("clip2video/finetune", ["checkpoint.save_dir=x"]))
+    path = project(
+        kitchen, tmp_path,
+        model={"_name": "clip2video", "pretrained": str(tmp_path / "start"), "max_video_len": 4, "max_text_len": 20}
+        | {"freeze_layers": recipe["model"]["freeze_layers"]},
+        criterion=recipe["criterion"] | {"temperature": 100.0},
+        optimizer=recipe["optimizer"] | {"backbone_lr": 1e-2},
+        optimization={"lr": [1e-1], "clip_norm": recipe["optimization"]["clip_norm"]},
+        lr_scheduler=recipe["lr_scheduler"],
+    )  # fmt: skip
+    done = run("mmpt", "train", path)
+    content = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)
+    after = load_model(tmp_path / "run" / "checkpoint_last.pt").state_dict()
+    state = content["last_optimizer_state"]
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.2, 0, 0.2, 0]
+
+    trained = {key: weight for key, weight in before.named_parameters() if weight.requires_grad}
+    frozen = {key for key in trained if ".embeddings." in key or "pre_layrnorm" in key}
+    assert len(frozen) == 7
+    assert all(torch.equal(after[key], trained[key]) for key in frozen)
+    kinds = [(in_backbone, bias) for in_backbone in (False, True) for bias in (False, True)]
+    groups = {
+        kind: [key for key in trained if kind == (key.startswith("backbone."), "bias" in key) and key not in frozen]
+        for kind in kinds
+    }
+    numbers = iter(range(len(trained)))
+    for (in_backbone, bias), keys in groups.items():
+        rate, decay = (5e-3 if in_backbone else 5e-2), (0 if bias else 0.2)
+        for key in keys:
+            averages, weight = state["state"][next(numbers)], trained[key].detach()
+            step = averages["exp_avg"] / (averages["exp_avg_sq"].sqrt() + 1e-6) + decay * weight
+            torch.testing.assert_close(after[key] - weight, -rate * step, rtol=1e-3, atol=1e-6)
+    assert len(state["state"]) == len(trained) - len(frozen)
+
+    # Almost equal similarities of 6 pairs cost log(6) per direction, of which the loss is the mean.
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith('{"epoch"')]
+    losses = [float(json.loads(line)["loss"]) for line in lines if '"loss":' in line]
+    assert losses == pytest.approx([math.log(6)] * 2, abs=0.02)
+
+    run("mmpt", "train", path, "optimization.max_update=3", "--resume")
+    content = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)
+    assert content["optimizer_history"][-1]["num_updates"] == 3
+    assert [group["weight_decay"] for group in content["last_optimizer_state"]["param_groups"]] == [0.2, 0, 0.2, 0]
+    assert all(torch.equal(content["model"][f"model.{key}"], trained[key]) for key in frozen)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["best_fit_nce", "mil_nce", "sigmoid"])
 def test_criteria_over_candidates_train_a_vit_in_chunks(kitchen, tmp_path, criterion):
     sizes = {"backbone": SIZES, "max_video_len": 4, "max_text_len": 20, "embedding_dim": 8, "chunk_size": 4}
@@ -143,7 +201,42 @@ def test_the_recipes_are_whole_projects(name, task):
     assert models[name].parse(model | {"clip": None}).max_video_len == frames["num_frames"]
     if name == "clip2video":
         assert models[name].parse(model | {"clip": None}).num_centers == (7 if task == "vatex" else 5)
-    assert "--lr-scheduler cosine" in command_line(made)
+    scheduler = "cosine" if name == "videoclip_vit" else "warmup_cosine"
+    assert f"--lr-scheduler {scheduler} " in command_line(made)
+
+
+@pytest.mark.parametrize("name", ["clip_mean", "clip2video"])
+def test_the_recipe_is_clip4clips(name):
+    """Two rates, whether or not a model adds layers to CLIP."""
+    made = plain(load_project(f"{name}/finetune", ["checkpoint.save_dir=runs/x"]))
+    assert made["optimizer"] == {
+        "_name": "adam_with_backbone",
+        "backbone_lr": 1e-7,
+        "adam_betas": "(0.9, 0.98)",
+        "adam_eps": 1e-6,
+        "weight_decay": 0.2,
+        "no_bias_decay": True,
+        "no_bias_correction": True,
+    }
+    assert made["optimization"] == {"max_epoch": 5, "lr": [1e-4], "clip_norm": 1.0}
+    schedule = {"_name": "warmup_cosine", "warmup_fraction": 0.1, "warmup_updates": None}
+    assert made["lr_scheduler"] == schedule
+    assert made["criterion"] == {"_name": "nce", "temperature": 0.01, "average_directions": True} | (
+        {"parts": 2} if name == "clip2video" else {}
+    )
+    assert made["sampler"]["cluster_size"] == 128
+    assert made["model"]["freeze_layers"] == 0
+
+
+def test_a_vit_has_a_recipe_of_its_own():
+    made = plain(load_project("videoclip_vit/finetune", ["checkpoint.save_dir=runs/x"]))
+    config = fairseq_config(fine_tuned(made))
+    optimizer = config.optimizer
+    assert (optimizer.backbone_lr, optimizer.adam_eps, optimizer.weight_decay) == (1e-6, 1e-8, 0)
+    assert not optimizer.no_bias_decay
+    assert not optimizer.no_bias_correction
+    assert not config.criterion.average_directions
+    assert made["model"]["freeze_layers"] is None
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -218,6 +218,46 @@ def test_a_text_that_is_cut_keeps_its_end():
     assert seen.tolist() == [[True] * 4, [True] * 3 + [False]]
 
 
+EMBEDDINGS = {
+    "clip": """text_model.embeddings.token_embedding.weight text_model.embeddings.position_embedding.weight
+        vision_model.embeddings.class_embedding vision_model.embeddings.patch_embedding.weight
+        vision_model.embeddings.position_embedding.weight
+        vision_model.pre_layrnorm.weight vision_model.pre_layrnorm.bias""",
+    "siglip": """text_model.embeddings.token_embedding.weight text_model.embeddings.position_embedding.weight
+        vision_model.embeddings.patch_embedding.weight vision_model.embeddings.patch_embedding.bias
+        vision_model.embeddings.position_embedding.weight""",
+}
+
+
+@pytest.mark.parametrize("sizes", [TINY_CLIP, TINY_SIGLIP], ids=["clip", "siglip"])
+@pytest.mark.parametrize(("num_layers", "frozen"), [(None, None), (0, []), (1, [0]), (3, [0, 1, 2])])
+@pytest.mark.parametrize("name", ["clip_mean", "clip2video"])
+def test_exactly_the_embeddings_and_the_first_layers_are_frozen(name, sizes, num_layers, frozen):
+    """The vision tower has one layer, the text tower four; what clip2video copies from them is trained."""
+    model = build(name, backbone=sizes, freeze_layers=num_layers)
+    layers = [f"_model.encoder.layers.{number}." for number in frozen or []]
+    expected = {"logit_scale", "logit_bias"} & dict(model.backbone.clip.named_parameters()).keys()
+    if frozen is not None:
+        expected |= set(EMBEDDINGS[sizes["model_type"]].split())
+    expected |= {key for key, _ in model.backbone.clip.named_parameters() if any(layer in key for layer in layers)}
+    found = {key for key, weight in model.named_parameters() if not weight.requires_grad}
+    assert found == {f"backbone.clip.{key}" for key in expected}
+    (model.encode_video(*frames()) @ model.encode_text(*texts()).T).exp().sum().backward()
+    assert all((weight.grad is None) == (key in found) for key, weight in model.named_parameters())
+
+
+def test_frozen_layers_are_those_of_a_training(tmp_path):
+    """They change no vector, and a model that starts from a trained one has its own."""
+    model = build(freeze_layers=1)
+    model.save_pretrained(tmp_path)
+    read = load_model(tmp_path)
+    torch.testing.assert_close(read.encode_video(*frames()), model.encode_video(*frames()))
+    again = models["clip_mean"].build({"pretrained": str(tmp_path), "max_text_len": 8})
+    assert [key for key, weight in again.named_parameters() if not weight.requires_grad] == [
+        "backbone.clip.logit_scale"
+    ]
+
+
 def test_a_frozen_vision_tower_gets_no_gradient():
     model = build(freeze_vision=True)
     (model.encode_video(*frames()) @ model.encode_text(*texts()).T).sum().backward()
@@ -233,6 +273,8 @@ def test_a_frozen_vision_tower_gets_no_gradient():
         ({"max_text_len": 11}, r"model.max_text_len 11 needs 13 positions, .* but the text tower has 12"),
         ({"max_video_len": 0}, r"model.max_video_len must be at least 1, got 0"),
         ({"chunk_size": -1}, r"model.chunk_size must be 0 or more, got -1"),
+        ({"freeze_layers": -1}, r"model.freeze_layers must be 0 or more, or null, got -1"),
+        ({"freeze_layers": 5}, r"model.freeze_layers must be at most 4, the number of layers, got 5"),
         ({"backbone": {"text_config": {"hidden_size": 9}}}, r"model.backbone: .*9"),
         ({"clip": "/nowhere/at/all"}, r"model.clip: no CLIP at '/nowhere/at/all'"),
     ],
