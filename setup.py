@@ -39,6 +39,7 @@ setup(
         "safetensors>=0.4.3,<1",
         "hydra-core>=1.3.2,<1.4",
         "omegaconf>=2.3,<2.4",
+        "ftfy>=6.2,<7",
         "jaxtyping>=0.3,<0.4",
         "rich>=13,<16",
         "lazy_loader>=0.4,<1",

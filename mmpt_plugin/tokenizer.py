@@ -4,11 +4,13 @@ B texts, L tokens.
 """
 
 import hashlib
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ftfy
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -97,7 +99,7 @@ def token_ids(
     Training data sets no max_length: the model cuts each text to its own maximum length.
     """
     encoded = tokenizer(
-        list(texts),
+        cleaned(texts, tokenizer),
         padding=True,
         truncation=max_length is not None,
         max_length=max_length,
@@ -105,6 +107,17 @@ def token_ids(
         verbose=False,
     )
     return encoded["input_ids"], encoded["attention_mask"].bool()
+
+
+def cleaned(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts as the tokenizer's own code cleans them, where the fast tokenizer does not.
+
+    OpenAI's code for CLIP repairs the encoding (ftfy), resolves HTML entities, twice, and makes texts lower case by
+    Python's rules before it splits them.
+    """
+    if not isinstance(tokenizer, CLIPTokenizerFast):
+        return list(texts)
+    return [html.unescape(html.unescape(ftfy.fix_text(text))).lower() for text in texts]
 
 
 def tokenize(
@@ -120,6 +133,7 @@ def tokenize(
     """
     if not texts:
         return [], []
+    texts = cleaned(texts, tokenizer)
     kept = [text[:max_characters] for text in texts]
     rows = tokenizer(
         kept, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False

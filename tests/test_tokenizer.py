@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, special_id
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato", "##es", "a"]
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+GOLDEN = Path(__file__).parent / "golden" / "clip_family" / "tokenizer"
 CLIP_WORDS = [
     *LETTERS,
     *(f"{letter}</w>" for letter in LETTERS),
@@ -99,6 +101,22 @@ def test_clip_s_texts_stand_between_its_start_and_its_end(clip_vocabulary):
         "sep_id": 56,
         "pad_id": 56,
     }
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_clip_s_texts_have_the_ids_that_openai_s_code_gives_them(tmp_path, saved):
+    """Mojibake, HTML entities, ligatures, full-width letters and capitals that have no simple lower case among them."""
+    tokenizer = load_tokenizer(str(GOLDEN))
+    if saved:
+        tokenizer.save_pretrained(str(tmp_path))
+        tokenizer = load_tokenizer(str(tmp_path))
+    cases = json.loads((GOLDEN / "cases.json").read_text())["cases"]
+    assert len(cases) == 38
+    for case in cases:
+        assert tokenize([case["text"]], tokenizer, max_tokens=1000) == ([case["ids"]], [False]), case["text"]
+        for length in (12, 32, 77):
+            ids, mask = token_ids([case["text"]], tokenizer, max_length=length)
+            assert ids[mask].tolist() == case[f"input_ids_{length}"], case["text"]
 
 
 def test_a_tokenizer_may_put_nothing_before_a_text(tmp_path):
