@@ -66,16 +66,32 @@ def add_model_settings(command: argparse.ArgumentParser) -> None:
         "--num-attention-heads", type=int, help="number of attention heads (default: as saved in the file, or 12)"
     )
     command.add_argument(
-        "--max-video-len", type=int, help="longest video clip, in seconds (default: as saved in the file, or 32)"
+        "--max-video-len",
+        type=int,
+        help="longest video clip, in seconds or frames (default: as saved in the file, or 32 s, or 12 frames)",
+    )
+    command.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another setting of the model, such as max_text_len=62 or feature_framerate=1; may be repeated",
     )
 
 
 def model_of(arguments: argparse.Namespace) -> "PretrainedEmbedder":
     """Load the model of `arguments.checkpoint`, with the settings of `add_model_settings`."""
+    import yaml
+
     from mmpt_plugin import models
 
     settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
     given = {key: value for key, value in settings.items() if value is not None}
+    for setting in arguments.setting:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise ValueError(f"--setting must be KEY=VALUE, got '{setting}'")
+        given[key] = yaml.safe_load(value)
     encoder = component(arguments.encoder) if arguments.encoder else None
     return models.load_model(arguments.checkpoint, tokenizer=arguments.tokenizer, encoder=encoder, **given)
 

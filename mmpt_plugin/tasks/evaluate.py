@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ def evaluate(project: Mapping[str, Any]) -> dict[str, Any]:
     `project` has the sections `task` and `checkpoint`. `test_set` is added if the task's YAML names it, and `published`
     if it has numbers for the project's `protocol`. Uses a GPU if there is one; does not need fairseq.
     """
-    task = build_task(project)
+    check_sections(project)
     models = load_models(Path(project["checkpoint"]))
+    task = build_task(with_frames(project, models.trained))
     check_model(task, models)
     return measure(task, project, models)
 
@@ -59,7 +60,7 @@ def evaluate_all(
     wrong: dict[str, str] = {}
     for name, project in projects.items():
         try:
-            tasks[name] = build_task(project)
+            tasks[name] = build_task(with_frames(project, models.trained))
             check_model(tasks[name], models)
         except DataNotThere as error:
             not_there[name] = {"missing": str(error), "source": project["task"].get("source", "")}
@@ -93,6 +94,17 @@ def check_sections(project: Mapping[str, Any]) -> None:
     """ValueError for a section that evaluation does not use."""
     if unknown := set(project) - SECTIONS:
         raise ValueError(f"evaluation does not use section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
+
+
+def with_frames(project: Mapping[str, Any], model: Embedder) -> Mapping[str, Any]:
+    """The project with the frames that the model reads, where `task.dataset.frames` does not say otherwise."""
+    task = project["task"]
+    dataset = task.get("dataset") or {}
+    own, given = getattr(model.config, "frames", None), dataset.get("frames")
+    if own is None or given is None:
+        return project
+    frames = asdict(own) | {key: value for key, value in given.items() if value is not None}
+    return {**project, "task": {**task, "dataset": {**dataset, "frames": frames}}}
 
 
 def build_task(project: Mapping[str, Any]) -> BenchmarkTask:

@@ -21,7 +21,7 @@ from mmpt_plugin.tasks.finetuning import fine_tuned  # noqa: E402
 from tests.conftest import run  # noqa: E402
 from tests.models.clip_family import TEXT, TINY_CLIP, transformers_model  # noqa: E402
 
-FAMILY = ["clip_mean", "clip2video", "videoclip_vit"]
+FAMILY = ["clip_mean", "clip_lstm", "clip_transformer", "clip2video", "videoclip_vit"]
 SIZES = TINY_CLIP | {"text_config": TEXT | {"vocab_size": 317, "max_position_embeddings": 48}}
 
 
@@ -190,13 +190,20 @@ def test_weights_flattened_by_fp16_are_an_error():
 
 
 @pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize("task", ["msrvtt", "msvd", "vatex"])
+@pytest.mark.parametrize("task", ["msrvtt_9k", "msvd", "vatex", "lsmdc", "didemo", "activitynet"])
 def test_the_recipes_are_whole_projects(name, task):
     made = fine_tuned(plain(load_project(f"{name}/finetune", [f"task={task}", "checkpoint.save_dir=runs/x"])))
     fairseq_config(made)  # knows every key
     dataset, model = made["task"]["dataset"]["splits"], made["model"]
-    frames = {"num_frames": 16 if name == "videoclip_vit" else 12, "size": 224, "sampling": "uniform"}
+    long = task in ("didemo", "activitynet") and name != "videoclip_vit"
+    frames = {"num_frames": 64 if long else 12, "size": 224, "sampling": "clip4clip", "feature_framerate": 1}
+    if name == "videoclip_vit":
+        frames |= {"num_frames": 16, "sampling": "uniform"}
+    if name == "clip2video":
+        frames |= {"sampling": "clip2video", "feature_framerate": 2 if task in ("msrvtt_9k", "lsmdc") else 1}
     assert dataset["train"]["frames"] == dataset["valid"]["frames"] == frames
+    assert made["task"]["dataset"]["max_video_len"] == frames["num_frames"]
+    assert model.get("max_text_len", 30) == (62 if long else 30)
     assert dataset["train"]["tokenizer"] == model["clip"] == "openai/clip-vit-base-patch32"
     assert models[name].parse(model | {"clip": None}).max_video_len == frames["num_frames"]
     if name == "clip2video":
@@ -205,7 +212,7 @@ def test_the_recipes_are_whole_projects(name, task):
     assert f"--lr-scheduler {scheduler} " in command_line(made)
 
 
-@pytest.mark.parametrize("name", ["clip_mean", "clip2video"])
+@pytest.mark.parametrize("name", [name for name in FAMILY if name != "videoclip_vit"])
 def test_the_recipe_is_clip4clips(name):
     """Two rates, whether or not a model adds layers to CLIP."""
     made = plain(load_project(f"{name}/finetune", ["checkpoint.save_dir=runs/x"]))
