@@ -124,7 +124,10 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A frozen feature extractor, `cls(config)`: maps S seconds of F = `fps` frames each to S feature rows."""
+    """A frozen feature extractor, `cls(config)`: maps S seconds of F = `fps` frames each to S feature rows.
+
+    An attribute `scaling` is optional: `ffmpeg`, the default, or `pillow`, see `video.decode.SCALINGS`.
+    """
 
     fps: int
     """Frames per second."""

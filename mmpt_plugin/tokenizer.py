@@ -57,11 +57,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def loader(folder: Path) -> Any:
     """The tokenizer class that reads a folder's files, or those on the hub."""
+    if not folder.is_dir():
+        return AutoTokenizer
     config = folder / "tokenizer_config.json"
     named = json.loads(config.read_text()).get("tokenizer_class") or "" if config.is_file() else ""
-    if not folder.is_dir() or (named and not named.startswith("Bert")):
-        return AutoTokenizer
-    return CLIPTokenizerFast if (folder / "vocab.json").is_file() and not named else BertTokenizerFast
+    if not named:
+        return CLIPTokenizerFast if (folder / "vocab.json").is_file() else BertTokenizerFast
+    # AutoTokenizer would warn about our config.json, which is in the same folder.
+    return {"Bert": BertTokenizerFast, "CLIP": CLIPTokenizerFast}.get(named[:4], AutoTokenizer)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

@@ -156,6 +156,8 @@ class CLIPEncoder:
     """CLIP's frozen image encoder (Radford et al., ICML 2021): the mean of the frame vectors of each second, not
     normalized."""
 
+    scaling = "pillow"  # as in CLIP's own preprocessing
+
     def __init__(self, config: CLIPEncoderConfig) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
@@ -163,7 +165,7 @@ class CLIPEncoder:
         self.fps, self.size = config.fps, int(self.clip.config.vision_config.image_size)
         self.feature_dim = vector_width(self.clip.config)
         self.mean, self.std = (torch.tensor(list(values), device=self.device) for values in pixels)
-        about = {"encoder": "clip", "fps": config.fps, **pixels._asdict()}
+        about = {"encoder": "clip", "fps": config.fps, "scaling": self.scaling, **pixels._asdict()}
         self.fingerprint = json.dumps(about | {"weights": weights_digest(vision_weights(self.clip))})
         vision_weights(self.clip).to(self.device, self.dtype)
 

@@ -128,7 +128,8 @@ def encode(path: Path, encoder: Encoder, *, max_seconds: int | None = None) -> F
     """
     rows = []
     chunk_size = max(1, min(SECONDS_CHUNK, PIXELS_CHUNK // (encoder.fps * encoder.size**2)))
-    seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size), max_seconds)
+    scaling = getattr(encoder, "scaling", "ffmpeg")
+    seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size, scaling=scaling), max_seconds)
     while waiting := list(islice(seconds, chunk_size)):
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
     return np.concatenate(rows).astype(np.float16)

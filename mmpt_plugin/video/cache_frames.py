@@ -51,6 +51,6 @@ class FrameWork:
     def __call__(self, video_id: str, path: Path) -> EncodedVideo:
         made_from = origin(path, self.settings.fingerprint)
         duration = timed(path).duration
-        pictures = read_all(path, fps=self.settings.fps, size=self.settings.size)
+        pictures = read_all(path, fps=self.settings.fps, size=self.settings.size, scaling="pillow")
         jpegs = [to_jpeg(picture, quality=self.settings.quality) for picture in pictures]
         return EncodedVideo(video_id, duration, made_from, jpegs)

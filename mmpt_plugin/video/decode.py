@@ -121,16 +121,16 @@ def stated_duration(container: av.container.InputContainer, stream: av.VideoStre
     return float((container.duration or 0) / av.time_base)
 
 
-def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
+def read_seconds(path: Path, *, fps: int, size: int, scaling: str = "ffmpeg") -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
     """One RGB array (fps, size, size, 3) per second of video; the last second is padded with black frames.
 
-    FFmpeg filters resample to `fps` frames per second by timestamp, scale the shorter side to `size` (bicubic) and
-    crop the center. Memory does not grow with the length of the video. A file that ends more than a second before its
-    stated duration raises VideoError at the end.
+    FFmpeg filters resample to `fps` frames per second by timestamp, scale the shorter side to `size` (see SCALINGS)
+    and crop the center. Memory does not grow with the length of the video. A file that ends more than a second before
+    its stated duration raises VideoError at the end.
     """
     second = np.zeros((fps, size, size, 3), dtype=np.uint8)
     count = 0
-    for frame in read_all(path, fps=fps, size=size):
+    for frame in read_all(path, fps=fps, size=size, scaling=scaling):
         second[count % fps] = frame
         count += 1
         if count % fps == 0:
@@ -140,23 +140,41 @@ def read_seconds(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarra
         yield second
 
 
-def read_all(path: Path, *, fps: int, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def read_all(path: Path, *, fps: int, size: int, scaling: str = "ffmpeg") -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The frames of `read_seconds` one by one; frame k is the last frame up to the time (k + 1/2) / fps."""
     frame = None
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
-        for frame in filtered(decoded(path, container, stream), stream, [("fps", f"fps={fps}"), *square(size)]):
+        steps = [("fps", f"fps={fps}"), *SCALINGS[scaling](size)]
+        for frame in filtered(decoded(path, container, stream), stream, steps):
             yield frame
     if frame is None:
         raise VideoError(f"{path} can't be decoded: it has no frames")
 
 
 def square(size: int) -> list[tuple[str, str]]:
-    """Filters that scale the shorter side to `size` (bicubic) and crop the center."""
+    """Filters that scale the shorter side to `size` (bicubic) and crop the center, in the video's own color format."""
     return [
         ("scale", f"w='if(gt(iw,ih),-2,{size})':h='if(gt(iw,ih),{size},-2)':flags=bicubic"),
         ("crop", f"{size}:{size}"),
     ]
+
+
+def pillow_square(size: int) -> list[tuple[str, str]]:
+    """The same in RGB, with the rounding and the bicubic kernel of Pillow, by which CLIP's own code scales images."""
+
+    def side(own: str, other: str) -> str:
+        return f"'if(gt({own},{other}),trunc({size}*{own}/{other}),{size})'"
+
+    return [
+        ("format", "rgb24"),
+        ("scale", f"w={side('iw', 'ih')}:h={side('ih', 'iw')}:flags=bicubic+accurate_rnd:param0=0:param1=0.5"),
+        ("crop", f"{size}:{size}"),
+    ]
+
+
+SCALINGS = {"ffmpeg": square, "pillow": pillow_square}
+"""How frames are scaled, by name: ffmpeg's in the video's color format, or Pillow's in RGB."""
 
 
 def decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
@@ -232,15 +250,15 @@ def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt
 
 
 def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
-    """For each time (seconds, ascending) the frame shown, scaled and center-cropped; None if it is the same frame as at
-    the previous time."""
+    """For each time (seconds, ascending) the frame shown, scaled as Pillow does, and center-cropped; None if it is the
+    same frame as at the previous time."""
     with opened(path) as (container, stream):
         graph, last = None, None
         for frame in shown_at(path, container, stream, times):
             if last is not None and frame.pts == last:
                 yield None
                 continue
-            graph, last = graph or filter_graph(stream, frame, square(size)), frame.pts
+            graph, last = graph or filter_graph(stream, frame, pillow_square(size)), frame.pts
             graph.vpush(frame)
             yield from pulled(graph)
 

@@ -56,7 +56,7 @@ class FrameSettings:
     @property
     def fingerprint(self) -> str:
         """The settings as JSON, stored with the frames to detect that a folder has other settings."""
-        return json.dumps({"encoder": "frames", **asdict(self)})
+        return json.dumps({"encoder": "frames", "scaling": "pillow", **asdict(self)})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmpt_plugin.video import decode
 from mmpt_plugin.video.decode import VideoError, probe, read_frames, read_seconds, read_squares
@@ -295,3 +296,22 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
         return most
 
     assert peak(7200) < 1.2 * peak(60)
+
+
+@pytest.mark.parametrize(("width", "height"), [(86, 64), (64, 86), (94, 50), (40, 40)])
+def test_sparse_frames_are_scaled_as_pillow_scales_them(tmp_path, width, height):
+    """CLIP's own preprocessing: bicubic, the longer side truncated, the center by Python's rounding."""
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    write_video(tmp_path / "v.mp4", [picture] * 5, fps=5)
+    ours, shown = read_squares(tmp_path / "v.mp4", [0.1, 0.5], size=32)
+    (second,) = read_seconds(tmp_path / "v.mp4", fps=1, size=32, scaling="pillow")
+    image = Image.fromarray(read_frames(tmp_path / "v.mp4", [0.1], height=height)[0])
+    wide, high = (int(32 * side / min(width, height)) for side in (width, height))
+    left, top = round((wide - 32) / 2), round((high - 32) / 2)
+    box = (left, top, left + 32, top + 32)
+    theirs = np.asarray(image.resize((wide, high), Image.Resampling.BICUBIC).crop(box)).astype(int)
+    assert np.abs(ours - theirs).mean() < 0.5
+    assert np.abs(ours - theirs).max() <= 6
+    assert np.array_equal(second[0], shown)
