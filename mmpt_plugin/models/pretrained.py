@@ -84,7 +84,7 @@ class PretrainedEmbedder(Embedder):
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
         values = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
-        model = cls(cls.config_type(**plain_values(cls.config_type, values)))
+        model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
         load_strictly(model, weights, where=str(path))
         model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
         if tokenizer is None and (path / "tokenizer_config.json").is_file():
