@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import clip_fidelity
 from mmpt_plugin import VideoCLIP
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.datasets.clip_sampling import overlapped_video_clips
@@ -32,7 +33,7 @@ Row = tuple[str, str]
 
 def main() -> None:
     print("| recorded quantity | largest difference |\n| --- | --- |")
-    for part in (model_outputs, gradients, full_size, s3d_outputs, data, clips, optimizer):
+    for part in (model_outputs, gradients, full_size, s3d_outputs, data, clips, optimizer, clip_fidelity.rows):
         for quantity, value in part():
             print(f"| {quantity} | {value} |", flush=True)
 

@@ -16,6 +16,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato", 
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 GOLDEN = Path(__file__).parent / "golden" / "clip_family" / "tokenizer"
+CASES = json.loads((GOLDEN / "cases.json").read_text())["cases"]
 CLIP_WORDS = [
     *LETTERS,
     *(f"{letter}</w>" for letter in LETTERS),
@@ -110,9 +111,8 @@ def test_clip_s_texts_have_the_ids_that_openai_s_code_gives_them(tmp_path, saved
     if saved:
         tokenizer.save_pretrained(str(tmp_path))
         tokenizer = load_tokenizer(str(tmp_path))
-    cases = json.loads((GOLDEN / "cases.json").read_text())["cases"]
-    assert len(cases) == 38
-    for case in cases:
+    assert len(CASES) == 38
+    for case in CASES:
         assert tokenize([case["text"]], tokenizer, max_tokens=1000) == ([case["ids"]], [False]), case["text"]
         for length in (12, 32, 77):
             ids, mask = token_ids([case["text"]], tokenizer, max_length=length)

@@ -1,5 +1,6 @@
 """Checkpoints of OpenAI's CLIP, CLIP4Clip and CLIP2Video: recognized, loaded strictly, and equal to the recordings."""
 
+import json
 import math
 
 import pytest
@@ -90,41 +91,47 @@ def test_both_halves_of_clip2video_equal_the_recordings(tmp_path, name, precisio
         torch.testing.assert_close(math.exp(SCALE) * their @ own.T, similarity, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["K5/stages", "K7/stages"])
-def test_every_stage_of_clip2video_equals_the_recording(tmp_path, name):
-    model, case = loaded(tmp_path, f"clip2video/{name}"), CLIP2VIDEO[name]
+@torch.inference_mode()
+def stages(model, case):
+    """What CLIP2Video computes on the way, under the names of the recordings, where they have it; ours and theirs."""
     block, (video, mask) = model.difference, frames(case, 64)
     both = mask[:, 1:] & mask[:, :-1]
-    with torch.inference_mode():
-        features = model.backbone.frames(video, mask)
-        sentence, words = model.backbone.text(*text(case))
-        tokens, seen = block.interleaved(features, mask)
-        where = torch.arange(tokens.shape[1]) // 2
-        positions = block.position.weight[where]
-        kinds = block.kind.weight[[FRAME if i % 2 == 0 else DIFFERENCE for i in range(tokens.shape[1])]]
-        skipped = block.residual(model.skipping, features[:, ::2], mask[:, ::2])
-        aligned = torch.cat([features, skipped], dim=1)
-        stages = {
-            "sequence_output": sentence,
-            "sequence_hidden": words,
-            "frame_features": features,
-            "difference_tokens": block.differences(features, both),
-            "tdb_tokens": tokens - positions - kinds,
-            "tdb_positions": positions,
-            "tdb_types": kinds,
-            "tdb_mask": seen.long(),
-            "temporal_output": attend(block.temporal, tokens, seen),
-            "tab_video_tokens": aligned,
-            "assignment_video": (aligned @ model.alignment.assign).softmax(dim=-1),
-            "assignment_text": (words @ model.alignment.assign).softmax(dim=-1),
-        }
-    recorded = {stage: case[f"{stage}_f32"] for stage in stages if f"{stage}_f32" in case}
-    assert len(recorded) == (len(stages) if name == "K5/stages" else 2)  # of 7 centers, only what differs
-    for stage, expected in recorded.items():
-        ours = stages[stage]
-        of_words = stage in ("sequence_hidden", "assignment_text")
-        real = text(case)[1] if of_words else torch.ones(ours.shape[:1], dtype=torch.bool)
-        torch.testing.assert_close(ours[real], expected[real], atol=5e-5, rtol=0, msg=lambda m, s=stage: f"{s}: {m}")
+    features = model.backbone.frames(video, mask)
+    sentence, words = model.backbone.text(*text(case))
+    tokens, seen = block.interleaved(features, mask)
+    positions = block.position.weight[torch.arange(tokens.shape[1]) // 2]
+    kinds = block.kind.weight[[FRAME if i % 2 == 0 else DIFFERENCE for i in range(tokens.shape[1])]]
+    skipped = block.residual(model.skipping, features[:, ::2], mask[:, ::2])
+    aligned = torch.cat([features, skipped], dim=1)
+    real = text(case)[1]
+    ours = {
+        "sequence_output": sentence,
+        "sequence_hidden": words[real],
+        "frame_features": features,
+        "difference_tokens": block.differences(features, both),
+        "tdb_tokens": tokens - positions - kinds,
+        "tdb_positions": positions,
+        "tdb_types": kinds,
+        "tdb_mask": seen.long(),
+        "temporal_output": attend(block.temporal, tokens, seen),
+        "tab_video_tokens": aligned,
+        "assignment_video": (aligned @ model.alignment.assign).softmax(dim=-1),
+        "assignment_text": (words @ model.alignment.assign).softmax(dim=-1)[real],
+    }
+    theirs = {stage: case[f"{stage}_f32"] for stage in ours if f"{stage}_f32" in case}
+    of_words = {
+        stage: value[real] for stage, value in theirs.items() if stage in ("sequence_hidden", "assignment_text")
+    }
+    return {stage: (ours[stage], value) for stage, value in (theirs | of_words).items()}
+
+
+@pytest.mark.parametrize(("name", "number"), [("K5/stages", 12), ("K7/stages", 2)])
+def test_every_stage_of_clip2video_equals_the_recording(tmp_path, name, number):
+    """Of 7 centers, only what they change was recorded."""
+    found = stages(loaded(tmp_path, f"clip2video/{name}"), CLIP2VIDEO[name])
+    assert len(found) == number
+    for stage, (ours, theirs) in found.items():
+        torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=0, msg=lambda m, s=stage: f"{s}: {m}")
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILY if "padding" not in name and "single_padded" not in name])
@@ -316,3 +323,43 @@ def test_damaged_and_foreign_archives_are_one_line(tmp_path):
         load_model(tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"model.clip: .*other.pt is not a CLIP of OpenAI's"):
         load_clip(str(tmp_path / "other.pt"), key="model.clip")
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_clip2video_reads_clips_of_one_and_two_frames(tmp_path, length):
+    """With fewer than three frames the original raises an error. Padding changes nothing, nor do other clips."""
+    model, case = loaded(tmp_path, "clip2video/K5/full", torch.float64), CLIP2VIDEO["K5/full"]
+    video, mask = frames(case, 64)
+    mask[1, length:] = False
+    with torch.inference_mode():
+        batch, alone = model.encode_video(video, mask), model.encode_video(video[1:2, :length])
+    torch.testing.assert_close(batch[1:2], alone, atol=1e-12, rtol=0)
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["clip4clip/meanP/full", "clip4clip/seqLSTM/full", "clip4clip/seqTransf/full"])
+def test_a_clip_without_frames_is_zeros_and_changes_no_other(tmp_path, name):
+    model = loaded(tmp_path, name)
+    video, mask = frames(FAMILY[name], 64)
+    with torch.inference_mode():
+        whole = model.encode_video(video, mask)
+        mask[1] = False
+        vectors = model.encode_video(video, mask)
+    assert not vectors[1].any()
+    torch.testing.assert_close(vectors[[0, 2, 3]], whole[[0, 2, 3]])
+
+
+def test_clip2video_gives_finite_vectors_for_a_clip_without_frames(tmp_path):
+    model, case = loaded(tmp_path, "clip2video/K5/full"), CLIP2VIDEO["K5/full"]
+    video, mask = frames(case, 64)
+    mask[1] = False
+    with torch.inference_mode():
+        assert model.encode_video(video, mask).isfinite().all()
+
+
+def test_a_tokenizer_of_another_vocabulary_is_one_line(tmp_path):
+    words = {f"w{number}</w>": number for number in range(298)} | {"<|startoftext|>": 298, "<|endoftext|>": 299}
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ValueError, match=r"has 300 word pieces, but model.vocab_size is 150"):
+        load_model(write(tmp_path, checkpoint(MEAN)), tokenizer=tmp_path)
