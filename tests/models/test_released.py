@@ -2,11 +2,12 @@
 
 import json
 import math
+import zipfile
 
 import pytest
 import torch
 
-from mmpt_plugin.checkpoint import read_torch_file
+from mmpt_plugin.checkpoint import Module, read_torch_file, tensors
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.features.clip import PIXELS, load_clip
 from mmpt_plugin.models import CLIP2Video, CLIPMean, CLIPTransformer, load_model
@@ -209,6 +210,36 @@ def test_any_scripted_module_gives_its_state_dict(tmp_path):
     found = read_torch_file(tmp_path / "traced.pt")
     assert found.keys() == module.state_dict().keys()
     assert all(torch.equal(found[key], value) for key, value in module.state_dict().items())
+
+
+def test_an_archive_that_would_grow_when_it_is_read_is_refused(tmp_path):
+    """torch stores data uncompressed; a small compressed file could fill the memory."""
+    path = GOLDEN / "openai_clip" / "archive.pt"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in whole.namelist():
+            compressed.writestr(name, whole.read(name))
+    with pytest.raises(ValueError, match=r"a.pt is damaged, or not a torch file: archive/\S+ is compressed"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_an_archive_cannot_call_anything(tmp_path):
+    """Its pickle names a class of the archive's own, which holds attributes, or a function of torch's that is harmless."""
+    calls = b"cbuiltins\nopen\n(V" + str(tmp_path / "canary").encode() + b"\nVw\ntR."
+    with (
+        zipfile.ZipFile(GOLDEN / "openai_clip" / "archive.pt") as whole,
+        zipfile.ZipFile(tmp_path / "a.pt", "w") as bad,
+    ):
+        for name in whole.namelist():
+            bad.writestr(name, calls if name.endswith("/data.pkl") else whole.read(name))
+    with pytest.raises(ValueError, match=r"a.pt is not read, because it contains objects other than weights"):
+        load_model(tmp_path / "a.pt")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_modules_that_contain_each_other_are_read_once():
+    outer, inner = Module(), Module()
+    outer.inner, inner.outer, inner.weight = inner, outer, torch.ones(1)
+    assert [name for name, _ in tensors(outer)] == ["inner.weight"]
 
 
 @pytest.mark.slow

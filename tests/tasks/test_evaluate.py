@@ -12,9 +12,12 @@ from mmpt_plugin import registry
 from mmpt_plugin.cli import main
 from mmpt_plugin.config import available, load_project, plain
 from mmpt_plugin.metrics.retrieval import retrieval_chance
+from mmpt_plugin.models import load_model
+from mmpt_plugin.registry import models
 from mmpt_plugin.tasks.benchmark import Benchmark
-from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
+from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all, with_frames
 from tests.conftest import ROOT
+from tests.models.clip_family import TINY
 from tests.tasks.golden import ENDTASK, released
 
 
@@ -194,3 +197,17 @@ def test_a_task_may_be_a_file_of_the_users_own(checkpoint, tmp_path):
     assert (result["task"], len(result["examples"])) == ("text_video_retrieval", 3)
     (tmp_path / "mine.yaml").write_text("_name: [text")
     assert main(["evaluate", "videoclip/zeroshot", *words]) == 2
+
+
+def test_frames_that_a_task_leaves_open_are_those_that_the_model_reads(checkpoint):
+    """A model on CLIP has settings of its own; one on features has none."""
+    clip = models["clip_mean"].build(TINY | {"sampling": "clip2video", "feature_framerate": 2})
+
+    def read(model, frames):
+        return with_frames({"task": {"dataset": {"frames": frames}}}, model)["task"]["dataset"]["frames"]
+
+    own = {"num_frames": 8, "size": 8, "sampling": "clip2video", "feature_framerate": 2}
+    assert read(clip, {}) == own
+    assert read(clip, {"num_frames": 4, "sampling": None}) == own | {"num_frames": 4}
+    assert read(clip, None) is None
+    assert read(load_model(checkpoint), {"num_frames": 4}) == {"num_frames": 4}
