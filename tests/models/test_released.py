@@ -223,7 +223,7 @@ def test_an_archive_that_would_grow_when_it_is_read_is_refused(tmp_path):
 
 
 def test_an_archive_cannot_call_anything(tmp_path):
-    """Its pickle names a class of the archive's own, which holds attributes, or a function of torch's that is harmless."""
+    """A class of the archive's own only holds attributes; other names are refused, but for a few of torch's."""
     calls = b"cbuiltins\nopen\n(V" + str(tmp_path / "canary").encode() + b"\nVw\ntR."
     with (
         zipfile.ZipFile(GOLDEN / "openai_clip" / "archive.pt") as whole,
