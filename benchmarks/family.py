@@ -26,7 +26,7 @@ from mmpt_plugin.shards.make import make_shards
 
 DATA = Path("data/toy_kitchen")
 WIDTH = 128
-MODELS = ("videoclip", "clip_mean", "clip2video", "videoclip_vit")
+MODELS = ("videoclip", "clip_mean", "clip_lstm", "clip_transformer", "clip2video", "videoclip_vit")
 SHIFTS = (5, 10, 20)  # seconds
 COLUMNS = ("t2v_recall@1", "t2v_recall@10", "v2t_recall@10", "seconds", "megabytes")
 
@@ -66,14 +66,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=7, help="of 15 updates (default 7)")
+    parser.add_argument("--models", action="store_true", help="only every model with nce, without the other losses")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
-    results: dict[Setting, list[dict[str, float]]] = {setting: [] for setting in (*cold_settings(), *warm_settings())}
+    parts = (
+        [list(model_settings())] if arguments.models else [[*model_settings(), *cold_settings()], [*warm_settings()]]
+    )
+    results: dict[Setting, list[dict[str, float]]] = {setting: [] for part in parts for setting in part}
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
         narrow_features(folder)
-        for settings in (cold_settings, warm_settings):
-            jobs = [(setting, seed) for seed in range(1, arguments.seeds + 1) for setting in settings()]
+        for settings in parts:
+            jobs = [(setting, seed) for seed in range(1, arguments.seeds + 1) for setting in settings]
             for (setting, _), result in zip(
                 jobs, pool.map(lambda job: run(folder, *job, epochs=arguments.epochs), jobs), strict=True
             ):
@@ -87,9 +91,13 @@ def main() -> None:
         print(json.dumps({"seeds": arguments.seeds, "updates": 15 * arguments.epochs, "mean_and_stdev": table}))
 
 
-def cold_settings() -> Iterator[Setting]:
-    """Every model with nce; every loss with one model; three losses with delayed captions."""
+def model_settings() -> Iterator[Setting]:
+    """Every model with nce."""
     yield from (Setting(model, "nce") for model in MODELS)
+
+
+def cold_settings() -> Iterator[Setting]:
+    """The other losses with one model; three losses with delayed captions."""
     yield from (Setting("videoclip_vit", criterion) for criterion in ("mil_nce", "best_fit_nce", "sigmoid"))
     yield from (Setting("videoclip_vit", criterion, shift) for shift in SHIFTS for criterion in LOSSES)
 

@@ -50,7 +50,15 @@ def from_openai(weights: Mapping[str, Tensor], *, where: str) -> tuple[dict[str,
     ValueError for a ResNet, and for missing or unexpected keys, with their names.
     """
     weights = {key: value for key, value in weights.items() if key not in SCALARS}
-    return clip_sizes(weights, where=where), renamed(weights, clip_names(weights), where=where)
+    check_vit(weights, where=where)
+    found = renamed(weights, clip_names(weights), where=where)
+    return clip_sizes(weights, where=where), found
+
+
+def check_vit(weights: Collection[str], *, where: str) -> None:
+    """ValueError for a CLIP whose vision tower is a ResNet."""
+    if any(key.startswith("visual.layer1.") for key in weights):
+        raise ValueError(f"{where} contains a CLIP with a ResNet; only those with a ViT are supported")
 
 
 def clip_names(weights: Collection[str]) -> dict[str, str]:
@@ -87,6 +95,10 @@ def renamed(
     for old, new in names.items():
         value = weights[old].float()
         if "{}" in new:
+            if value.ndim == 0 or len(value) % 3:
+                raise ValueError(
+                    f"{where}: {old} has shape {tuple(value.shape)}, expected query, key and value in rows"
+                )
             found |= {new.format(one): part for one, part in zip("qkv", value.chunk(3), strict=True)}
         else:
             found[new] = value.T if old.endswith(transposed) else value
@@ -94,9 +106,7 @@ def renamed(
 
 
 def clip_sizes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
-    """The values of transformers' CLIPConfig; ValueError for a ResNet, and for shapes that no ViT of OpenAI's has."""
-    if any(key.startswith("visual.layer1.") for key in weights):
-        raise ValueError(f"{where} contains a CLIP with a ResNet; only those with a ViT are supported")
+    """The values of transformers' CLIPConfig; ValueError for shapes that no ViT of OpenAI's has."""
     text, vision = (tower_sizes(weights, prefix, where=where) for prefix in TOWERS)
     vocab_size, _ = required(weights, "token_embedding.weight", 2, where=where)
     places, _ = required(weights, "positional_embedding", 2, where=where)

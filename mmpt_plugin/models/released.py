@@ -14,6 +14,7 @@ from mmpt_plugin.features.openai_clip import (
     SCALARS,
     TRANSPOSED,
     block_names,
+    check_vit,
     clip_names,
     clip_sizes,
     is_openai_clip,
@@ -46,11 +47,12 @@ def from_released(
     check_header(weights, where=where)
     prefix = prefix_of(weights)
     clip = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    sizes = clip_sizes(clip, where=where)
+    check_vit(clip, where=where)
     found = renamed(weights, new_names(weights), transposed=(*TRANSPOSED, "weight_center"), where=where)
     found.pop(UNUSED, None)
+    sizes = clip_sizes(clip, where=where)
     length = max_video_len or NUM_FRAMES
-    found |= {key: found[key][:length] for key in POSITIONS if key in found}
+    found |= {key: found[key][:length] for key in POSITIONS if key in found and found[key].ndim}
     mean, std = PIXELS["clip"]
     found |= {"backbone.pixel_mean": torch.tensor(list(mean)), "backbone.pixel_std": torch.tensor(list(std))}
     places = sizes["text_config"]["max_position_embeddings"] - 2

@@ -315,13 +315,20 @@ TIGHT = head_weights(ABOUT["clip4clip"]["headers"]["tightTransf"]["shapes"])
         (lambda: checkpoint(MEAN) | {"clip.visual.layer1.0.bn1.weight": torch.zeros(1)}, "a CLIP with a ResNet"),
         (lambda: checkpoint(MEAN) | {"extra": torch.zeros(1)}, "is not a whole checkpoint: unexpected extra"),
         (lambda: without(MEAN, "clip.ln_final.bias"), "is not a whole checkpoint: missing clip.ln_final.bias"),
-        (lambda: without(MEAN, "clip.positional_embedding"), "missing positional_embedding"),
+        (
+            lambda: without(MEAN, "clip.positional_embedding"),
+            "is not a whole checkpoint: missing clip.positional_embedding",
+        ),
         (
             lambda: without("clip2video/K5/full", "actionClip.resblocks.0.ln_1.weight"),
             "missing actionClip.resblocks.0.ln_1.weight",
         ),
         (lambda: checkpoint(MEAN) | {"clip.ln_final.bias": torch.zeros(3)}, "is (3,) instead of (128,)"),
         (lambda: checkpoint(MEAN) | {"clip.text_projection": torch.zeros(3)}, "text_projection has shape (3,)"),
+        (
+            lambda: checkpoint(MEAN) | {"clip.transformer.resblocks.0.attn.in_proj_bias": torch.zeros(4)},
+            "in_proj_bias has shape (4,), expected query, key and value in rows",
+        ),
     ],
 )
 def test_what_is_not_such_a_checkpoint_is_one_line(tmp_path, weights, message):
