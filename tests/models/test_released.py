@@ -276,6 +276,8 @@ def test_every_released_key_has_a_place(layout):
 def test_a_released_file_says_how_its_frames_and_texts_are_read(tmp_path):
     config = load_model(write(tmp_path, checkpoint("clip4clip/seqTransf/full"))).config
     assert (config.sampling, config.max_video_len, config.max_text_len) == ("clip4clip", 12, 30)
+    config = load_model(write(tmp_path, clip_weights(ABOUT["clip4clip"]["clip_shapes"]))).config  # OpenAI's, 40 places
+    assert (config.sampling, config.max_video_len, config.max_text_len) == ("uniform", 12, 38)
     config = load_model(write(tmp_path, checkpoint("clip2video/K5/full"))).config
     assert (config.sampling, config.feature_framerate, config.num_centers) == ("clip2video", 2, 5)
     config = load_model(write(tmp_path, checkpoint("clip2video/K7/full")), feature_framerate=2).config
