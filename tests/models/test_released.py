@@ -280,8 +280,10 @@ def test_a_released_file_says_how_its_frames_and_texts_are_read(tmp_path):
     assert (config.sampling, config.max_video_len, config.max_text_len) == ("uniform", 12, 38)
     config = load_model(write(tmp_path, checkpoint("clip2video/K5/full"))).config
     assert (config.sampling, config.feature_framerate, config.num_centers) == ("clip2video", 2, 5)
-    config = load_model(write(tmp_path, checkpoint("clip2video/K7/full")), feature_framerate=2).config
-    assert (config.sampling, config.feature_framerate, config.num_centers) == ("clip2video", 2, 7)
+    path = write(tmp_path, checkpoint("clip2video/K7/full"))
+    config = load_model(path).config
+    assert (config.sampling, config.feature_framerate, config.num_centers) == ("clip2video", 1, 7)
+    assert load_model(path, feature_framerate=2).config.feature_framerate == 2
 
 
 def test_more_frames_read_more_of_the_table_of_positions(tmp_path):
