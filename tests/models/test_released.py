@@ -333,6 +333,10 @@ TIGHT = head_weights(ABOUT["clip4clip"]["headers"]["tightTransf"]["shapes"])
             lambda: checkpoint(MEAN) | {"clip.transformer.resblocks.0.attn.in_proj_bias": torch.zeros(4)},
             "in_proj_bias has shape (4,), expected query, key and value in rows",
         ),
+        (
+            lambda: checkpoint(MEAN) | {"clip.transformer.resblocks.0.mlp.c_fc.weight": torch.zeros(8, 100)},
+            "a transformer of width 100, expected a multiple of 64",
+        ),
     ],
 )
 def test_what_is_not_such_a_checkpoint_is_one_line(tmp_path, weights, message):
