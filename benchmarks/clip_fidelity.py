@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ def full() -> Iterator[Row]:
     case = cases("full")["full"]
     clips = frames(case, 224)
     with tempfile.TemporaryDirectory() as folder:
-        model = load_model(write(Path(folder), full_size("openai_clip")))
+        model: Any = load_model(write(Path(folder), full_size("openai_clip")))
     worst = difference(model.backbone.frames(*clips), case["image_features_f64"])
     yield "ViT-B/32, openai clip: image vectors, f32", f"{worst:.1e}"
     worst = difference(model.backbone.text(*text(case))[0], case["text_features_f64"])
