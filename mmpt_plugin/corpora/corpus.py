@@ -6,8 +6,8 @@ T seconds or frames, F feature width.
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -47,6 +47,9 @@ class AnnotatedClip:
     start: float
     end: float
     caption: str
+    meaning: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the clip shows, by named part, such as `{"action": "chop", "ingredient": "tomato"}`; empty if not known.
+    Clips with equal meanings mean the same, whatever their captions say."""
 
 
 @dataclass(kw_only=True)
@@ -263,9 +266,10 @@ class ClipCorpus(Corpus):
 
         An end of infinity becomes the end of the video. Other ends may lie after the end of the features, because
         their last second is often incomplete. Clips that start after it are a ValueError; with `allow_missing` they are
-        skipped and counted.
+        skipped and counted. Either all clips have a meaning, with the same parts, or none has.
         """
         listed = list(clips)
+        check_meanings(listed)
         present = {clip.video_id for clip in self.with_features(clip for _, clip in listed)}
         kept, late = [], []
         for where, clip in listed:
@@ -280,7 +284,7 @@ class ClipCorpus(Corpus):
                 )
                 continue
             whole = clip.end == float("inf")
-            kept.append(AnnotatedClip(clip.video_id, clip.start, length, clip.caption) if whole else clip)
+            kept.append(replace(clip, end=length) if whole else clip)
         self.missing_clips = self._left_out(late, "clips")
         if not kept:
             raise ValueError(f"{self.config.annotations}: none of the clips starts within its video")
@@ -292,6 +296,23 @@ class ClipCorpus(Corpus):
     ) -> Float[Tensor, "T F"] | UInt8[Tensor, "T H W 3"]:
         """See `Corpus.clip`."""
         return self.clip(clip.video_id, clip.start, clip.end, max_video_len=max_video_len, rng=rng)
+
+
+def check_meanings(clips: Iterable[tuple[str, AnnotatedClip]]) -> None:
+    """ValueError for a clip with two meanings, or whose meaning has other parts than that of the first clip."""
+    parts: Collection[str] | None = None
+    meanings: dict[tuple[str, float, float], Mapping[str, str]] = {}
+    for where, clip in clips:
+        parts = clip.meaning.keys() if parts is None else parts
+        if clip.meaning.keys() != parts:
+            raise ValueError(f"{where}: the clip has {named(clip.meaning)}, but the first clip has {named(parts)}")
+        if meanings.setdefault((clip.video_id, clip.start, clip.end), clip.meaning) != clip.meaning:
+            raise ValueError(f"{where}: another caption of the same clip of '{clip.video_id}' has another 'meaning'")
+
+
+def named(parts: Collection[str]) -> str:
+    """A meaning with these parts, for an error message."""
+    return f"a meaning of {', '.join(parts)}" if parts else "no meaning"
 
 
 def whole_video(video_id: str, caption: str, where: str) -> tuple[str, AnnotatedClip]:

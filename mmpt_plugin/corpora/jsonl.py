@@ -14,7 +14,12 @@ KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, flo
 
 @dataclass(kw_only=True)
 class JSONLConfig(CorpusConfig):
-    """`annotations` has lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, times in seconds."""
+    """`annotations` has lines `{"video_id": ..., "start": ..., "end": ..., "caption": ...}`, times in seconds.
+
+    The optional key `meaning` says which clips mean the same, whatever their captions: a text, or an object of texts
+    such as `{"action": "chop", "ingredient": "tomato"}`. It must be in all lines or in none. Retrieval then also ranks
+    by meaning. Other keys are ignored.
+    """
 
 
 @register_corpus("jsonl", dataclass=JSONLConfig)
@@ -39,4 +44,20 @@ def parse_line(line: str, where: str) -> AnnotatedClip:
     video_id, start, end, caption = (require(record, key, kind, where) for key, kind in KEYS.items())
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")
-    return AnnotatedClip(video_id, *check_segment((start, end), where), caption)
+    return AnnotatedClip(video_id, *check_segment((start, end), where), caption, parse_meaning(record, where))
+
+
+def parse_meaning(record: dict[str, Any], where: str) -> dict[str, str]:
+    """The parts of a line's meaning by name; empty for a line without one. A text is a single part."""
+    if "meaning" not in record:
+        return {}
+    given = record["meaning"]
+    parts = {"meaning": given} if isinstance(given, str) else given
+    if not (
+        isinstance(parts, dict) and parts and all(isinstance(text, str) and text.strip() for text in parts.values())
+    ):
+        raise ValueError(
+            f'{where}: \'meaning\' must be a text or an object of texts, such as {{"action": "chop"}}, got '
+            f"{json.dumps(given)}"
+        )
+    return parts

@@ -26,7 +26,7 @@ def generate(
     """Write a folder of narrated videos, deterministic for given settings.
 
     A complete folder is not changed, and an interrupted one is completed. Video i depends only on the seed and i.
-    Training videos have only captions; every step of a held-out video has a line in test_clips.jsonl.
+    Training videos have only captions; every step of a held-out video has a line in test_clips.jsonl, with its meaning.
     """
     if num_train < 1 or num_test < 1:
         raise ValueError(f"num_train and num_test must be at least 1, got {num_train} and {num_test}")
@@ -65,7 +65,13 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
     recipe = invent(rng)
     captions = narrate(recipe, rng)
     lines = [
-        {"video_id": video_name(i), "start": step.start, "end": step.end, "caption": describe_step(step, rng)}
+        {
+            "video_id": video_name(i),
+            "start": step.start,
+            "end": step.end,
+            "caption": describe_step(step, rng),
+            "meaning": {"action": step.action, "ingredient": step.ingredient},
+        }
         for step in recipe.steps
     ]
     write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
