@@ -7,6 +7,8 @@ from rich.table import Table
 
 CONTROLS = ("published", "untrained", "constant_background", "chance")
 
+Values = Mapping[str, float]
+
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
     """One row per metric; a column for the model and one for each control in the result."""
@@ -24,13 +26,19 @@ def metrics_table(result: Mapping[str, Any]) -> Table:
 
 def heads(result: Mapping[str, Any]) -> list[str]:
     """The column titles; controls that the result lacks have no column."""
-    return ["metric", "this model", *(control for control in CONTROLS if control in result)]
+    return ["metric", "this model", *controls(result)]
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """A metric's name, the model's value, and the controls' values."""
-    columns = [result["metrics"], *(result[control] for control in CONTROLS if control in result)]
+    columns = [result["metrics"], *controls(result).values()]
     return [[name, *(shown(name, column.get(name)) for column in columns)] for name in result["metrics"]]
+
+
+def controls(result: Mapping[str, Any]) -> dict[str, Values]:
+    """The values next to those of the model by the title of their column: its controls, then its oracles."""
+    oracles = {f"knows {known}": values for known, values in result.get("oracles", {}).items()}
+    return {control: result[control] for control in CONTROLS if control in result} | oracles
 
 
 def not_there_table(not_there: Mapping[str, Mapping[str, str]]) -> Table:
