@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; overrides and videos may precede or follow options, which argparse does not support."""
+    """Parse the command line; options may precede overrides, videos and runs, which argparse does not support."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     if arguments.command == "launch":
@@ -75,11 +75,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.words = launch.as_command([word for word in rest if word not in arguments.for_profile])
         arguments.launched = parse(arguments.words)
         return arguments
-    listed = next((key for key in ("overrides", "videos") if isinstance(getattr(arguments, key, None), list)), "")
+    listed = next(
+        (key for key in ("overrides", "videos", "runs") if isinstance(getattr(arguments, key, None), list)), ""
+    )
     if rest and (not listed or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        vars(arguments)[listed] += map(Path, rest) if listed == "videos" else rest
+        vars(arguments)[listed] += rest if listed == "overrides" else map(Path, rest)
     return arguments
 
 

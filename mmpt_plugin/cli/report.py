@@ -1,37 +1,64 @@
-"""`mmpt report`: write the training curve and an HTML page of a run."""
+"""`mmpt report`: write the training curve and an HTML page of a run, or one page that compares several runs."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands
+
+COMPARISON = Path("comparison.html")
 
 
 def add(commands: Commands) -> None:
     command = commands.add_parser(
-        "report", help="write a run's training curve, and a page of queries and their results"
+        "report",
+        help="write a run's training curve, and a page of queries and their results; or compare several runs",
+        description="With one RUN, write its curve.png, and its index.html with queries and their results. "
+        "With several, write one page with their curves, their metrics, and the settings in which they differ.",
     )
-    command.add_argument("folder", type=Path, help="the folder of a run, with metrics.json and train.log")
-    command.add_argument("--videos", type=Path, required=True, help="the folder of the video files")
+    command.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="the folder of a run, with train.log and metrics.json, which mmpt evaluate --json writes; to compare "
+        "several runs, metrics.json is optional",
+    )
+    command.add_argument("--videos", type=Path, help="the folder of the video files, for one run")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"the page that compares several runs (default {COMPARISON})"
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mmpt_plugin.report import write_curve, write_page
+    from mmpt_plugin.report import write_comparison
 
-    path = arguments.folder / "metrics.json"
+    if len(arguments.runs) == 1:
+        if arguments.out:
+            raise ValueError(
+                "--out is for the page that compares several runs; one run's pages are written to its folder"
+            )
+        report(arguments.runs[0], arguments.videos)
+        return
+    if arguments.videos:
+        raise ValueError("--videos is for the page of one run; the page that compares several shows no videos")
+    out = arguments.out or COMPARISON
+    write_comparison(out, arguments.runs)
+    print(f"wrote {out}")
+
+
+def report(folder: Path, videos: Path | None) -> None:
+    """Write the curve and the page of one run."""
+    from mmpt_plugin.report import find_log, read_metrics, write_curve, write_page
+
+    path = folder / "metrics.json"
+    if not folder.exists():
+        raise ValueError(f"no run {folder}")
     if not path.is_file():
         raise ValueError(f"no {path}: write it with mmpt evaluate PROJECT task=NAME checkpoint=PATH --json {path}")
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    write_curve(arguments.folder / "train.log", arguments.folder / "curve.png")
-    write_page(
-        arguments.folder / "index.html",
-        title="Unseen videos, found by text",
-        result=result,
-        videos=arguments.videos,
-    )
-    print(f"wrote {arguments.folder / 'curve.png'} and {arguments.folder / 'index.html'}")
+    if videos is None:
+        raise ValueError("--videos FOLDER is missing: the page of one run shows frames of its videos")
+    result = read_metrics(path)
+    write_curve(find_log(folder), folder / "curve.png")
+    write_page(folder / "index.html", title="Unseen videos, found by text", result=result, videos=videos)
+    print(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")

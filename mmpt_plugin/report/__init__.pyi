@@ -1,5 +1,8 @@
+from .comparison import write_comparison as write_comparison
 from .curve import write_curve as write_curve
 from .page import write_page as write_page
+from .runs import find_log as find_log
+from .runs import read_metrics as read_metrics
 from .table import metrics_table as metrics_table
 from .table import not_there_table as not_there_table
 from .timeline import has_timelines as has_timelines

@@ -1,8 +1,9 @@
 """Plot the training curve of a fairseq run."""
 
+import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,29 @@ def write_curve(log: Path, path: Path) -> None:
             axis.legend()
     axes[1].set_ylim(bottom=0)
     atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:
+    """A PNG with a panel for each metric and a color for each run: solid lines for training, dashed for validation.
+
+    It contains no text but the metrics' names: matplotlib would read a run's name with a $ as a formula.
+    """
+    from matplotlib.figure import Figure
+
+    metrics = [metric for metric in METRICS if any(name.endswith(f" {metric}") for run in runs for name in run)]
+    figure = Figure(figsize=(4.6 * len(metrics), 3.6), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        for run, colour in zip(runs, colours, strict=True):
+            for split, style in (("train", "-"), ("valid", "--")):
+                points = sorted(run.get(f"{split} {metric}", {}).items())
+                marker = "." if len(points) < 50 else ""
+                axis.plot([x for x, _ in points], [y for _, y in points], style, color=colour, marker=marker)
+        axis.set_title(metric)
+        axis.set_xlabel("update")
+        axis.grid(alpha=0.3)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    return picture.getvalue()
 
 
 def read_log(log: Path) -> Series:

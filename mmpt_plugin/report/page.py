@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from mmpt_plugin.video.store import VideoFolder
 
 FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
 
+# The sections of the page by the examples' `half`; version 0.1 has chosen examples without regard to their rank.
+HALVES = {"better": "Found well: the better half", "worse": "Found badly: the worse half", None: "Examples"}
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --right: light-dark(#14753d, #4fcb84); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
@@ -25,11 +28,13 @@ td { white-space: nowrap; }
 td:first-child, th:first-child { padding-left: 0; text-align: left; }
 tr + tr { border-top: 1px solid var(--line); }
 section { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .5rem; }
-h2 { font-size: 1.15rem; margin: .3rem 0 0; }
+h2 { margin: 2rem 0 0; }
+h3 { font-size: 1.15rem; margin: .3rem 0 0; }
 section > p { margin: 0 0 .4rem; }
 .clip { display: grid; grid-template-columns: 2.6rem auto 1fr; gap: .2rem .8rem; align-items: center;
         margin: .4rem 0; padding: .3rem .5rem; border-left: .3rem solid var(--line); }
 .clip.right { border-color: var(--right); outline: 1px solid var(--right); }
+.clip.same { border-color: var(--right); }
 .clip.apart { margin-top: 1.2rem; }
 .clip p { margin: 0; font-size: .85rem; overflow-wrap: anywhere; }
 .frames { display: flex; gap: 2px; }
@@ -54,43 +59,85 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
             f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks have them"
         )
     strips = Strips(videos)
-    sections = "".join(query(example, strips) for example in result["examples"])
+    sections = "".join(half(name, result, strips) for name in HALVES)
     missing = result.get("missing_videos", 0)
-    left_out = f" {missing} videos are missing and were skipped." if missing else ""
+    left_out = f" {missing:d} videos are missing and were skipped." if missing else ""
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style>
 <h1>{escape(title)}</h1>
-<p>{result["num_queries"]} sentences retrieve their own clip among {result["num_clips"]} clips of held-out videos (t2v),
-and each clip retrieves its sentence (v2t). Recall@k is the share of queries whose own item is among the first k; higher
-is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
-{table(result)}{sections}</html>
+<p>{result["num_queries"]:d} sentences retrieve their own clip among {result["num_clips"]:d} clips of held-out videos
+(t2v), and each clip retrieves its sentence (v2t). Recall@k is the share of queries whose own item is among the first k;
+higher is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
+{about_meaning(result)}{table(result)}{sections}</html>
 """
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
 def table(result: Mapping[str, Any]) -> str:
     """The metrics and their controls as an HTML table."""
-    lines = ["".join(f"<th>{escape(head)}</th>" for head in heads(result))]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows(result)]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    return html_table([[escape(cell) for cell in line] for line in (heads(result), *rows(result))])
+
+
+def html_table(lines: Iterable[Sequence[str]]) -> str:
+    """An HTML table of cells that are HTML already; the first line has the titles of the columns."""
+    first, *others = lines
+    rows = ["".join(f"<th>{cell}</th>" for cell in first)]
+    rows += ["".join(f"<td>{cell}</td>" for cell in line) for line in others]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def about_meaning(result: Mapping[str, Any]) -> str:
+    """What the metrics by meaning and the oracles are, as HTML, if the result has them."""
+    if "oracles" not in result:
+        return ""
+    return (
+        "<p>Several clips mean the same. The metrics with <em>meaning</em> in their name count the rank of the first "
+        "clip (t2v) or sentence (v2t) with the right meaning; the others that of the very clip or sentence. A searcher "
+        "who <em>knows</em> a part of every meaning, and nothing else, chooses at random among the clips that share "
+        "it with the query; the table shows its expected values.</p>"
+    )
+
+
+def half(name: str | None, result: Mapping[str, Any], strips: "Strips") -> str:
+    """The section of one half of the queries as HTML, with the rule by which its examples were chosen."""
+    examples = [example for example in result["examples"] if example.get("half") == name]
+    if not examples:
+        return ""
+    by_meaning = "the first clip that means the same, then of " if "meaning_rank" in examples[0] else ""
+    rule = (
+        f"All {result['num_queries']:d} sentences are sorted by the rank of {by_meaning}their own clip. The {name} "
+        f"half of them is cut into {len(examples)} equal parts, and the middle sentence of each part is shown."
+        if name
+        else f"{len(examples)} of {result['num_queries']:d} sentences."
+    )
+    return f"<h2>{HALVES[name]}</h2><p>{rule}</p>" + "".join(query(example, strips) for example in examples)
 
 
 def query(example: Mapping[str, Any], strips: "Strips") -> str:
     """A sentence and its retrieved clips in order, followed by its own clip if that is not among them."""
     right, first = example["right"], example["found"]
-    clips = [clip(found, place, strips, kind="right" if found == right else "") for place, found in enumerate(first, 1)]
+    clips = [clip(found, place, strips, kind=kind_of(found, right)) for place, found in enumerate(first, 1)]
     if right not in first:
         clips.append(clip(right, example["rank"], strips, kind="right apart"))
-    return (
-        f"<section><h2>“{escape(example['text'])}”</h2><p>Its own clip has rank {example['rank']}.</p>"
-        f"{''.join(clips)}</section>"
-    )
+    ranks = f"Its own clip has rank {example['rank']:d}."
+    if "meaning_rank" in example:
+        meaning = escape(", ".join(right["meaning"].values()))
+        ranks += f" The first clip that means the same ({meaning}) has rank {example['meaning_rank']:d}."
+    return f"<section><h3>“{escape(example['text'])}”</h3><p>{ranks}</p>{''.join(clips)}</section>"
+
+
+def kind_of(found: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+    """`right` for the query's own clip, `same` for another clip that means the same, otherwise empty."""
+    if found == right:
+        return "right"
+    return "same" if found.get("meaning") and found["meaning"] == right.get("meaning") else ""
 
 
 def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -> str:
-    """One retrieved clip as HTML, with its rank `place`; a non-empty `kind`, its CSS class, marks the right clip."""
-    mark = '<span class="mark">✓ the right clip</span><br>' if kind else ""
+    """One retrieved clip as HTML, with its rank `place` and its CSS class `kind`; see `kind_of`."""
+    words = "the right clip" if "right" in kind else "means the same" if kind else ""
+    mark = f'<span class="mark">✓ {words}</span><br>' if words else ""
     where = f"{escape(found['video_id'])}, {found['start']:.0f}–{found['end']:.0f} s, score {found['score']:.2f}"
     return (
         f'<div class="clip {kind}"><strong>{place}.</strong><div class="frames">{strips.html(found)}</div>'

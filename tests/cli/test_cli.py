@@ -227,6 +227,29 @@ def test_a_report_without_metrics_says_what_writes_them(capsys, tmp_path):
     assert f"no {tmp_path}/metrics.json: write it with mmpt evaluate" in message
     (tmp_path / "metrics.json").write_text("{")
     assert "metrics.json is not JSON" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    assert f"no {tmp_path}/train.log: train with" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
+    assert "--videos FOLDER is missing" in refused(capsys, "report", tmp_path)
+    assert f"no run {tmp_path}/none" in refused(capsys, "report", tmp_path / "none", "--videos", tmp_path)
+    assert "--out is for the page that compares" in refused(capsys, "report", tmp_path, "--out", "x.html")
+
+
+def test_several_runs_are_compared_in_one_page(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "project.yaml").write_text(f"model: {{_name: {name}}}\n")
+        (tmp_path / name / "train.log").write_text('{"epoch": 1, "loss": "2.5", "num_updates": "5"}\n')
+    assert main(["report", "a", "b"]) == 0
+    assert capsys.readouterr().out == "wrote comparison.html\n"
+    assert "<td>model._name</td><td>a</td><td>b</td>" in (tmp_path / "comparison.html").read_text()
+    assert main(["report", "a", "--out", "pages/x.html", "b", "c"]) == 0
+    assert "<h1>3 runs</h1>" in (tmp_path / "pages" / "x.html").read_text()
+    assert "--videos is for the page of one run" in refused(capsys, "report", "a", "b", "--videos", tmp_path)
+    assert "no run d" in refused(capsys, "report", "a", "d")
+    assert "pages is not the folder of a run" in refused(capsys, "report", "a", "pages")
+    (tmp_path / "b" / "train.log").unlink()
+    assert "no b/train.log" in refused(capsys, "report", "a", "b")
 
 
 def test_videos_may_follow_the_options():

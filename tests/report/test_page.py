@@ -68,6 +68,7 @@ class Reader(HTMLParser):
         self.addresses: list[str] = []
         self.tags: list[str] = []
         self.clips: list[tuple[set[str], str]] = []
+        self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
@@ -79,6 +80,7 @@ class Reader(HTMLParser):
             self.clips.append((classes, ""))
 
     def handle_data(self, data):
+        self.text += data
         if self.clips:
             classes, text = self.clips[-1]
             self.clips[-1] = (classes, f"{text} {data}")
@@ -153,6 +155,63 @@ def test_text_from_the_data_is_escaped(written):
     page = written(example(0, text=nasty, right=clip(0, caption=nasty)))
     assert page.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;") == 2
     assert "script" not in Reader(page).tags
+
+
+TOMATO = {"action": "chop", "ingredient": "tomato"}
+
+
+def test_clips_that_mean_the_same_are_marked_and_counted(written):
+    found = [clip(0, meaning={"action": "fry", "ingredient": "egg"}), clip(1, meaning=TOMATO), clip(2, meaning=TOMATO)]
+    page = written(example(2, found=found, right=found[2], meaning_rank=2), oracles={"action": {"t2v_recall@1": 0.5}})
+    assert [classes - {"clip"} for classes, _ in clips(page)] == [set(), {"same"}, {"right"}]
+    marks = [("means the same" in text, "the right clip" in text) for _, text in clips(page)]
+    assert marks == [(False, False), (True, False), (False, True)]
+    assert "Its own clip has rank 3. The first clip that means the same (chop, tomato) has rank 2." in page
+    assert "<th>knows action</th>" in page
+    assert "Several clips mean the same." in page
+
+
+def test_without_meanings_the_page_does_not_speak_of_them(written):
+    assert not re.search("mean(s|ing)?[ <]", Reader(written(example(0), example(6))).text)
+
+
+def test_the_page_says_how_its_examples_were_chosen(written):
+    halves = [example(0, half="better"), example(1, half="better"), example(6, half="worse")]
+    page = Reader(written(*halves)).text
+    better, worse = page.index("Found well: the better half"), page.index("Found badly: the worse half")
+    assert better < page.index("“caption 0”") < page.index("“caption 1”") < worse < page.index("“caption 6”")
+    assert "All 21 sentences are sorted by the rank of their own clip. The better half of them is cut into 2" in page
+    assert "The worse half of them is cut into 1" in page
+    by_meaning = [one | {"meaning_rank": 1, "right": one["right"] | {"meaning": TOMATO}} for one in halves]
+    assert "sorted by the rank of the first clip that means the same, then of their own clip." in written(*by_meaning)
+
+
+def test_examples_of_version_0_1_are_shown_without_a_rule(written):
+    page = Reader(written(example(0), example(6))).text
+    assert "2 of 21 sentences." in page
+    assert "half" not in page
+
+
+def test_numbers_from_the_file_are_numbers(written):
+    for key in ("num_queries", "num_clips", "missing_videos"):
+        with pytest.raises(ValueError, match="format code 'd'"):
+            written(example(0), **{key: "<script>"})
+    with pytest.raises(ValueError, match="format code 'd'"):
+        written(example(0, rank="<script>"))
+
+
+def test_every_text_of_the_file_is_escaped(written, videos, tmp_path):
+    bad = "<script>alert(1)</script>"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "<b>.mp4").symlink_to(videos / "v0.mp4")
+    strange = clip(0, video_id="<b>", caption=bad, meaning={bad: bad})
+    one = example(0, text=bad, right=strange, found=[strange], meaning_rank=1, half="better")
+    changes = {"metrics": {bad: 0.5}, "oracles": {bad: {bad: 0.5}}, "untrained": {}, "chance": {}}
+    path = tmp_path / "index.html"
+    write_page(path, title=bad, result=result(one) | changes, videos=tmp_path / "videos")
+    page = path.read_text(encoding="utf-8")
+    assert not {"script", "b"} & set(Reader(page).tags)
+    assert Reader(page).text.count(bad) == 7  # both titles, a metric, an oracle, a sentence, its meaning, its clip
 
 
 def test_nothing_is_fetched_from_outside_the_file(written):

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from mmpt_plugin.report import metrics_table
+from mmpt_plugin.report.table import heads, rows
 
 RESULT = {
     "task": "youcook2",
@@ -32,6 +33,17 @@ def test_a_control_that_was_not_measured_has_no_column():
     table = metrics_table(without)
     assert [column.header for column in table.columns] == ["metric", "this model", "chance"]
     assert printed(without)[0] == ["t2v_recall@1", "31.2 %", "1.0 %"]
+
+
+def test_oracles_are_columns_after_the_controls():
+    """Also for the page, which uses the same titles and rows."""
+    oracles = {"action": {"t2v_recall@1": 0.25}, "action and ingredient": {"t2v_recall@1": 1.0, "t2v_median_rank": 1.0}}
+    result = RESULT | {"oracles": oracles}
+    assert heads(result)[1:] == ["this model", "untrained", "chance", "knows action", "knows action and ingredient"]
+    assert rows(result) == [
+        ["t2v_recall@1", "31.2 %", "1.0 %", "1.0 %", "25.0 %", "100.0 %"],
+        ["t2v_median_rank", "4.0", "47.0", "50.5", "–", "1.0"],
+    ]
 
 
 def test_the_title_counts_the_queries_where_the_result_does():
