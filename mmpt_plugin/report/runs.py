@@ -21,7 +21,7 @@ class Run:
     name: str
     """The folder's name, or its path if another run has the same name."""
     settings: dict[str, Any]
-    """The values of project.yaml by key, `{"optimization.lr": [0.001], ...}`, without nulls and empty sections."""
+    """The values of project.yaml by key, `{"optimization.lr": [0.001], ...}`. A null is as good as no key."""
     series: Series
     """The training curves; see `read_log`."""
     results: list[dict[str, Any]]
@@ -84,7 +84,7 @@ def flat(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in section.items():
         if isinstance(value, dict):
             values |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
+        else:
             values[f"{prefix}{key}"] = value
     return values
 

@@ -41,7 +41,7 @@ class Meanings:
 
         Such a searcher puts the clips first that share what it knows with the query, in random order.
         """
-        known = [(part,) for part in self.parts] + ([self.parts] if len(self.parts) > 1 else [])
+        known = dict.fromkeys([*((part,) for part in self.parts), self.parts])
         return {" and ".join(parts): self.knowing(parts) for parts in known}
 
     def knowing(self, parts: Iterable[str]) -> dict[str, float]:

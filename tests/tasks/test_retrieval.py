@@ -137,17 +137,17 @@ def test_a_text_is_a_meaning_too_and_without_meanings_nothing_is_said_of_them(nu
 
 
 def test_as_many_examples_are_found_well_as_badly_and_the_best_come_first(numbered):
-    """All but the last two, whose codes are swapped, have rank 1 by meaning; then the rank of the clip decides."""
+    """The codes of the last two sentences are swapped, and sentence 5 is nearer to clip 6 than to its own."""
     codes = torch.eye(8)[[MEANINGS.index(text) for text in MEANINGS]]
-    task = numbered(examples=4)
-    model = OneHot(codes)
-    model.encode_text = lambda text, mask=None: codes[torch.tensor([0, 1, 2, 3, 4, 5, 7, 6])[text]]
+    task, model = numbered(examples=4), OneHot(codes)
+    sentences = codes[[0, 1, 2, 3, 4, 5, 7, 6]]
+    sentences[5] += 2 * codes[6]
+    model.encode_text = lambda text, mask=None: sentences[text]
     examples = task.evaluate(model)["examples"]
     assert [example["half"] for example in examples] == ["better", "better", "worse", "worse"]
-    # In order: clips 2, 4, 5 (both ranks 1), 0, 1, 3 (rank 1 by meaning, own rank 3), 6 and 7 (rank 8).
-    assert [int(example["text"]) for example in examples] == [4, 0, 3, 7]
-    assert [example["meaning_rank"] for example in examples] == [1, 1, 1, 8]
-    assert [example["rank"] for example in examples] == [1, 3, 3, 8]
+    # (rank by meaning, own rank) in order: 2 and 4 have (1, 1); 0, 1 and 3 (1, 3); 5 (2, 2); 6 and 7 (8, 8).
+    assert [int(example["text"]) for example in examples] == [4, 1, 5, 7]
+    assert [(example["meaning_rank"], example["rank"]) for example in examples] == [(1, 1), (1, 3), (2, 2), (8, 8)]
 
 
 @pytest.mark.parametrize(
