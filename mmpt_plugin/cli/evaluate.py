@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mmpt_plugin.config import load_benchmarks, load_project, plain
     from mmpt_plugin.files import atomic_write
-    from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, write_timelines
+    from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, oracles_table, write_timelines
     from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
     def write(result: dict[str, Any]) -> None:
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(not_there_table(result["not_there"]))
     for one in results:
         console.print(metrics_table(one))
+        if "oracles" in one:
+            console.print(oracles_table(one))
         if arguments.html and has_timelines(one):
             write_timelines(arguments.html / f"{one.get('benchmark', one['task'])}.html", one)
     write(result)

@@ -5,5 +5,6 @@ from .runs import find_log as find_log
 from .runs import read_metrics as read_metrics
 from .table import metrics_table as metrics_table
 from .table import not_there_table as not_there_table
+from .table import oracles_table as oracles_table
 from .timeline import has_timelines as has_timelines
 from .timeline import write_timelines as write_timelines

@@ -13,7 +13,7 @@ from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.curve import Series, draw_curves
 from mmpt_plugin.report.page import STYLE, html_table
 from mmpt_plugin.report.runs import Run, read_runs
-from mmpt_plugin.report.table import controls, shown
+from mmpt_plugin.report.table import controls, oracles, shown
 
 NOT_SET = "–"
 
@@ -114,8 +114,8 @@ def benchmark(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def common_controls(members: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterable[tuple[str, Mapping[str, float]]]:
-    """The controls that have the same values in all results, such as chance."""
-    first, *others = (controls(result) for _, result in members)
+    """The controls and oracles that have the same values in all results, such as chance."""
+    first, *others = (controls(result) | oracles(result) for _, result in members)
     return [(name, values) for name, values in first.items() if all(other.get(name) == values for other in others)]
 
 

@@ -1,8 +1,9 @@
 """The table of metrics: percent and ranks, controls only where they were measured."""
 
+import pytest
 from rich.console import Console
 
-from mmpt_plugin.report import metrics_table
+from mmpt_plugin.report import metrics_table, oracles_table
 from mmpt_plugin.report.table import heads, rows
 
 RESULT = {
@@ -36,7 +37,7 @@ def test_a_control_that_was_not_measured_has_no_column():
 
 
 def test_oracles_are_columns_after_the_controls():
-    """Also for the page, which uses the same titles and rows."""
+    """On a page; the terminal has them in a table of their own."""
     oracles = {"action": {"t2v_recall@1": 0.25}, "action and ingredient": {"t2v_recall@1": 1.0, "t2v_median_rank": 1.0}}
     result = RESULT | {"oracles": oracles}
     assert heads(result)[1:] == ["this model", "untrained", "chance", "knows action", "knows action and ingredient"]
@@ -44,6 +45,27 @@ def test_oracles_are_columns_after_the_controls():
         ["t2v_recall@1", "31.2 %", "1.0 %", "1.0 %", "25.0 %", "100.0 %"],
         ["t2v_median_rank", "4.0", "47.0", "50.5", "–", "1.0"],
     ]
+    assert printed(result) == printed(RESULT)
+    table = oracles_table(result)
+    assert [column.header for column in table.columns] == ["metric", "knows action", "knows action and ingredient"]
+    assert [list(column.cells) for column in table.columns] == [
+        ["t2v_recall@1", "t2v_median_rank"],
+        ["25.0 %", "–"],
+        ["100.0 %", "1.0"],
+    ]
+
+
+@pytest.mark.parametrize("table", [metrics_table, oracles_table])
+def test_metrics_are_named_in_full_on_a_narrow_terminal(table):
+    long = {name.replace("t2v", "t2v_meaning"): 0.5 for name in RESULT["metrics"]}
+    oracles = {"oracles": dict.fromkeys(["action", "ingredient", "action and ingredient"], long)}
+    columns = dict.fromkeys(("metrics", "published", "untrained", "chance"), long)
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table({"task": "clips"} | columns | oracles))
+    assert "t2v_meaning_median_rank" in capture.get()
+    assert "50.0 %" in capture.get()
+    assert "…" not in capture.get()
 
 
 def test_the_title_counts_the_queries_where_the_result_does():
