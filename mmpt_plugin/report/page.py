@@ -94,8 +94,8 @@ def about_meaning(result: Mapping[str, Any]) -> str:
     return (
         "<p>Several clips mean the same. The metrics with <em>meaning</em> in their name count the rank of the first "
         "clip (t2v) or sentence (v2t) with the right meaning; the others that of the very clip or sentence. A searcher "
-        "who <em>knows</em> a part of every meaning, and nothing else, chooses at random among the clips that share "
-        "it with the query; the table shows its expected values.</p>"
+        "who <em>knows</em> the meaning of every clip or a part of it, and nothing else, chooses at random among the "
+        "clips that share this with the query; the table shows its expected values.</p>"
     )
 
 
