@@ -1,6 +1,7 @@
 """`mmpt train`: train a project with fairseq's trainer."""
 
 import argparse
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mmpt_plugin.config import load_project, plain
     from mmpt_plugin.tasks.finetuning import fine_tuned
 
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports which processor it looks for
     project = fine_tuned(plain(load_project(arguments.project, arguments.overrides)))
     try:
         from mmpt_plugin.fairseq_bridge.train import command_line, train
@@ -73,11 +75,15 @@ def next_commands(project: dict[str, Any], arguments: argparse.Namespace, save_d
     commands = [
         ["evaluate", evaluation, f"task={benchmark_name(arguments)}", f"checkpoint={checkpoint}", "--json", metrics]
     ]
-    if (task.get("benchmark") or {}).get("_name", "text_video_retrieval") == "text_video_retrieval":
+    log_file = (project.get("common") or {}).get("log_file") or save_dir / "train.log"
+    retrieval = (task.get("benchmark") or {}).get("_name", "text_video_retrieval") == "text_video_retrieval"
+    if retrieval and Path(log_file) == save_dir / "train.log":  # where the report looks for it
         videos = (task.get("dataset") or {}).get("videos") or "VIDEOS"
         commands.append(["report", save_dir, "--videos", videos])
     commands.append(["convert", checkpoint, "--out", "MODEL"])
     lines = [f"  mmpt {shlex.join(map(str, words))}" for words in commands]
+    if "task=NAME" in commands[0]:
+        lines.append("NAME is a benchmark: `mmpt list` shows them, as tasks/")
     if (save_dir / "checkpoint_best.pt").exists():
         lines.append("checkpoint_best.pt is the best on the validation videos: evaluate it only on other videos")
     return lines
