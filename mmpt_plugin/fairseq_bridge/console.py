@@ -184,7 +184,7 @@ class TrainingConsole:
     def show_averages(self, epoch: int, tag: str, stats: Stats) -> None:
         """Print the averages of an epoch, or the values of a validation, in a line that stays."""
         names = learned(stats) if tag == "train" else [name for name in stats if name not in BOOKKEEPING]
-        cells = {"epoch": str(epoch), "update": str(stats["num_updates"])}
+        cells = {"epoch": str(epoch), "update": str(stats.get("num_updates", 0))}
         cells |= {f"{tag}_{name}": number(stats[name]) for name in names}
         self.print("  ".join(f"{name} {value}" for name, value in cells.items()))
 
