@@ -32,8 +32,9 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """Compose a project with Hydra, apply overrides and resolve interpolations.
 
     `project` is the path of a YAML file, which may be outside of the repository, or a name such as
-    `videoclip/pretrain`. The override `task=NAME` or `task=some/path.yaml` selects another task. Unknown names, missing
-    values and invalid YAML are a ValueError.
+    `videoclip/pretrain`. The override `task=NAME` or `task=some/path.yaml` selects another task, and
+    `task.benchmark=NAME` a task to evaluate at each validation. Unknown names, missing values and invalid YAML are a
+    ValueError.
     """
     import yaml  # with Hydra 0.3 s, which `mmpt list` does not need
     from hydra import compose, initialize_config_dir
@@ -45,15 +46,23 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     folder, name = locate(with_recipe(project, overrides))
     files = [override for override in overrides if is_task_file(override)]
     into_file = [override for override in overrides if files and override.startswith("task.")]
-    others = [override for override in overrides if override not in files + into_file]
+    measured = [override for override in overrides if is_benchmark(override)]
+    others = [override for override in overrides if override not in files + into_file + measured]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(name, overrides=[*search_path(folder), *map(override_grammar, others)])
+            benchmark = [
+                compose(f"tasks/{override.partition('=')[2]}", overrides=search_path(folder)).tasks
+                for override in measured
+            ]
         if files:
             OmegaConf.set_struct(config, False)
             config.task = OmegaConf.load(files[-1].partition("=")[2])
             config.merge_with(OmegaConf.from_dotlist(into_file))
+        if benchmark:  # keys of it that are overridden are there already
+            given = OmegaConf.select(config, "task.benchmark") or {}
+            OmegaConf.update(config, "task.benchmark", OmegaConf.merge(benchmark[-1], given), force_add=True)
         use_new_names(config, overrides)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
@@ -118,6 +127,25 @@ def is_task_file(override: str) -> bool:
     """Whether an override is `task=some/path.yaml`, with an existing file."""
     key, _, value = override.partition("=")
     return key == "task" and value.endswith((".yaml", ".yml")) and Path(value).is_file()
+
+
+def is_benchmark(override: str) -> bool:
+    """Whether an override is `task.benchmark=NAME`; ValueError for an unknown name."""
+    key, _, value = override.partition("=")
+    if key != "task.benchmark" or value.startswith("{") or value == "null":
+        return False
+    if value not in available("tasks"):
+        raise ValueError(unknown_name("task YAML", value, available("tasks")))
+    return True
+
+
+def with_log(project: dict[str, Any]) -> dict[str, Any]:
+    """The project with a log file in its folder, in fairseq's JSON format, unless it sets a log file."""
+    common = project.get("common") or {}
+    if common.get("log_file"):
+        return project
+    log_file = str(Path(project["checkpoint"]["save_dir"]) / "train.log")
+    return project | {"common": common | {"log_format": "json", "log_file": log_file}}
 
 
 def load_benchmarks(project: str, overrides: Sequence[str], loaded: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -148,14 +148,16 @@ def test_the_first_run_works(tmp_path):
     pytest.importorskip("fairseq")
     first, *others = (words for words in commands(FAIRSEQ_TRAIN) if "toy_kitchen" in " ".join(words))
     lines = [[*first, "--train", "34", "--test", "2"], *(words for words in others if words[0] == "mmpt")]
-    overrides = [
-        "optimization.max_epoch=1", f"checkpoint.save_dir={tmp_path}/runs/demo",
-        f"task.dataset.splits.train={tmp_path}/data/toy_kitchen/shards/train",
-    ]  # fmt: skip
+    overrides = ["optimization.max_epoch=1", f"task.dataset.splits.train={tmp_path}/data/toy_kitchen/shards/train"]
     measured = [f"task.dataset.{key}={tmp_path}/data/toy_kitchen/{value}" for key, value in (
         ("annotations", "test_clips.jsonl"), ("features", "features"), ("tokenizer", "tokenizer"),
     )]  # fmt: skip
+    demo = [*overrides, f"checkpoint.save_dir={tmp_path}/runs/demo"]
+    validated = overrides + [override.replace("task.", "task.benchmark.") for override in measured]
     for words in lines:
-        more = {"train": overrides, "evaluate": measured}.get(words[1], [])
+        more = {"train": demo, "evaluate": measured}.get(words[1], [])
+        if "task.benchmark=toy_kitchen_clips" in words:
+            more = validated
         run(*(re.sub(r"(^|=)(data|runs)/", rf"\g<1>{tmp_path}/\g<2>/", word) for word in words), *more)
     assert (tmp_path / "runs" / "demo" / "checkpoint_last.pt").is_file()
+    assert (tmp_path / "runs" / "validated" / "checkpoint_best.pt").is_file()

@@ -19,6 +19,7 @@ from mmpt_plugin.fairseq_bridge.importing import hashable_dataclasses
 with hashable_dataclasses("fairseq"):
     from fairseq.distributed.utils import _TensorPlaceholder
 
+from mmpt_plugin.fairseq_bridge.console import keep_metric_names
 from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
 from mmpt_plugin.fairseq_bridge.model import mirror_model
 from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdam
@@ -39,6 +40,7 @@ def install() -> None:
     # With torch >= 2.6, torch.load rejects objects that fairseq stores next to tensors: the flags of `fairseq-train` in
     # checkpoints, and the configuration in the state that rank 0 sends to the other ranks when a run resumes.
     torch.serialization.add_safe_globals([argparse.Namespace, _TensorPlaceholder, *OMEGACONF])
+    keep_metric_names()
     registry.models.subscribe(mirror_model)
     registry.criterions.subscribe(mirror_criterion)
     registry.tasks.subscribe(mirror_task)

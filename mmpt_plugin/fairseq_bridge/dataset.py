@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq.data import FairseqDataset
 from jaxtyping import Int
 from torch import Tensor
@@ -78,4 +79,30 @@ class ClusterDataset(FairseqDataset):
 
     def size(self, index: Any) -> int:
         """1, because batches are measured in clusters."""
+        return 1
+
+
+class BenchmarkOnly(FairseqDataset):
+    """Stands for a validation split without data: one batch, for which the task evaluates its benchmark."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collater(self, samples: list[int]) -> dict[str, Tensor]:
+        """A batch that is not empty, because fairseq replaces an empty one; empty for a rank that has none."""
+        return {"benchmark": torch.tensor(samples)} if samples else {}
+
+    def batch_by_size(self, indices: Any, *_: Any, **__: Any) -> list[list[int]]:
+        """One batch."""
+        return [[0]]
+
+    def num_tokens(self, index: Any) -> int:
+        """1, as in `ClusterDataset`."""
+        return 1
+
+    def size(self, index: Any) -> int:
+        """1, as in `ClusterDataset`."""
         return 1

@@ -10,10 +10,10 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, open_dict
 
-from mmpt_plugin.distributed import from_rank_0, world_size
+from mmpt_plugin.distributed import from_rank_0, rank, world_size
 from mmpt_plugin.fairseq_bridge import preemption
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass, flow
-from mmpt_plugin.fairseq_bridge.dataset import ClusterDataset
+from mmpt_plugin.fairseq_bridge.dataset import BenchmarkOnly, ClusterDataset
 from mmpt_plugin.fairseq_bridge.iterator import ClusterIterator
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.fairseq_bridge.schedule import fit_schedule, total_updates
@@ -23,6 +23,8 @@ from mmpt_plugin.samplers.epoch_plan import EpochPlan
 
 logger = logging.getLogger(__name__)
 
+NO_LOSS = "no_loss"  # key of the logging output of a validation that consists of the benchmark
+
 # Values from fairseq's other groups that the task needs.
 FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("seed", int, II("common.seed")),
@@ -31,6 +33,7 @@ FROM_OTHER_GROUPS: tuple[tuple[str, type, Any], ...] = (
     ("save_dir", str, II("checkpoint.save_dir")),
     ("train_subset", str, II("dataset.train_subset")),
     ("disable_validation", bool, II("dataset.disable_validation")),
+    ("best_checkpoint_metric", str, II("checkpoint.best_checkpoint_metric")),
     ("warmup_fraction", float, 0.0),  # of all updates, instead of warmup_updates
 )
 
@@ -47,11 +50,14 @@ class FairseqTaskAdapter(FairseqTask):
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
         self.measured: tuple[int, dict[str, float]] = (-1, {})
+        self.has_loss = True  # of the last batch
         self.plans: dict[int, EpochPlan] = {}  # key: the id() of a ClusterDataset, which fairseq passes back
         # fairseq's count of updates cannot show this: with weights to fine-tune, it is that of their pre-training.
         self.resumes: bool = from_rank_0(lambda: (Path(config.save_dir) / LAST).exists())
         if hasattr(self.task, "train_split"):
             self.task.train_split = config.train_subset
+        if config.disable_validation and getattr(getattr(self.task, "config", None), "benchmark", None) and rank() == 0:
+            logger.warning("task.benchmark is not evaluated, because dataset.disable_validation is true")
 
     def build_model(self, config: Any, from_checkpoint: bool = False) -> Any:
         """See `FairseqTask.build_model`; also stores the backbone's sizes in the model's configuration."""
@@ -95,6 +101,10 @@ class FairseqTaskAdapter(FairseqTask):
         # fairseq 0.12.2 loads the validation split even if validation is disabled.
         if split in self.datasets or (self.cfg.disable_validation and split != self.cfg.train_subset):
             return
+        benchmark_only = getattr(self.task, "has_benchmark_only", None)
+        if split != self.cfg.train_subset and benchmark_only is not None and benchmark_only(split):
+            self.load_benchmark_only(split)
+            return
         dataset = self.task.dataset(split)
         if isinstance(self.model.model, Embedder):
             self.model.model.check_dataset(dataset, where=f"split '{split}'")
@@ -115,8 +125,23 @@ class FairseqTaskAdapter(FairseqTask):
         if plan.reuse_embeddings:
             self.model.register_forward_hook(partial(show_embeddings, plan), with_kwargs=True)
 
-    def get_batch_iterator(self, dataset: ClusterDataset, **kwargs: Any) -> Any:
+    def load_benchmark_only(self, split: str) -> None:
+        """Validate with the benchmark alone; ValueError if the best checkpoint depends on a validation loss."""
+        if self.cfg.best_checkpoint_metric == "loss":
+            raise ValueError(
+                f"there is no split '{split}' (task.dataset.splits), so the best checkpoint can't be the one of the "
+                "lowest validation loss: set checkpoint.best_checkpoint_metric to a metric of task.benchmark, such as "
+                "t2v_recall@10, and checkpoint.maximize_best_checkpoint_metric=true"
+            )
+        benchmark = self.task.build_benchmark()
+        if hasattr(benchmark, "check"):
+            benchmark.check(self.model.model)
+        self.datasets[split] = BenchmarkOnly()
+
+    def get_batch_iterator(self, dataset: ClusterDataset | BenchmarkOnly, **kwargs: Any) -> Any:
         """Plan the epoch. fairseq calls this before every epoch, with the weights that the epoch starts from."""
+        if isinstance(dataset, BenchmarkOnly):
+            return super().get_batch_iterator(dataset, **kwargs)
         epoch, num_shards = kwargs.get("epoch", 1), kwargs.get("num_shards", 1)
         plan = self.plans[id(dataset)]
         clusters = plan.clusters(epoch, self.model.model)
@@ -142,17 +167,30 @@ class FairseqTaskAdapter(FairseqTask):
         """Evaluate a benchmark once per validation, on every rank; its metrics replace those of the same name."""
         if self.measured[0] != self.model.num_updates and hasattr(self.task, "measure"):
             self.measured = (self.model.num_updates, self.task.measure(self.model.model))
+        if "benchmark" in sample:
+            return 0.0, 1, {"nsentences": 0, "ntokens": 0, NO_LOSS: 1}
         loss, size, log = super().valid_step(sample, model, criterion)
         return loss, size, {name: value for name, value in log.items() if name not in self.measured[1]}
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """See `FairseqTask.reduce_metrics`; also reads stop flags, or in validation logs the benchmark's metrics."""
-        super().reduce_metrics(logging_outputs, criterion)
+        self.has_loss = not any(NO_LOSS in log for log in logging_outputs)
+        if self.has_loss:
+            super().reduce_metrics(logging_outputs, criterion)
+        else:
+            metrics.log_scalar("loss", 0.0)  # fairseq requires one; `post_validate` removes it
         if criterion.training:
             preemption.agree(logging_outputs)
+            pairs = sum(log.get("nsentences", 0) for log in logging_outputs)
+            metrics.log_speed("pairs_per_second", pairs, priority=95, round=1)
         else:
             for name, value in self.measured[1].items():
                 metrics.log_scalar(name, value, round=4)
+
+    def post_validate(self, model: Any, stats: dict[str, Any], aggregator: Any) -> None:
+        """fairseq calls this before it logs the values of a validation: remove the loss that does not exist."""
+        if not self.has_loss:
+            stats.pop("loss", None)
 
 
 def show_embeddings(plan: EpochPlan, model: Any, _: Any, sample: dict[str, Any], embeddings: Any) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from torch import cuda, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from mmpt_plugin import registry
+from mmpt_plugin.config import with_log
 from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.fairseq_bridge import install
+from mmpt_plugin.fairseq_bridge.console import TrainingConsole, reporting
 from mmpt_plugin.fairseq_bridge.dataclass import flow
 from mmpt_plugin.fairseq_bridge.preemption import (
     STOP_SIGNALS,
@@ -75,13 +79,16 @@ class RankInfo:
         return project | {"distributed_training": dict(project.get("distributed_training") or {}) | options}
 
 
-def train(project: dict[str, Any], *, resume: bool = False) -> bool:
+def train(project: dict[str, Any], *, resume: bool = False, fairseq_log: bool = False) -> bool:
     """Run fairseq's trainer on a composed project, with as many processes as it sets, by default one per GPU.
 
+    The console shows the progress, and the log is written to `common.log_file`, by default train.log in the run's
+    folder. With `fairseq_log`, the console shows fairseq's own log instead.
     Returns False if a signal (Ctrl-C, SIGTERM, SIGUSR2) stopped it early, after a checkpoint; a second Ctrl-C or
     SIGTERM ends it immediately. Raises ValueError if the folder contains a run with other settings, unless `resume` is
     set. A finished run is not changed.
     """
+    project = project if fairseq_log else with_log(project)
     config = fairseq_config(project)
     if not resume:
         check_settings(project)
@@ -98,10 +105,19 @@ def train(project: dict[str, Any], *, resume: bool = False) -> bool:
     write_project(project)
     processes = config.distributed_training.distributed_world_size
     if processes > 1 and not was_launched(cpu=config.common.cpu):
-        return train_ranks(project, processes)
+        return train_ranks(project, processes, fairseq_log=fairseq_log)
+    run(config, fairseq_log=fairseq_log)
+    return not was_stopped()
+
+
+def run(config: DictConfig, *, fairseq_log: bool) -> None:
+    """Train in this process, until the end or a signal."""
     with stops_on_signals(), stops_at_step_boundaries():
-        distributed_utils.call_main(config, run_fairseq)
-        return not was_stopped()
+        if fairseq_log:
+            distributed_utils.call_main(config, run_fairseq)
+            return
+        with reporting(config) as console:
+            distributed_utils.call_main(config, run_fairseq, console=console)
 
 
 def was_launched(*, cpu: bool) -> bool:
@@ -109,12 +125,12 @@ def was_launched(*, cpu: bool) -> bool:
     return "RANK" in os.environ or (not cpu and "SLURM_PROCID" in os.environ)
 
 
-def train_ranks(project: dict[str, Any], processes: int) -> bool:
+def train_ranks(project: dict[str, Any], processes: int, *, fairseq_log: bool) -> bool:
     """Start all processes of a run on this machine. fairseq's own spawning needs GPUs, and cannot be stopped."""
     init_method = f"tcp://localhost:{free_port()}"
     stopped = multiprocessing.get_context("spawn").Value("b", False)
     ranks = multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-        run_rank, args=(project, processes, init_method, stopped), nprocs=processes, join=False
+        run_rank, args=(project, processes, init_method, stopped, fairseq_log), nprocs=processes, join=False
     )
 
     def pass_on(number: int) -> None:
@@ -128,6 +144,9 @@ def train_ranks(project: dict[str, Any], processes: int) -> bool:
                 pass
         except ProcessRaisedException as error:
             raise user_error(error) or error from None
+        finally:
+            if sys.stderr.isatty():
+                Console(stderr=True).show_cursor()  # rank 0, which hides it, may have been killed
     return not stopped.value
 
 
@@ -137,12 +156,13 @@ def user_error(error: Exception) -> ValueError | None:
     return ValueError(last[1]) if last else None
 
 
-def run_rank(rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any) -> None:
+def run_rank(
+    rank: int, project: dict[str, Any], processes: int, init_method: str, stopped: Any, fairseq_log: bool
+) -> None:
     """Train in a spawned process; sets the shared value `stopped` if the ranks agreed to end early."""
     config = fairseq_config(RankInfo(rank, processes, device=rank, init_method=init_method).apply_to(project))
-    with stops_on_signals(), stops_at_step_boundaries():
-        distributed_utils.call_main(config, run_fairseq)
-        stopped.value = was_stopped()
+    run(config, fairseq_log=fairseq_log)
+    stopped.value = was_stopped()
 
 
 def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
@@ -156,10 +176,12 @@ def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
     return not was_stopped()
 
 
-def run_fairseq(config: DictConfig, **kwargs: Any) -> None:
+def run_fairseq(config: DictConfig, console: TrainingConsole | None = None, **kwargs: Any) -> None:
     """Call fairseq's training; ValueError if the checkpoint in `save_dir` does not fit the model."""
     from fairseq_cli.train import main
 
+    if console is not None:
+        console.start()
     try:
         main(config, **kwargs)
     except Exception as error:

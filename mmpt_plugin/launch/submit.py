@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from submitit.slurm.slurm import SlurmExecutor
 
-from mmpt_plugin.config import load_project, plain
+from mmpt_plugin.config import load_project, plain, with_log
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.hardware import bf16_problem
 from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
@@ -53,7 +53,7 @@ def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, r
             chosen = [*chosen, f"checkpoint.save_dir='{folder}'"]
             composed = fine_tuned(plain(load_project(project, chosen)))
         folder = Path(composed["checkpoint"]["save_dir"])
-        composed["common"] = logged(composed.get("common") or {}, folder)
+        composed = with_log(composed)
         check_trainable(composed, profile, resume=resume)
         plans.append(Plan(folder, TrainingJob(composed, profile.signal_seconds), ["train", project, *chosen]))
     return plans
@@ -71,11 +71,6 @@ def combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
         values = parsed.sweep_string_iterator() if parsed.is_sweep_override() else ()
         choices.append([f"{parsed.get_key_element()}={value}" for value in values] or [override])
     return (list(choice) for choice in itertools.product(*choices))
-
-
-def logged(common: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`common` with a log file for `mmpt jobs` and `mmpt report`, unless the project sets one."""
-    return common if common.get("log_file") else common | {"log_format": "json", "log_file": str(folder / "train.log")}
 
 
 def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) -> None:

@@ -11,6 +11,9 @@ from mmpt_plugin.files import atomic_write
 
 METRICS = ("loss", "t2v_recall@1", "v2t_recall@1")
 
+# Only a benchmark has these metrics, so if they are in a log, its `valid_t2v_recall@1` is the benchmark's as well.
+BENCHMARK = ("t2v_recall@5", "t2v_recall@10", "v2t_recall@5", "v2t_recall@10")
+
 # Prefixes of names in fairseq's log: every few updates, at the end of an epoch, at a validation.
 INTERVAL, EPOCH, VALIDATION = "", "train_", "valid_"
 
@@ -20,25 +23,25 @@ Series = dict[str, dict[int, float]]
 def write_curve(log: Path, path: Path) -> None:
     """Write a PNG with the loss and the in-batch recall over updates, from a log in fairseq's JSON format.
 
-    To get such a log, train with `common.log_format=json common.log_file=...`.
+    If the run evaluated a retrieval benchmark at its validations, its recall on the held-out videos is drawn as well.
+    To get such a log, train with `mmpt train`, or with `common.log_format=json common.log_file=...`.
     """
     # Imported here because only this function needs matplotlib. A bare Figure needs no display and no global state.
     from matplotlib.figure import Figure
 
-    series = read_log(log)
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for name, points in sorted(series.items()):
-        updates, values = zip(*sorted(points.items()), strict=True)
-        axis = axes[0] if name.endswith("loss") else axes[1]
-        axis.plot(updates, values, label=name, marker="." if len(points) < 50 else "")
-    for axis, title in zip(axes, ("contrastive loss", "in-batch recall@1"), strict=True):
+    drawn = panels(read_log(log))
+    figure = Figure(figsize=(5 * len(drawn), 3.6), layout="constrained")
+    for axis, (title, series) in zip(figure.subplots(1, len(drawn)), drawn.items(), strict=True):
+        for name, points in sorted(series.items()):
+            updates, values = zip(*sorted(points.items()), strict=True)
+            axis.plot(updates, values, label=name, marker="." if len(points) < 50 else "")
         axis.set_title(title)
         axis.set_xlabel("update")
         axis.grid(alpha=0.3)
-        if axis.lines:
+        if series:
             axis.legend()
-    axes[1].set_ylim(bottom=0)
+        if "recall" in title:
+            axis.set_ylim(bottom=0)
     atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
@@ -49,7 +52,7 @@ def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    metrics = [metric for metric in METRICS if any(name.endswith(f" {metric}") for run in runs for name in run)]
+    metrics = [metric for metric in METRICS + BENCHMARK if any(name.endswith(f" {metric}") for run in runs for name in run)]
     figure = Figure(figsize=(4.6 * len(metrics), 3.6), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for run, colour in zip(runs, colours, strict=True):
@@ -65,6 +68,22 @@ def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:
     return picture.getvalue()
 
 
+def panels(series: Series) -> dict[str, Series]:
+    """The curves of each panel, by its title."""
+    measured = any(f"valid {metric}" in series for metric in BENCHMARK)
+    drawn: dict[str, Series] = {"contrastive loss": {}, "in-batch recall@1": {}}
+    if measured:
+        drawn["recall on held-out videos"] = {}
+    for name, points in series.items():
+        if name.endswith("loss"):
+            drawn["contrastive loss"][name] = points
+        elif measured and name.startswith("valid "):
+            drawn["recall on held-out videos"][name] = points
+        else:
+            drawn["in-batch recall@1"][name] = points
+    return drawn
+
+
 def read_log(log: Path) -> Series:
     """`train loss`, `valid loss`, `train t2v_recall@1`, ... -> update -> value.
 
@@ -76,7 +95,7 @@ def read_log(log: Path) -> Series:
         for prefix, series in found.items():
             if f"{prefix}num_updates" not in record:
                 continue
-            for metric in METRICS:
+            for metric in METRICS + (BENCHMARK if prefix == VALIDATION else ()):
                 if f"{prefix}{metric}" in record:
                     series[metric][int(record[f"{prefix}num_updates"])] = float(record[f"{prefix}{metric}"])
     train = found[INTERVAL] or found[EPOCH]

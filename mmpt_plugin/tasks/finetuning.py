@@ -1,12 +1,10 @@
 """Fine-tuning on a benchmark's training data, with evaluation on the benchmark at each validation."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, cast
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 from mmpt_plugin import registry
 from mmpt_plugin.errors import unknown_name
-from mmpt_plugin.models.embedding import Embedder
-from mmpt_plugin.protocols import BenchmarkTask, Dataset
 from mmpt_plugin.registry import register_task
 from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrainingConfig
 
@@ -15,39 +13,10 @@ from mmpt_plugin.tasks.pretraining import VideoTextPretraining, VideoTextPretrai
 class FineTuningTaskConfig(VideoTextPretrainingConfig):
     """The training data of fine-tuning, and the benchmark for validation."""
 
-    benchmark: dict[str, Any] = field(default_factory=dict)
-    """Task evaluated at each validation, on held-out videos: `{_name: text_video_retrieval, dataset: ...}`. Its metrics
-    can be used as `checkpoint.best_checkpoint_metric`."""
-
 
 @register_task("finetuning", dataclass=FineTuningTaskConfig)
 class FineTuning(VideoTextPretraining):
     """Fine-tuning on the training data of a benchmark, which is also evaluated at each validation."""
-
-    config: FineTuningTaskConfig
-
-    def __init__(self, config: FineTuningTaskConfig) -> None:
-        super().__init__(config)
-        self.benchmark: BenchmarkTask | None = None
-
-    def dataset(self, split: str) -> Dataset:
-        """See `VideoTextPretraining.dataset`; a validation split also builds the benchmark, to report errors early."""
-        dataset = super().dataset(split)
-        if split != self.train_split:
-            self._build_benchmark()
-        return dataset
-
-    def _build_benchmark(self) -> BenchmarkTask | None:
-        if self.config.benchmark and self.benchmark is None:
-            self.benchmark = cast(BenchmarkTask, registry.tasks.build(self.config.benchmark))
-            self.keep_apart("the validation benchmark", getattr(self.benchmark, "dataset", None))
-        return self.benchmark
-
-    def measure(self, model: Embedder) -> dict[str, float]:
-        """The metrics of the benchmark; empty if none is configured."""
-        benchmark = self._build_benchmark()
-        metrics: dict[str, float] = {} if benchmark is None else benchmark.evaluate(model)["metrics"]
-        return metrics
 
 
 FINETUNE_KEYS = ["dataset", "benchmark", "metric"]

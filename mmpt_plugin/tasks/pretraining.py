@@ -1,17 +1,18 @@
-"""Contrastive pre-training on narrated video."""
+"""Contrastive pre-training on narrated video, with evaluation on a benchmark at each validation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from mmpt_plugin import moved, registry
-from mmpt_plugin.protocols import Dataset, Sampler
+from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.protocols import BenchmarkTask, Dataset, Sampler
 from mmpt_plugin.registry import register_task
 
 
 @dataclass(kw_only=True)
 class VideoTextPretrainingConfig:
-    """The training data, and the sampler that forms batches."""
+    """The training data, the sampler that forms batches, and the benchmark for validation."""
 
     dataset: dict[str, Any] = field(default_factory=dict)
     """Training data, such as `{_name: overlapped_clips, splits: {train: FOLDER, valid: FOLDER}}`."""
@@ -22,6 +23,10 @@ class VideoTextPretrainingConfig:
     """For each epoch, index the embeddings that training computed in the previous epoch, instead of embedding all
     videos again. Only the first epoch of a run, and the first after it resumes, embed all videos. Reused embeddings
     are stale by about half an epoch (`samplers.dataset_embeddings.RunningMeans`); use them with `sampler.cover`."""
+    benchmark: dict[str, Any] = field(default_factory=dict)
+    """Task evaluated at each validation, on held-out videos: `{_name: text_video_retrieval, dataset: ...}`. Its metrics
+    can be used as `checkpoint.best_checkpoint_metric`. Needs `dataset.disable_validation=false`, but no validation
+    split."""
 
     def __post_init__(self) -> None:
         if self.reuse_training_embeddings and self.sampler.get("sharded"):
@@ -41,12 +46,40 @@ class VideoTextPretraining:
         """Name of the training split; all other splits are for validation."""
         self.video_ids: dict[str, Sequence[str]] = {}
         """Ids of the videos of each data set built so far, by its name in error messages."""
+        self.benchmark: BenchmarkTask | None = None
+        """The benchmark for validation, once it is built."""
 
     def dataset(self, split: str) -> Dataset:
-        """Build the data set of a split; ValueError if it shares videos with the training split."""
+        """Build the data set of a split; ValueError if it shares videos with the training split.
+
+        A validation split also builds the benchmark, to report errors early.
+        """
         dataset = registry.datasets.build(self.config.dataset, split)
         self.keep_apart(f"split '{split}'", dataset)
+        if split != self.train_split:
+            self.build_benchmark()
         return dataset
+
+    def has_benchmark_only(self, split: str) -> bool:
+        """Whether a validation split has no data of its own, so that validation consists of the benchmark."""
+        splits = self.config.dataset.get("splits")
+        return bool(self.config.benchmark) and isinstance(splits, Mapping) and not splits.get(split)
+
+    def build_benchmark(self) -> BenchmarkTask | None:
+        """The benchmark for validation, built once; None if none is configured.
+
+        Raises ValueError if it contains training videos.
+        """
+        if self.config.benchmark and self.benchmark is None:
+            self.benchmark = cast(BenchmarkTask, registry.tasks.build(self.config.benchmark))
+            self.keep_apart("the validation benchmark", getattr(self.benchmark, "dataset", None))
+        return self.benchmark
+
+    def measure(self, model: Embedder) -> dict[str, float]:
+        """The metrics of the benchmark; empty if none is configured."""
+        benchmark = self.build_benchmark()
+        metrics: dict[str, float] = {} if benchmark is None else benchmark.evaluate(model)["metrics"]
+        return metrics
 
     def keep_apart(self, name: str, dataset: object) -> None:
         """ValueError if a data set used for validation shares videos with the training split.

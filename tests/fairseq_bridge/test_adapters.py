@@ -304,6 +304,7 @@ def test_no_two_components_of_one_command_share_a_flag():
         "save_dir",
         "train_subset",
         "disable_validation",
+        "best_checkpoint_metric",
     }  # read from fairseq, on purpose
     for model in registry.models:
         for criterion in registry.criterions:

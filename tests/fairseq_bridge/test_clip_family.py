@@ -105,7 +105,7 @@ def test_the_recipe_of_clip4clip_through_the_trainer(kitchen, tmp_path):
         optimization={"lr": [1e-1], "clip_norm": recipe["optimization"]["clip_norm"]},
         lr_scheduler=recipe["lr_scheduler"],
     )  # fmt: skip
-    done = run("mmpt", "train", path)
+    run("mmpt", "train", path)
     content = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=False)
     after = load_model(tmp_path / "run" / "checkpoint_last.pt").state_dict()
     state = content["last_optimizer_state"]
@@ -130,7 +130,7 @@ def test_the_recipe_of_clip4clip_through_the_trainer(kitchen, tmp_path):
     assert len(state["state"]) == len(trained) - len(frozen)
 
     # Almost equal similarities of 6 pairs cost log(6) per direction, of which the loss is the mean.
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith('{"epoch"')]
+    lines = [line for line in (tmp_path / "run" / "train.log").read_text().splitlines() if line.startswith('{"epoch"')]
     losses = [float(json.loads(line)["loss"]) for line in lines if '"loss":' in line]
     assert losses == pytest.approx([math.log(6)] * 2, abs=0.02)
 
@@ -149,10 +149,10 @@ def test_criteria_over_candidates_train_a_vit_in_chunks(kitchen, tmp_path, crite
         kitchen, tmp_path, model={"_name": "videoclip_vit", **sizes}, criterion={"_name": criterion},
         optimizer={"_name": "adam_with_backbone", "backbone_lr": 1e-3},
     )  # fmt: skip
-    done = run("mmpt", "train", path)
+    run("mmpt", "train", path)
     lines = [
         json.loads(line[line.index("{") :])
-        for line in (done.stdout + done.stderr).splitlines()
+        for line in (tmp_path / "run" / "train.log").read_text().splitlines()
         if line.startswith('{"epoch"') and '"loss":' in line
     ]
     assert len(lines) == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpt_plugin.report.curve import read_log, write_curve
+from mmpt_plugin.report.curve import panels, read_log, write_curve
 
 LOG = """\
 {'_name': None, 'common': {'log_format': 'json'}}
@@ -78,3 +78,21 @@ def test_importing_the_reports_does_not_import_matplotlib():
     code = "import sys, mmpt_plugin.report; sys.exit('matplotlib' in sys.modules)"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_the_recall_of_a_benchmark_has_its_own_panel(log, tmp_path):
+    """Its recall@1 has the name of the in-batch recall, which a validation without a benchmark has."""
+    assert sorted(panels(read_log(log))["in-batch recall@1"]) == [
+        "train t2v_recall@1",
+        "train v2t_recall@1",
+        "valid t2v_recall@1",
+    ]
+    assert len(panels(read_log(log))) == 2
+    log.write_text(LOG.replace('"valid_num_updates"', '"valid_t2v_recall@10": "0.3", "valid_num_updates"'))
+    drawn = panels(read_log(log))
+    assert drawn["recall on held-out videos"] == {"valid t2v_recall@1": {15: 0.04}, "valid t2v_recall@10": {15: 0.3}}
+    assert sorted(drawn["in-batch recall@1"]) == ["train t2v_recall@1", "train v2t_recall@1"]
+    assert sorted(drawn["contrastive loss"]) == ["train loss", "valid loss"]
+    write_curve(log, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width == 3 * 550
