@@ -52,7 +52,9 @@ def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    metrics = [metric for metric in METRICS + BENCHMARK if any(name.endswith(f" {metric}") for run in runs for name in run)]
+    metrics = [
+        metric for metric in METRICS + BENCHMARK if any(name.endswith(f" {metric}") for run in runs for name in run)
+    ]
     figure = Figure(figsize=(4.6 * len(metrics), 3.6), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for run, colour in zip(runs, colours, strict=True):
