@@ -142,7 +142,8 @@ class CLIPEncoderConfig:
     """The image encoder of CLIP or SigLIP, for `mmpt extract`."""
 
     weights: str
-    """CLIP or SigLIP in transformers' format: a folder or a hub name, such as openai/clip-vit-base-patch32."""
+    """CLIP or SigLIP in transformers' format: a folder or a hub name, such as openai/clip-vit-base-patch32. Also a file
+    of OpenAI's CLIP, such as ViT-B-32.pt."""
     fps: int = 1
     """Frames read per second; a feature row is the mean over the frames of its second."""
 

@@ -43,9 +43,11 @@ class CLIPModelConfig:
     """Settings common to all models on a CLIP backbone; the defaults are CLIP ViT-B/32 and the lengths of CLIP4Clip."""
 
     clip: str | None = None
-    """CLIP or SigLIP whose weights the towers start from: hub name or folder. Null starts from random weights."""
+    """CLIP or SigLIP whose weights the towers start from: hub name, folder, or file of OpenAI's CLIP. Null starts from
+    random weights."""
     pretrained: str | None = None
-    """Model of this family to start training from: a folder, a hub name or a fairseq checkpoint."""
+    """Model of this family to start training from: a folder, a hub name, a fairseq checkpoint, or a file of CLIP4Clip
+    or CLIP2Video."""
     backbone: dict[str, Any] = field(default_factory=dict)
     """Sizes of randomly initialised towers, under the names of transformers' CLIPConfig, or of SiglipConfig with
     `model_type: siglip`. Ignored with `clip` or `pretrained`, which bring their own sizes."""
