@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmpt_plugin import moved
-from mmpt_plugin.errors import first_line
+from mmpt_plugin.errors import first_line, first_ten
 from mmpt_plugin.files import atomic_write
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -142,8 +142,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: st
     ]
     problems += [f"{name} holds NaN or infinity" for name in weights if not torch.isfinite(weights[name]).all().item()]
     if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"{where} does not fit the model: {'; '.join(problems[:10])}{more}")
+        raise ValueError(f"{where} does not fit the model: {first_ten(problems)}")
     module.load_state_dict(dict(weights))
 
 

@@ -1,7 +1,7 @@
 """Projects: YAML files of `tasks/`, `projects/` and `slurm/`, composed by Hydra, with overrides."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,17 @@ def one_line_error(project: str, error: Exception) -> str:
     """An error message of Hydra, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"project '{project}': {' '.join(lines[:2])}"
+
+
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optimization.lr": [0.001], ...}`, without null values and empty sections."""
+    settings: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            settings |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            settings[f"{prefix}{key}"] = value
+    return settings
 
 
 def plain(config: Any) -> Any:

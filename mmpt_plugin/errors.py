@@ -1,6 +1,7 @@
 """One-line error messages."""
 
 import difflib
+from collections.abc import Sequence
 
 
 def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
@@ -8,6 +9,12 @@ def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None
     close = difflib.get_close_matches(guess or name, possible, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"no {kind} '{name}'.{hint} Possible: {sorted(possible)}"
+
+
+def first_ten(problems: Sequence[str]) -> str:
+    """`missing a; unexpected b and 3 more`: the first ten problems, and the number of the others."""
+    more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return f"{'; '.join(problems[:10])}{more}"
 
 
 def first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ import yaml
 
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import read_torch_file
+from mmpt_plugin.config import flat
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.files import atomic_write
 
@@ -73,17 +74,6 @@ def differences(before: Settings, now: Settings) -> Iterator[str]:
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not BOOKKEEPING.match(key):
             yield f"{key} is {now.get(key)}, was {before.get(key)}"
-
-
-def flat(section: Mapping[str, Any], prefix: str = "") -> Settings:
-    """`{"optimization.lr": [0.001], ...}`, without null values and empty sections."""
-    settings: Settings = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            settings |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            settings[f"{prefix}{key}"] = value
-    return settings
 
 
 def finished(folder: Path, *, max_epoch: int, max_update: int) -> str | None:

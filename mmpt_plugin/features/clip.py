@@ -23,7 +23,7 @@ from transformers.utils.constants import (
 )
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
-from mmpt_plugin.errors import first_line
+from mmpt_plugin.errors import first_line, first_ten
 from mmpt_plugin.features.openai_clip import from_openai, is_openai_clip
 from mmpt_plugin.registry import register_encoder
 
@@ -71,8 +71,7 @@ def load_clip(name: str, *, key: str) -> tuple[PreTrainedModel, PixelStatistics]
     problems += [f"unexpected {name}" for name in sorted(unexpected)]
     problems += [f"wrong shape of {of[0]}" for of in sorted(report["mismatched_keys"])]
     if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"{key}: '{name}' does not fit the model: {'; '.join(problems[:10])}{more}")
+        raise ValueError(f"{key}: '{name}' does not fit the model: {first_ten(problems)}")
     return model.eval(), pixel_statistics(name) or PIXELS[config.model_type]
 
 

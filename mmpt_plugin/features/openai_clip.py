@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpt_plugin.errors import first_ten
+
 HEAD_WIDTH = 64  # of every attention head, in all ViTs that OpenAI released
 SCALARS = ("input_resolution", "context_length", "vocab_size")  # only in the TorchScript archives
 
@@ -89,8 +91,7 @@ def renamed(
     problems = [f"missing {key}" for key in names if key not in weights]
     problems += [f"unexpected {key}" for key in weights if key not in names]
     if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"{where} is not a whole checkpoint: {'; '.join(problems[:10])}{more}")
+        raise ValueError(f"{where} is not a whole checkpoint: {first_ten(problems)}")
     found: dict[str, Tensor] = {}
     for old, new in names.items():
         value = weights[old].float()

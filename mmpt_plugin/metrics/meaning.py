@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmpt_plugin.metrics.retrieval import RECALL_AT, best_scores, check_groups, group_ranks
+from mmpt_plugin.metrics.retrieval import RECALL_AT, best_scores, by_group, group_ranks
 
 PAIRS_CHUNK = 2**18  # pairs of equal meaning whose scores are in memory at a time
 ROUNDING = 1e-9
@@ -28,9 +28,7 @@ def meaning_ranks(
     against the query, and ties within the wanted one do not. Candidate i has the score of the best of its members,
     those with `group` i, as in `best_member_ranks`. A query whose meaning no candidate has is a ValueError.
     """
-    check_groups(group, len(meaning))
-    members = members[np.argsort(group, kind="stable")]
-    begins = np.searchsorted(np.sort(group), np.arange(len(meaning) + 1))
+    members, begins = by_group(members, group, len(meaning))
     best, rivals = np.zeros(len(queries), int), np.zeros(len(queries), int)
     for some, same in chunks_of_equal_meaning(wanted, meaning):
         pairs = np.repeat(some, len(same)), np.tile(same, len(some))

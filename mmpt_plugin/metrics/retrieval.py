@@ -41,10 +41,20 @@ def best_member_ranks(
     Use it for video-to-text retrieval when a video has several captions. Memory, time and NaN scores are as in `ranks`,
     with M members instead of V candidates.
     """
-    check_groups(group, len(queries))
+    members, begins = by_group(members, group, len(queries))
+    return group_ranks(queries, members, begins, np.arange(len(queries)), chunk_size)
+
+
+def by_group(
+    members: Float[np.ndarray, "M D"], group: Int[np.ndarray, " M"], num_groups: int
+) -> tuple[Float[np.ndarray, "M D"], Int[np.ndarray, " _"]]:
+    """The members in the order of their groups, of which group g has `begins[g]` to `begins[g + 1]`, and `begins`.
+
+    The errors are those of `check_groups`.
+    """
+    check_groups(group, num_groups)
     order = np.argsort(group, kind="stable")
-    begins = np.searchsorted(group[order], np.arange(len(queries) + 1))
-    return group_ranks(queries, members[order], begins, np.arange(len(queries)), chunk_size)
+    return members[order], np.searchsorted(group[order], np.arange(num_groups + 1))
 
 
 def retrieval_metrics(ranked: Int[np.ndarray, " Q"], *, prefix: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.curve import Series, draw_curves
 from mmpt_plugin.report.page import STYLE, html_table
 from mmpt_plugin.report.runs import Run, read_runs
-from mmpt_plugin.report.table import controls, oracles, shown
+from mmpt_plugin.report.table import controls, oracles, shown, title_of
 
 NOT_SET = "–"
 
@@ -107,10 +107,7 @@ def metrics_tables(runs: Sequence[Run]) -> Iterable[str]:
 
 def benchmark(result: Mapping[str, Any]) -> tuple[str, str]:
     """The title of a result's table, and the checksum of its annotations: only equal ones can be compared."""
-    name = str(result.get("benchmark", result["task"]))
-    test_set = f" ({result['test_set']})" if "test_set" in result else ""
-    queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
-    return f"{name}{test_set}{queries}", str(result.get("data", {}).get("annotations_sha256", ""))
+    return title_of(result), str(result.get("data", {}).get("annotations_sha256", ""))
 
 
 def common_controls(members: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterable[tuple[str, Mapping[str, float]]]:

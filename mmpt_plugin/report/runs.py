@@ -1,13 +1,14 @@
 """Read the folder of a run: its settings, its training log, and its metrics if it has been evaluated."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mmpt_plugin.config import flat
 from mmpt_plugin.report.curve import Series, read_log
 
 PROJECT, LOG, METRICS = "project.yaml", "train.log", "metrics.json"
@@ -76,17 +77,6 @@ def read_settings(path: Path) -> dict[str, Any]:
         if own and isinstance(value, str) and value.startswith(f"{own}/"):
             settings[key] = f"${{{OWN_FOLDER}}}{value.removeprefix(own)}"
     return settings
-
-
-def flat(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a section and of the sections in it, by their dotted key."""
-    values: dict[str, Any] = {}
-    for key, value in section.items():
-        if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
-    return values
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:

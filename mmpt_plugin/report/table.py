@@ -12,10 +12,14 @@ Values = Mapping[str, float]
 
 def metrics_table(result: Mapping[str, Any]) -> Table:
     """One row per metric; a column for the model and one for each control in the result."""
+    return table_of(title_of(result), result["metrics"], {"this model": result["metrics"]} | controls(result))
+
+
+def title_of(result: Mapping[str, Any]) -> str:
+    """The benchmark, or else the task, with its test set and number of queries as far as the result has them."""
     test_set = f" ({result['test_set']})" if "test_set" in result else ""
     queries = f", {result['num_queries']} queries" if "num_queries" in result else ""
-    title = f"{result.get('benchmark', result['task'])}{test_set}{queries}"
-    return table_of(title, result["metrics"], {"this model": result["metrics"]} | controls(result))
+    return f"{result.get('benchmark', result['task'])}{test_set}{queries}"
 
 
 def oracles_table(result: Mapping[str, Any]) -> Table:

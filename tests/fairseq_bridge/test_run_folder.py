@@ -7,7 +7,8 @@ import yaml
 pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
-from mmpt_plugin.fairseq_bridge.run_folder import check_settings, differences, finished, flat, write_project  # noqa: E402
+from mmpt_plugin.config import flat  # noqa: E402
+from mmpt_plugin.fairseq_bridge.run_folder import check_settings, differences, finished, write_project  # noqa: E402
 
 
 def test_settings_are_flat_without_those_that_are_not_set():
