@@ -1,8 +1,13 @@
-"""Check what this machine's GPUs support."""
+"""Choose the device to compute on, and check what this machine's GPUs support."""
 
 from collections.abc import Iterator
 
 import torch
+
+
+def compute_device() -> torch.device:
+    """This process's GPU if there is one, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gpu_problems(*, bf16: bool) -> Iterator[str]:

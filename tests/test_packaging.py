@@ -9,9 +9,8 @@ SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 
 
 def test_the_oldest_versions_that_are_tested_are_the_declared_lower_bounds():
-    """Of all that the package needs at run time; GPU builds of FAISS have the bound of the CPU's."""
+    """Of all that the package needs at run time."""
     declared = dict(re.findall(r'"([\w-]+)>=([\d.]+)', SETUP[: SETUP.index('"dev"')].split('"docs"')[0]))
-    declared["faiss-cpu"] = declared.pop("faiss-gpu-cu12")
     tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "requirements" / "oldest.txt").read_text(), re.M))
     assert declared.keys() == tested.keys()
     for name, bound in declared.items():

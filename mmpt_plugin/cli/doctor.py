@@ -15,7 +15,7 @@ NEEDS = (
         "fairseq",
         "pip install 'mmpt_plugin[fairseq]', then requirements/fairseq.txt (see README)",
     ),
-    ("retrieval-augmented batches", "faiss", "faiss-cpu or faiss-gpu", "pip install 'mmpt_plugin[index]'"),
+    ("retrieval-augmented batches", "faiss", "faiss-cpu", "pip install 'mmpt_plugin[index]'"),
     ("decode videos", "av", "av", "pip install 'mmpt_plugin[video]'"),
     ("launch on SLURM", "submitit", "submitit", "pip install 'mmpt_plugin[slurm]'"),
 )

@@ -25,6 +25,7 @@ from transformers.utils.constants import (
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
 from mmpt_plugin.errors import first_line, first_ten
 from mmpt_plugin.features.openai_clip import from_openai, is_openai_clip
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.registry import register_encoder
 
 
@@ -159,7 +160,7 @@ class CLIPEncoder:
     scaling = "pillow"  # as in CLIP's own preprocessing
 
     def __init__(self, config: CLIPEncoderConfig) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = compute_device()
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         self.clip, pixels = load_clip(config.weights, key="encoder.weights")
         self.fps, self.size = config.fps, int(self.clip.config.vision_config.image_size)

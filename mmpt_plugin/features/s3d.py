@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.registry import register_encoder
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class S3DEncoder:
     def __init__(self, config: S3DEncoderConfig) -> None:
         self.config = config
         self.fps, self.size = config.fps, config.size
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = compute_device()
         self.dtype: torch.dtype = getattr(
             torch, config.dtype or ("float16" if self.device.type == "cuda" else "float32")
         )

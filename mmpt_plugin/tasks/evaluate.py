@@ -11,6 +11,7 @@ import torch
 
 from mmpt_plugin import registry
 from mmpt_plugin.corpora.readers import DataNotThere
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import Embedder, load_model
 from mmpt_plugin.protocols import BenchmarkTask
 
@@ -118,7 +119,7 @@ def build_task(project: Mapping[str, Any]) -> BenchmarkTask:
 
 def load_models(checkpoint: Path) -> Models:
     """Load the checkpoint's model, and build its untrained control with seed 0, on a GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     trained = load_model(checkpoint).to(device)
     with torch.random.fork_rng():
         torch.manual_seed(0)

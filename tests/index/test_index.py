@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-from mmpt_plugin.index import build, build_index, gpu
-from mmpt_plugin.index.flat import Flat
+from mmpt_plugin.index import build, build_index, flat
+from mmpt_plugin.index.flat import METRICS, Flat
 from mmpt_plugin.index.lists import InvertedLists
-
-METRICS = ("inner_product", "l2")
 
 
 def by_hand(vectors, queries, k, metric):
@@ -117,26 +116,26 @@ def test_the_index_suits_the_vectors(monkeypatch):
     assert isinstance(build_index(noise, k=10), Flat)
 
 
-def test_a_gpu_is_used_where_faiss_can(monkeypatch):
-    """What counts is what the module can do, not what its package is called."""
-    assert not gpu.has_gpu()
-    monkeypatch.setattr(gpu.faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(gpu.faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(gpu.GpuFlat, "__init__", lambda self, vectors, metric: None)
-    assert isinstance(build_index(np.eye(4), k=2), gpu.GpuFlat)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_gpu_finds_what_the_cpu_finds(metric):
-    if not gpu.has_gpu():
-        pytest.skip("FAISS sees no GPU")
+def test_the_gpu_finds_what_the_cpu_finds(metric, monkeypatch):
+    """In chunks smaller than the data, of both vectors and queries; also for more vectors than the CPU searches
+    exactly."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    monkeypatch.setattr(flat, "GPU_VECTORS_CHUNK", 300)
+    monkeypatch.setattr(flat, "GPU_QUERIES_CHUNK", 7)
+    monkeypatch.setattr(build, "FEW", 500)
     vectors = grouped(50, 20)
-    on_gpu, flat = (kind(vectors, metric=metric) for kind in (gpu.GpuFlat, Flat))
+    index = build_index(vectors, k=10, metric=metric)
+    assert isinstance(index, Flat)
     for rows in (np.arange(1000), np.arange(0, 1000, 3)):
-        mine, exact = (index.only(rows).search(vectors[:40], 10) for index in (on_gpu, flat))
-        np.testing.assert_allclose(mine[0], exact[0], atol=0.05)
-        assert recall(mine[1], exact[1]) > 0.97
+        on_gpu = index.only(rows).search(vectors[:40], 10)
+        with monkeypatch.context() as only_cpu:
+            only_cpu.setattr(flat, "compute_device", lambda: torch.device("cpu"))
+            on_cpu = index.only(rows).search(vectors[:40], 10)
+        np.testing.assert_allclose(on_gpu[0], on_cpu[0], rtol=1e-5, atol=1e-5)
+        assert recall(on_gpu[1], on_cpu[1]) == 1
 
 
 def test_an_unknown_metric_is_refused():
