@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,6 @@ from mmpt_plugin.shards.captions import Caption
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
 from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
 from mmpt_plugin.toy_kitchen.recipes import invent
-from mmpt_plugin.video.write import write_video
 
 VERSION = 1
 
@@ -77,6 +77,8 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
     write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
     video = out / "videos" / f"{video_name(i)}.mp4"
     if not video.is_file():
+        from mmpt_plugin.video.write import write_video
+
         write_video(video, frames(recipe, rng), fps=FPS)
     return [json.dumps(line) + "\n" for line in lines]
 
@@ -93,9 +95,9 @@ def clock(seconds: float) -> str:
     return f"{thousandths // 60000:02d}:{thousandths // 1000 % 60:02d}.{thousandths % 1000:03d}"
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Files for `BertTokenizer.from_pretrained`."""
-    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in vocabulary()))
+def write_tokenizer(folder: Path, more: Iterable[str] = ()) -> None:
+    """Files for `BertTokenizer.from_pretrained`, with the words of the templates and of `more`."""
+    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in vocabulary(more)))
     write_text(
         folder / "tokenizer_config.json",
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}),

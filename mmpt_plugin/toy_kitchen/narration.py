@@ -1,6 +1,7 @@
 """The narration: sentences with many paraphrases, before, during or after the action, cut into captions as by ASR."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -137,14 +138,15 @@ def fill(template: str, step: Step, rng: np.random.Generator, *, colour_share: f
     if step.action != "wash" and rng.random() < 0.75:
         colour = f"{step.colour} " if rng.random() < colour_share else ""
         place = f"{PREPOSITION[step.vessel]} the {colour}{rng.choice(VESSELS[step.vessel])}"
-    noun = str(rng.choice(NOUNS[step.ingredient]))
+    noun = str(rng.choice(NOUNS.get(step.ingredient, (step.ingredient,))))
     text = template.format(verb=verb, verbing=verbing, verbed=verbed, verbed_past=verbed, noun=noun, place=place)
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(text.split()))
 
 
-def vocabulary() -> list[str]:
-    """A WordPiece vocabulary: special tokens, characters, and every word that the templates can produce."""
+def vocabulary(more: Iterable[str] = ()) -> list[str]:
+    """A WordPiece vocabulary: special tokens, characters, and every word of the templates and of `more`."""
     texts = [
+        *more,
         *AHEAD,
         *DURING,
         *AFTER,

@@ -1,5 +1,6 @@
 """The content of a video: a dish, and its timed steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +71,14 @@ class Recipe:
     """Seconds."""
 
 
-def invent(rng: np.random.Generator) -> Recipe:
-    """A random recipe of four to seven steps of 3 to 6.5 s, with time for a greeting before and a goodbye after."""
-    dish = str(rng.choice(list(DISHES)))
+def invent(rng: np.random.Generator, dishes: Mapping[str, tuple[str, ...]] = DISHES) -> Recipe:
+    """A random recipe of four to seven steps of 3 to 6.5 s, with time for a greeting before and a goodbye after.
+
+    `dishes` are the ingredients of each dish.
+    """
+    dish = str(rng.choice(list(dishes)))
     colours = {vessel: str(rng.choice(list(COLOURS))) for vessel in ("board", "bowl", "pan", "pot")}
-    ingredients = rng.permutation(DISHES[dish])[: rng.integers(3, 6)]
+    ingredients = rng.permutation(dishes[dish])[: rng.integers(3, 6)]
     now = rng.uniform(2.0, 4.0)
     steps: list[Step] = []
     done: set[tuple[str, str]] = set()
