@@ -125,6 +125,12 @@ def test_the_registry_knows_where_each_built_in_component_is():
         ("from mmpt_plugin.cli import main; main(['list'])", ["torch", "numpy", "omegaconf", "hydra", "yaml"]),
         ("from mmpt_plugin import register_model, register_corpus", ["torch", "numpy", "omegaconf"]),
         (
+            # What `mmpt evaluate` imports to rank clips by features.
+            "from mmpt_plugin.report import has_timelines\nfrom mmpt_plugin.tasks import evaluate, retrieval\n"
+            "from mmpt_plugin.corpora import jsonl",
+            ["av", "matplotlib", "faiss", "fairseq"],
+        ),
+        (
             "from mmpt_plugin import VideoCLIP, load_model",
             [
                 "av",

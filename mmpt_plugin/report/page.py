@@ -5,14 +5,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.table import heads, rows
-from mmpt_plugin.video.decode import read_frames
-from mmpt_plugin.video.store import VideoFolder
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FRAMES_SHOWN, FRAME_HEIGHT = 4, 96
 
@@ -149,6 +148,8 @@ class Strips:
     """Frames spread evenly over clips; each clip is decoded once."""
 
     def __init__(self, videos: Path) -> None:
+        from mmpt_plugin.video.store import VideoFolder  # PyAV and Pillow are extras, which tables do without
+
         self.videos = VideoFolder(videos)
         self.made: dict[tuple[str, float, float], str] = {}
 
@@ -160,13 +161,17 @@ class Strips:
         return self.made[key]
 
     def _decode(self, video_id: str, start: float, end: float) -> str:
+        from PIL import Image
+
+        from mmpt_plugin.video.decode import read_frames
+
         path = self.videos.file(video_id)
         times = [start + (end - start) * (i + 0.5) / FRAMES_SHOWN for i in range(FRAMES_SHOWN)]
         pictures = [jpeg(Image.fromarray(frame)) for frame in read_frames(path, times, height=FRAME_HEIGHT)]
         return "".join(f'<img alt="" src="data:image/jpeg;base64,{picture}">' for picture in pictures)
 
 
-def jpeg(picture: Image.Image) -> str:
+def jpeg(picture: "Image.Image") -> str:
     """The picture as a base64-encoded JPEG, for a data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)

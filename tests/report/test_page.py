@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpt_plugin.report import page as module
 from mmpt_plugin.report import write_page
 from mmpt_plugin.video.write import write_video
 
@@ -145,7 +144,7 @@ def test_a_clip_found_by_several_queries_is_decoded_once(written, monkeypatch):
         decoded.append(path.name)
         return [np.zeros((height, 8, 3), dtype=np.uint8) for _ in times]
 
-    monkeypatch.setattr(module, "read_frames", counted)
+    monkeypatch.setattr("mmpt_plugin.video.decode.read_frames", counted)
     written(example(0), example(6), example(6))
     assert sorted(decoded) == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4", "v4.mp4", "v6.mp4"]
 
