@@ -99,7 +99,7 @@ def draw(
         effects |= dict(zip(ingredients, shared + own, strict=True))
     for folder in ("features", "captions", "tokenizer"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    names = [video_name(i) for i in range(num_train + num_test)]
+    names = [video_name(i) for i in range(num_test + num_train)]
     lines = []
     for i, name in enumerate(track(names, "drawing features")):
         rng = np.random.default_rng([seed, i])
@@ -108,7 +108,7 @@ def draw(
         features = mean_features(recipe, effects) + normal(rng, root["video"], 1)
         features += normal(rng, root["rest"], recipe.duration)
         np.save(out / "features" / f"{name}.npy", features.astype(np.float16))
-        if i >= num_train:
+        if i < num_test:
             lines += [
                 {
                     "video_id": name, "start": step.start, "end": step.end, "caption": describe_step(step, rng),
@@ -120,7 +120,7 @@ def draw(
     write_tokenizer(out / "tokenizer", words)
     print(
         make_shards(
-            names[:num_train],
+            names[num_test:],
             features=out / "features",
             captions=out / "captions",
             tokenizer=str(out / "tokenizer"),

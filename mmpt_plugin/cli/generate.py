@@ -10,7 +10,7 @@ def add(commands: Commands) -> None:
     command = commands.add_parser("generate", help="write the built-in data set: videos, captions and annotations")
     command.add_argument("name", choices=["toy_kitchen"], help="the data set")
     command.add_argument("--out", type=Path, required=True, help="the output folder")
-    command.add_argument("--train", type=int, default=240, metavar="N", help="number of training videos (default 240)")
+    command.add_argument("--train", type=int, default=640, metavar="N", help="number of training videos (default 640)")
     command.add_argument("--test", type=int, default=80, metavar="N", help="number of held-out videos (default 80)")
     command.add_argument("--seed", type=int, default=0, help="seed of the random choices (default 0)")
     command.add_argument("--workers", type=int, help="number of processes (default: all cores)")

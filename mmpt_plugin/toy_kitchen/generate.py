@@ -17,16 +17,17 @@ from mmpt_plugin.toy_kitchen.drawing import FPS, frames
 from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
 from mmpt_plugin.toy_kitchen.recipes import invent
 
-VERSION = 1
+VERSION = 2
 
 
 def generate(
-    out: Path, *, num_train: int = 240, num_test: int = 80, seed: int = 0, num_workers: int | None = None
+    out: Path, *, num_train: int = 640, num_test: int = 80, seed: int = 0, num_workers: int | None = None
 ) -> None:
     """Write a folder of narrated videos, deterministic for given settings.
 
-    A complete folder is not changed, and an interrupted one is completed. Video i depends only on the seed and i.
-    Training videos have only captions; every step of a held-out video has a line in test_clips.jsonl, with its meaning.
+    A complete folder is not changed, and an interrupted one is completed. Video i depends only on the seed and i, and
+    the first `num_test` are held out, so all numbers of training videos have the same held-out videos. Training videos
+    have only captions; every step of a held-out video has a line in test_clips.jsonl, with its meaning.
     """
     if num_train < 1 or num_test < 1:
         raise ValueError(f"num_train and num_test must be at least 1, got {num_train} and {num_test}")
@@ -43,14 +44,14 @@ def generate(
         (out / folder).mkdir(parents=True, exist_ok=True)
     write_text(settings, json.dumps(about | {"complete": False}))
     write_tokenizer(out / "tokenizer")
-    names = [video_name(i) for i in range(num_train + num_test)]
+    names = [video_name(i) for i in range(num_test + num_train)]
     workers = num_workers or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = pool.map(partial(write_narrated_video, out, seed), range(len(names)), chunksize=4)
         annotations = list(track(jobs, "drawing videos", total=len(names)))
-    write_text(out / "train.txt", "".join(f"{name}\n" for name in names[:num_train]))
-    write_text(out / "test.txt", "".join(f"{name}\n" for name in names[num_train:]))
-    write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[num_train:] for line in lines))
+    write_text(out / "train.txt", "".join(f"{name}\n" for name in names[num_test:]))
+    write_text(out / "test.txt", "".join(f"{name}\n" for name in names[:num_test]))
+    write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[:num_test] for line in lines))
     write_text(settings, json.dumps(about | {"complete": True}))
 
 
