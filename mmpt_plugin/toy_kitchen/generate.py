@@ -37,7 +37,10 @@ def generate(
         found = json.loads(settings.read_text())
         complete = found.pop("complete")
         if found != about:
-            raise ValueError(f"{out} holds a toy kitchen with other settings: choose another folder or remove it")
+            changed = "; ".join(
+                f"{key} {found.get(key)}, not {about[key]}" for key in about if found.get(key) != about[key]
+            )
+            raise ValueError(f"{out} holds another toy kitchen ({changed}): choose another folder or remove it")
         if complete:
             return
     for folder in ("videos", "captions", "tokenizer"):

@@ -49,8 +49,8 @@ def test_a_complete_folder_is_left_as_it_is_and_another_is_not_mixed_in(kitchen)
     before = (kitchen.root / "videos" / "toy_0000.mp4").stat().st_mtime_ns
     generate(kitchen.root, num_train=12, num_test=6)
     assert (kitchen.root / "videos" / "toy_0000.mp4").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="with other settings"):
-        generate(kitchen.root, num_train=12, num_test=6, seed=1)
+    with pytest.raises(ValueError, match=r"holds another toy kitchen \(num_train 12, not 8; seed 0, not 1\): choose"):
+        generate(kitchen.root, num_train=8, num_test=6, seed=1)
 
 
 def test_the_held_out_videos_do_not_depend_on_the_number_of_training_videos(tmp_path, kitchen):
@@ -140,8 +140,8 @@ def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_p
     first = tmp_path / "videos" / "toy_0000.mp4"
     first.write_bytes((kitchen.root / "videos" / "toy_0000.mp4").read_bytes())
     before = first.stat().st_mtime_ns
-    with pytest.raises(ValueError, match="with other settings"):
+    with pytest.raises(ValueError, match=r"holds another toy kitchen \(seed 0, not 1\)"):
         generate(tmp_path, num_train=1, num_test=1, seed=1)
     generate(tmp_path, num_train=1, num_test=1, num_workers=1)
     assert first.stat().st_mtime_ns == before
-    assert (tmp_path / "test.txt").read_text() == "toy_0001\n"
+    assert (tmp_path / "test.txt").read_text() == "toy_0000\n"
