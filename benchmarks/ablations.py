@@ -8,8 +8,8 @@ evaluation on the held-out clips; one run per core at a time. `--folder` is the 
 data set, and `--set` has overrides that all runs share:
 
     python -m benchmarks.large_kitchen --out large/data/toy_kitchen
-    python -m benchmarks.ablations --folder large --set model.feature_dim=128 model.vocab_size=1117 \\
-        optimization.max_epoch=3
+    python -m benchmarks.ablations --folder large \\
+        --set model.feature_dim=128 model.vocab_size=517 optimization.max_epoch=4
 """
 
 import argparse
@@ -22,6 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 PROJECT = "videoclip/toy_kitchen"
 VARIANTS = {
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--folder", type=Path, default=Path(), help="contains data/toy_kitchen (default: this folder)")
+    parser.add_argument("--figure", type=Path, help="draw the recall@10 of every run in this PNG")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of all runs")
     arguments = parser.parse_args()
     jobs = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in arguments.only]
@@ -54,13 +58,16 @@ def main() -> None:
         results = list(pool.map(lambda job: one(*job), jobs))
     table = {}
     for name in arguments.only:
-        mine = [result for (job, _), result in zip(jobs, results, strict=True) if job == name]
-        table[name] = {key: spread([result["metrics"][key] for result in mine]) for key in METRICS}
-        print(f"{name:18}", "  ".join(f"{key} {m:.3f} ± {s:.3f}" for key, (m, s) in table[name].items()))
+        mine = [result["metrics"] for (job, _), result in zip(jobs, results, strict=True) if job == name]
+        table[name] = {key: [metrics[key] for metrics in mine] for key in METRICS}
+        spreads = ((key, *spread(values)) for key, values in table[name].items())
+        print(f"{name:18}", "  ".join(f"{key} {m:.3f} ± {s:.3f}" for key, m, s in spreads))
     chance = {key: results[0]["chance"][key] for key in METRICS}
     print(f"{'chance':18}", "  ".join(f"{key} {value:.3f}" for key, value in chance.items()))
     if arguments.json:
-        print(json.dumps({"seeds": arguments.seeds, "mean_and_stdev": table, "chance": chance}))
+        print(json.dumps({"seeds": arguments.seeds, "metrics": table, "chance": chance}))
+    if arguments.figure:
+        draw(arguments.figure, {name: values["t2v_recall@10"] for name, values in table.items()})
 
 
 def run(out: Path, folder: Path, shared: list[str], name: str, seed: int) -> dict[str, dict[str, float]]:
@@ -85,6 +92,21 @@ def run(out: Path, folder: Path, shared: list[str], name: str, seed: int) -> dic
     result: dict[str, dict[str, float]] = json.loads((save_dir / "metrics.json").read_text())
     print(f"{name}, seed {seed}: t2v_recall@10 {result['metrics']['t2v_recall@10']:.3f}", flush=True)
     return result
+
+
+def draw(path: Path, runs: dict[str, list[float]]) -> None:
+    """A dot per run and a line at the mean, one row per variant."""
+    figure = Figure(figsize=(6.5, 0.5 + 0.32 * len(runs)), layout="constrained")
+    axes = figure.subplots()
+    for row, values in enumerate(runs.values()):
+        axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.5)
+        axes.plot([mean(values)], [row], "|", color="black", markersize=14)
+    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.set_xlabel("t2v_recall@10")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=150)
 
 
 def spread(values: list[float]) -> tuple[float, float]:

@@ -36,9 +36,9 @@ Matrix = Float[np.ndarray, "N 128"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=5000)
+    parser.add_argument("--train", type=int, default=3000)
     parser.add_argument("--test", type=int, default=400)
-    parser.add_argument("--dishes", type=int, default=100)
+    parser.add_argument("--dishes", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--statistics", type=Path, help="a file to keep the statistics in, or to read them from")
     arguments = parser.parse_args()
