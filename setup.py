@@ -47,7 +47,7 @@ setup(
     extras_require={
         # Dependencies of fairseq, which is installed without its own ones, see requirements/fairseq.txt.
         "fairseq": ["bitarray>=2.6,<4", "regex", "scikit-learn>=1.5,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
-        "index": ["faiss-cpu>=1.9,<1.16"],
+        "index": ["faiss-cpu>=1.11,<1.16"],
         "video": ["av>=18,<19", "pillow>=11.3,<14"],
         "report": ["matplotlib>=3.8.4,<4", "pillow>=11.3,<14"],
         # A pre-trained frame encoder on PyPI (Apache-2.0).

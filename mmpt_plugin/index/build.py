@@ -21,7 +21,7 @@ def build_index(
 ) -> Index:
     """An exact index on a GPU, for few vectors or for recall 1; otherwise inverted lists with at least `recall` at k.
 
-    `vectors` are float32 or float16. An index does not copy them, so they must not change.
+    `vectors` are float32 or float16, C-contiguous. An index does not copy them, so they must not change.
     """
     if metric not in METRICS:
         raise ValueError(f"no metric '{metric}'. Possible: {sorted(METRICS)}")

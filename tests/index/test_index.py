@@ -1,5 +1,6 @@
 """Nearest neighbours, exact and in inverted lists."""
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_lists_find_the_wanted_share_of_the_neighbours(metric):
     lists = InvertedLists(vectors, k=10, metric=metric)
     exact = Flat(vectors, metric=metric).search(queries, 10)[1]
     assert recall(lists.search(queries, 10)[1], exact) >= 0.95
-    assert lists.num_probes < len(lists.cells) / 3
+    assert lists.num_probes < lists.lists.nlist / 3
 
 
 def test_a_higher_floor_probes_more_lists():
@@ -69,37 +70,66 @@ def test_a_higher_floor_probes_more_lists():
     assert recall(many.search(vectors[::7], 10)[1], exact) >= 0.98
 
 
-@pytest.mark.parametrize("chunk_size", [7, 1024])
-def test_probing_all_lists_is_exact(chunk_size, monkeypatch):
-    """In blocks of queries too."""
-    monkeypatch.setattr("mmpt_plugin.index.lists.VECTORS_CHUNK", chunk_size)
-    vectors = grouped(50, 20)
-    lists = InvertedLists(vectors, k=10, metric="l2")
-    lists.num_probes = len(lists.cells)
-    exact = Flat(vectors, metric="l2").search(vectors[::9], 10)[1]
-    np.testing.assert_array_equal(lists.search(vectors[::9], 10)[1], exact)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_search_of_all_lists_and_candidates_is_exact(metric, dtype, monkeypatch):
+    """With the scores of the exact search; the vectors are encoded in pieces."""
+    monkeypatch.setattr("mmpt_plugin.index.lists.VECTORS_CHUNK", 70)
+    vectors = grouped(50, 20).astype(dtype)
+    lists = InvertedLists(vectors, k=10, metric=metric)
+    lists.num_probes, lists.candidates = lists.lists.nlist, 100
+    scores, exact = Flat(vectors, metric=metric).search(vectors[::9], 10)
+    found_scores, found = lists.search(vectors[::9], 10)
+    np.testing.assert_array_equal(found, exact)
+    np.testing.assert_allclose(found_scores, scores, rtol=1e-4, atol=1e-4)
 
 
-def test_a_search_meets_k_vectors_however_few_lists_it_probes():
-    vectors = grouped(50, 20)
-    lists = InvertedLists(vectors, k=5, recall=0.01)
-    assert lists.num_probes == 1
-    assert (lists.search(vectors[:20], 300)[1] >= 0).all()
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_lists_score_with_the_array_itself(dtype):
+    """The vectors are not copied."""
+    vectors = grouped(50, 20).astype(dtype)
+    lists, queries = InvertedLists(vectors, k=10), vectors[:3].copy()
+    before = lists.search(queries, 1)[0]
+    vectors *= 2
+    np.testing.assert_allclose(lists.search(queries, 1)[0], 2 * before)
+
+
+def test_vectors_that_only_a_copy_could_index_are_refused():
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        InvertedLists(grouped(50, 20)[::2], k=10)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_scale_of_the_vectors_does_not_matter(metric):
+    lists = [InvertedLists(scale * grouped(200, 20).astype(np.float32), k=10, metric=metric) for scale in (0.01, 100)]
+    small, large = ((one.num_probes, one.candidates) for one in lists)
+    assert small == large
+
+
+def test_faiss_uses_as_many_threads_as_torch(monkeypatch):
+    """Set for both, because whether they share their threads depends on the builds, and on which is imported first."""
+    numbers = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", numbers.append)
+    InvertedLists(grouped(50, 20), k=10)
+    assert numbers == [torch.get_num_threads()]
 
 
 def test_recall_is_logged(caplog):
     caplog.set_level("INFO")
     InvertedLists(grouped(50, 20), k=10)
-    assert "recall@10 0.9" in caplog.text
+    assert "recall@10 at least 0.9" in caplog.text
 
 
-@pytest.mark.parametrize("index", [Flat, lambda vectors: InvertedLists(vectors, k=10, recall=0.98)])
-def test_only_some_rows_are_found(index, monkeypatch):
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("index", [Flat, InvertedLists])
+def test_only_some_rows_are_found(index, metric, monkeypatch):
     monkeypatch.setattr("mmpt_plugin.index.lists.FEW", 100)
     vectors = grouped(50, 20)
     rows = np.arange(1, 1000, 2)
-    fewer = index(vectors).only(rows)
-    exact = rows[by_hand(vectors[rows].astype(float), vectors[::25].astype(float), 10, "inner_product")]
+    options = {} if index is Flat else {"k": 10, "recall": 0.98}
+    fewer = index(vectors, metric=metric, **options).only(rows)
+    assert isinstance(fewer, index)
+    exact = rows[by_hand(vectors[rows].astype(float), vectors[::25].astype(float), 10, metric)]
     found = fewer.search(vectors[::25], 10)[1]
     assert np.isin(found, rows).all()
     assert recall(found, exact) >= 0.95

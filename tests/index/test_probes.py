@@ -1,61 +1,87 @@
-"""The number of lists that a search probes, for recall curves made by hand."""
+"""How many lists a search probes, and how many candidates it takes from them."""
 
 import numpy as np
 import pytest
-import torch
 
 from mmpt_plugin.index import lists
+from mmpt_plugin.index.flat import Flat
 from mmpt_plugin.index.lists import InvertedLists
 
-
-@pytest.fixture
-def made(monkeypatch):
-    """Four lists of one vector each, asked in their own order; `exact` are the rows nearest to each of four vectors."""
-
-    def make(exact, recall):
-        index = object.__new__(InvertedLists)
-        index.vectors, index.k, index.metric, index.recall = np.eye(4, dtype=np.float32), 4, "inner_product", recall
-        index.rng, index.cells, index.cell_of = np.random.default_rng(0), torch.eye(4), np.arange(4)
-
-        class Exact:
-            def __init__(self, *_, **__):
-                pass
-
-            def search(self, queries, k):
-                return None, np.array(exact)
-
-        monkeypatch.setattr(lists, "Flat", Exact)
-        monkeypatch.setattr(InvertedLists, "_probe_order", lambda self, asked: torch.arange(4).repeat(len(asked), 1))
-        return index
-
-    return make
+K = 8
 
 
-@pytest.mark.parametrize(("recall", "probes"), [(0.5, 1), (0.51, 2), (0.75, 2), (0.76, 3), (1.0, 3)])
-def test_the_fewest_lists_with_the_wanted_recall_are_probed(made, recall, probes):
-    """Of each vector's four neighbours two are in list 0, one in list 1, one in list 2: recall 1/2, 3/4, 1, 1."""
-    assert made([[0, 0, 1, 2]] * 4, recall)._tuned(np.arange(4), 4) == probes
+def smooth(width=64):
+    """1024 vectors in three dimensions without groups, so that every further list finds a few neighbours more."""
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((1024, 3)) @ rng.standard_normal((3, width))).astype(np.float16)
 
 
-@pytest.mark.parametrize(("recall", "probes"), [(0.46, 1), (0.47, 2), (0.73, 2), (0.74, 3)])
-def test_two_standard_errors_are_deducted(made, recall, probes):
-    """Two vectors have recall 1 at once, two 1/2, 3/4, 1: means 0.75, 0.875, 1, standard errors 0.144, 0.072, 0."""
-    assert made([[0, 0, 0, 0]] * 2 + [[0, 0, 1, 2]] * 2, recall)._tuned(np.arange(4), 4) == probes
+@pytest.fixture(autouse=True)
+def measured_with_all(monkeypatch):
+    monkeypatch.setattr(lists, "SAMPLE", 1024)
 
 
-def test_further_lists_are_probed_until_k_vectors_are_met(made):
-    """Lists of 1, 2, 3 and 1 vectors: the first two hold 3."""
-    index = made([[0]], 0.5)
-    index.sizes, index.num_probes = torch.tensor([1, 2, 3, 1]), 1
-    queries = torch.zeros(1, 4)
-    assert [index._probes(queries, k)[1].tolist() for k in (1, 2, 3, 4)] == [[0], [0, 1], [0, 1], [0, 1, 2]]
-    index.num_probes = 3
-    assert index._probes(queries, 1)[1].tolist() == [0, 1, 2]
+def lowest(index, num_probes):
+    """The mean recall less two standard errors. Of 1024 vectors and 8 neighbours it is the same in any order."""
+    index.num_probes = num_probes
+    exact, found = Flat(index.vectors).search(index.vectors, K)[1], index.search(index.vectors, K)[1]
+    shares = [len(np.intersect1d(a, b)) / K for a, b in zip(found, exact, strict=True)]
+    return float(np.mean(shares) - 2 * np.std(shares, ddof=1) / 1024**0.5)
 
 
-@pytest.mark.parametrize(("num_probes", "spares"), [(1, True), (2, False)])
-def test_lists_that_must_be_probed_by_half_are_not_worth_it(monkeypatch, num_probes, spares):
-    index = object.__new__(InvertedLists)
-    index.vectors, index.metric, index.cells = np.eye(4, dtype=np.float32), "inner_product", torch.eye(4)
-    index.lists, index.num_probes = [torch.tensor([row]) for row in range(4)], num_probes
+def test_the_fewest_lists_with_the_wanted_recall_are_probed():
+    """Two standard errors are deducted; a recall that is just met is enough."""
+    vectors = smooth()
+    first = InvertedLists(vectors, k=K, recall=0.5)
+    reached = [lowest(first, num_probes) for num_probes in (1, 2, 3, 4, 5)]
+    assert reached == sorted(reached)
+    assert first.candidates == 4
+    for number, recall in enumerate(reached, 1):
+        assert InvertedLists(vectors, k=K, recall=recall).num_probes == number
+        assert InvertedLists(vectors, k=K, recall=recall + 1e-9).num_probes == number + 1
+
+
+def test_more_candidates_are_taken_where_a_few_do_not_reach_the_recall(monkeypatch):
+    """Codes of eight dimensions have eight bits."""
+    index = InvertedLists(smooth(width=8), k=K, recall=0.9)
+    assert index.candidates == 16
+    assert index.or_flat() is index
+    assert lowest(index, index.num_probes) >= 0.9
+    monkeypatch.setattr(lists, "CANDIDATES", (4,))
+    assert isinstance(InvertedLists(smooth(width=8), k=K, recall=0.9).or_flat(), Flat)
+
+
+def test_further_lists_are_probed_until_k_vectors_are_met():
+    """Also if only some queries' lists hold fewer."""
+    index = InvertedLists(smooth(), k=K, recall=0.01)
+    assert index.num_probes == 1
+    sizes = [index.lists.get_list_size(number) for number in range(index.lists.nlist)]
+    k = int(np.median(sizes))
+    assert min(sizes) < k < max(sizes)
+    found = index.search(index.vectors, k)[1]
+    assert (found >= 0).all()
+    assert all(len(set(rows)) == k for rows in found.tolist())
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "l2"])
+def test_all_vectors_are_found_and_the_rest_is_marked(metric):
+    index = InvertedLists(smooth(), k=K, metric=metric, recall=0.01)
+    scores, rows = index.search(index.vectors[:3], 1030)
+    assert (np.sort(rows, axis=1) == [-1] * 6 + list(range(1024))).all()
+    assert (rows[:, -6:] == -1).all()
+    assert (scores[:, -6:] == -np.inf).all()
+    assert np.isfinite(scores[:, :-6]).all()
+
+
+@pytest.mark.parametrize(("num_probes", "spares"), [(15, True), (16, False)])
+def test_lists_that_must_be_probed_by_half_are_not_worth_it(num_probes, spares):
+    index = InvertedLists(smooth(), k=K, recall=0.5)
+    index.num_probes = num_probes
     assert isinstance(index.or_flat(), InvertedLists) == spares
+
+
+@pytest.mark.parametrize("num_vectors", [1024, 961])
+def test_a_recall_that_fewer_than_half_of_the_lists_do_not_reach_needs_the_exact_search(num_vectors):
+    """Of an even and of an odd number of lists."""
+    noise = np.random.default_rng(0).standard_normal((num_vectors, 64)).astype(np.float16)
+    assert isinstance(InvertedLists(noise, k=K).or_flat(), Flat)
