@@ -81,7 +81,7 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
     write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
     video = out / "videos" / f"{video_name(i)}.mp4"
     if not video.is_file():
-        from mmpt_plugin.video.write import write_video
+        from mmpt_plugin.video.write import write_video  # PyAV is an extra
 
         write_video(video, frames(recipe, rng), fps=FPS)
     return [json.dumps(line) + "\n" for line in lines]
