@@ -21,9 +21,9 @@ from jaxtyping import Float
 from rich.progress import track
 
 from mmpt_plugin.shards.make import make_shards
-from mmpt_plugin.toy_kitchen.generate import video_name, webvtt, write_tokenizer
-from mmpt_plugin.toy_kitchen.narration import describe_step, narrate
-from mmpt_plugin.toy_kitchen.recipes import Recipe, invent
+from mmpt_plugin.toy_kitchen.generate import annotate, video_name, webvtt, write_tokenizer
+from mmpt_plugin.toy_kitchen.narration import narrate
+from mmpt_plugin.toy_kitchen.recipes import Recipe, Step, invent
 
 DATA = Path("data/toy_kitchen")
 WIDTH, INGREDIENTS_PER_DISH, SHARED = 128, 7, 0.5
@@ -40,15 +40,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--dishes", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--statistics", type=Path, help="a file to keep the statistics in, or to read them from")
     arguments = parser.parse_args()
-    if arguments.statistics and arguments.statistics.is_file():
-        statistics = dict(np.load(arguments.statistics))
-    else:
-        statistics = measured()
-        if arguments.statistics:
-            np.savez(arguments.statistics, **statistics)  # type: ignore[arg-type]
-    draw(arguments.out, statistics, arguments.dishes, arguments.train, arguments.test, arguments.seed)
+    draw(arguments.out, measured(), arguments.dishes, arguments.train, arguments.test, arguments.seed)
 
 
 def measured() -> dict[str, np.ndarray]:
@@ -59,13 +52,14 @@ def measured() -> dict[str, np.ndarray]:
         features = np.load(DATA / "features" / f"{name}.npy").astype(np.float64)
         recipe = invent(np.random.default_rng([seed, int(name.removeprefix("toy_"))]))
         for second, row in enumerate(features):
-            step = next((s for s in recipe.steps if s.start <= second + 0.5 < s.end), None)
+            step = step_at(recipe, second)
             rows.append(row)
             actions.append(step.action if step else "")
             ingredients.append(step.ingredient if step else "")
             videos.append(name)
     x = np.stack(rows)
-    x = (x - x.mean(axis=0)) @ np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:WIDTH].T
+    x -= x.mean(axis=0)
+    x = x @ np.linalg.svd(x, full_matrices=False)[2][:WIDTH].T
     found: dict[str, np.ndarray] = {}
     for kind, labels in (("action", actions), ("ingredient", ingredients), ("video", videos)):
         names, place = np.unique(labels, return_inverse=True)
@@ -109,14 +103,8 @@ def draw(
         features += normal(rng, root["rest"], recipe.duration)
         np.save(out / "features" / f"{name}.npy", features.astype(np.float16))
         if i < num_test:
-            lines += [
-                {
-                    "video_id": name, "start": step.start, "end": step.end, "caption": describe_step(step, rng),
-                    "meaning": {"action": step.action, "ingredient": step.ingredient},
-                }
-                for step in recipe.steps
-            ]  # fmt: skip
-    (out / "test_clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            lines += annotate(name, recipe, rng)
+    (out / "test_clips.jsonl").write_text("".join(lines))
     write_tokenizer(out / "tokenizer", words)
     print(
         make_shards(
@@ -143,9 +131,14 @@ def mean_features(recipe: Recipe, effects: dict[str, Vector]) -> Matrix:
     """The features of a recipe's seconds, without the effects of the video and the rest."""
     rows = []
     for second in range(recipe.duration):
-        step = next((s for s in recipe.steps if s.start <= second + 0.5 < s.end), None)
+        step = step_at(recipe, second)
         rows.append(effects[step.action] + effects[step.ingredient] if step else effects[""])
     return np.stack(rows)
+
+
+def step_at(recipe: Recipe, second: int) -> Step | None:
+    """The step that is shown in the middle of a second, if any."""
+    return next((step for step in recipe.steps if step.start <= second + 0.5 < step.end), None)
 
 
 def roots(covariance: Float[np.ndarray, "128 128"]) -> Float[np.ndarray, "128 128"]:

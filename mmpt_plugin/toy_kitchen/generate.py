@@ -15,7 +15,7 @@ from mmpt_plugin.files import atomic_write
 from mmpt_plugin.shards.captions import Caption
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
 from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
-from mmpt_plugin.toy_kitchen.recipes import invent
+from mmpt_plugin.toy_kitchen.recipes import Recipe, invent
 
 VERSION = 2
 
@@ -68,9 +68,21 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
     rng = np.random.default_rng([seed, i])
     recipe = invent(rng)
     captions = narrate(recipe, rng)
-    lines = [
+    lines = annotate(video_name(i), recipe, rng)
+    write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
+    video = out / "videos" / f"{video_name(i)}.mp4"
+    if not video.is_file():
+        from mmpt_plugin.video.write import write_video  # PyAV is an extra
+
+        write_video(video, frames(recipe, rng), fps=FPS)
+    return lines
+
+
+def annotate(video_id: str, recipe: Recipe, rng: np.random.Generator) -> list[str]:
+    """One line of JSON per step: its times, a description, and its meaning."""
+    annotations = [
         {
-            "video_id": video_name(i),
+            "video_id": video_id,
             "start": step.start,
             "end": step.end,
             "caption": describe_step(step, rng),
@@ -78,13 +90,7 @@ def write_narrated_video(out: Path, seed: int, i: int) -> list[str]:
         }
         for step in recipe.steps
     ]
-    write_text(out / "captions" / f"{video_name(i)}.vtt", webvtt(captions))
-    video = out / "videos" / f"{video_name(i)}.mp4"
-    if not video.is_file():
-        from mmpt_plugin.video.write import write_video  # PyAV is an extra
-
-        write_video(video, frames(recipe, rng), fps=FPS)
-    return [json.dumps(line) + "\n" for line in lines]
+    return [json.dumps(annotation) + "\n" for annotation in annotations]
 
 
 def webvtt(captions: list[Caption]) -> str:
