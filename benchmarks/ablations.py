@@ -29,11 +29,7 @@ from matplotlib.ticker import PercentFormatter
 PROJECT = "videoclip/toy_kitchen"
 VARIANTS = {
     "demo": (),
-    "uniform batches": (
-        "sampler._name=uniform",
-        "sampler.num_neighbors=null",
-        "sampler.cover=null",
-    ),
+    "uniform batches": ("sampler._name=uniform",),
     "aligned clips": ("task.dataset.overlap=false",),
     "some videos missed": ("sampler.cover=false",),
     "inner product": ("sampler.cover=false", "sampler.distance=inner_product"),

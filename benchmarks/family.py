@@ -131,7 +131,7 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
     train = [
         "train", f"{setting.model}/toy_kitchen", f"checkpoint.save_dir={save_dir}", f"common.log_file={save_dir}.log",
         f"common.seed={seed}", "dataset.num_workers=0", f"optimization.max_epoch={epochs}", "optimization.lr=1e-3",
-        f"criterion._name={setting.criterion}", "sampler._name=uniform", "sampler.num_neighbors=null",
+        f"criterion._name={setting.criterion}", "sampler._name=uniform",
         f"task.dataset.splits.train={folder}/shards", "task.dataset.frames=null", "task.dataset.pairs_per_video=8",
         f"task.dataset.caption_shift={setting.shift}", "model.max_video_len=32",
     ]  # fmt: skip
@@ -139,7 +139,6 @@ def run(folder: Path, setting: Setting, seed: int, *, epochs: int) -> dict[str, 
         train += [f"checkpoint.finetune_from_model={folder_of(folder, START, seed)}/checkpoint_last.pt"]
     if setting.model == "videoclip":
         train += [f"model.feature_dim={WIDTH}"]
-        train += [f"model.normalize={setting.criterion != 'nce'}".lower()]
     if setting.criterion == "sigmoid":
         train += ["criterion.temperature=0.1", "criterion.learn_temperature=null"]
     evaluate = [

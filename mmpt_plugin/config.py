@@ -1,7 +1,9 @@
 """Projects: YAML files of `tasks/`, `projects/` and `slurm/`, composed by Hydra, with overrides."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,8 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
 
     `project` is the path of a YAML file, which may be outside of the repository, or a name such as
     `videoclip/pretrain`. The override `task=NAME` or `task=some/path.yaml` selects another task, and
-    `task.benchmark=NAME` a task to evaluate at each validation. Unknown names, missing values and invalid YAML are a
+    `task.benchmark=NAME` a task to evaluate at each validation. `sampler._name=NAME` selects another component and
+    leaves out the project's settings that it does not have. Unknown names, missing values and invalid YAML are a
     ValueError.
     """
     import yaml  # with Hydra 0.3 s, which `mmpt list` does not need
@@ -64,6 +67,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
             given = OmegaConf.select(config, "task.benchmark") or {}
             OmegaConf.update(config, "task.benchmark", OmegaConf.merge(benchmark[-1], given), force_add=True)
         use_new_names(config, overrides)
+        drop_other_keys(config, overrides)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
@@ -123,6 +127,30 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
                     del values[old]
 
 
+def drop_other_keys(config: "DictConfig", overrides: Sequence[str]) -> None:
+    """Delete, in place, the settings that an overridden `_name` makes meaningless; a log line names them.
+
+    `sampler._name=uniform` keeps `sampler.cluster_size` of the project, and drops `sampler.num_neighbors`. Keys that
+    are overridden themselves stay, so that a wrong one is an error.
+    """
+    from omegaconf import OmegaConf, open_dict
+
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for section, kind in registry.SECTIONS.items():
+        name = OmegaConf.select(config, f"{section}._name")
+        if f"{section}._name" not in given or name not in kind:
+            continue
+        component = kind[name].config
+        known = {"_name", *(field.name for field in fields(component)), *getattr(component, "RENAMED", {})}
+        inherited = [key for key in config[section] if key not in known and f"{section}.{key}" not in given]
+        with open_dict(config):
+            for key in inherited:
+                del config[section][key]
+        if inherited:
+            dropped = ", ".join(f"{section}.{key}" for key in inherited)
+            logger.info("%s._name=%s does not use the project's %s", section, name, dropped)
+
+
 def is_task_file(override: str) -> bool:
     """Whether an override is `task=some/path.yaml`, with an existing file."""
     key, _, value = override.partition("=")
@@ -179,7 +207,9 @@ def override_grammar(override: str) -> str:
     """Convert an override to Hydra's grammar.
 
     `task=msrvtt` selects the file tasks/msrvtt.yaml. Any other key may be absent from the YAML, which does not list all
-    options of fairseq and of components; keys are checked after composing.
+    options of fairseq and of components; keys are checked after composing. A leading `~/` is the home folder: shells
+    do not expand it after `=`. A value that Hydra's grammar does not accept, such as a path with `é`, `=` or an
+    apostrophe, is quoted.
     """
     key, equals, value = override.partition("=")
     if not equals:
@@ -188,7 +218,27 @@ def override_grammar(override: str) -> str:
         if value not in available("tasks"):
             raise ValueError(unknown_name("task YAML", value, available("tasks")))
         return f"tasks@task={value}"
-    return override if key[0] in "+~" or "@" in key else f"++{override}"
+    if key[:1] in ("+", "~") or "@" in key:
+        return override
+    if value.startswith("~/"):
+        value = str(Path(value).expanduser())
+    return f"++{key}={value if value.startswith(('[', '{')) or parses(value) else quoted(value)}"
+
+
+def parses(value: str) -> bool:
+    """Whether Hydra reads the text as one value; with a comma it may be several, for a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return not OverridesParser.create().parse_override(f"key={value}").is_sweep_override()
+    except HydraException:
+        return False
+
+
+def quoted(value: str) -> str:
+    """The text as a quoted string of Hydra: quotes, and the backslashes before them and at the end, are escaped."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', r"\""), value) + '"'
 
 
 def one_line_error(project: str, error: Exception) -> str:

@@ -25,7 +25,7 @@ def words(kitchen, folder, *overrides, epochs=2):
     return [
         "train", "videoclip/toy_kitchen", *(f"model.{key}={value}" for key, value in TINY_MODEL.items()),
         f"task.dataset.splits.train={kitchen.shards}", "task.dataset.pairs_per_video=2", "dataset.num_workers=0",
-        "sampler._name=uniform", "sampler.num_neighbors=null", "sampler.cluster_size=3",
+        "sampler._name=uniform", "sampler.cluster_size=3",
         f"optimization.max_epoch={epochs}", "lr_scheduler.warmup_updates=1", "common.log_interval=1",
         f"checkpoint.save_dir={folder}", *overrides,
     ]  # fmt: skip

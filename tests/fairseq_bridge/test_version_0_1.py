@@ -70,7 +70,17 @@ def test_a_run_of_version_0_1_is_known_as_finished_and_can_be_trained_further(ki
     shutil.copy(OLD / "checkpoint_last.pt", folder)
     stored = (OLD / "project.yaml").read_text().replace("RUN", str(folder)).replace("SHARDS", str(kitchen.shards))
     (folder / "project.yaml").write_text(stored)
-    words = ["mmpt", "train", PROJECT, f"task.dataset.splits.train={kitchen.shards}", f"checkpoint.save_dir={folder}"]
+    added = [
+        "criterion.temperature",
+        "model.normalize",
+        "sampler.cover",
+        "task.dataset.max_text_len",
+        "task.dataset.max_video_len",
+    ]
+    words = [
+        "mmpt", "train", PROJECT, f"task.dataset.splits.train={kitchen.shards}", f"checkpoint.save_dir={folder}",
+        *(f"{key}=null" for key in added),
+    ]  # fmt: skip
     assert "is finished: 1 epochs, 4 updates" in run(*words).stderr
     run(*words, "optimization.max_epoch=2", "--resume")
     state = torch.load(folder / "checkpoint_last.pt", weights_only=False)
