@@ -9,7 +9,7 @@ BIN := .venv/bin
 DATA := data/toy_kitchen
 RUN := runs/demo
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
-EXTRAS := fairseq,index,video,report,demo
+EXTRAS := fairseq,index,video,report,search,demo
 
 .PHONY: demo test check lint types fast unit docs mutants test-fairseq-meta test-oldest
 

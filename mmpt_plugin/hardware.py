@@ -1,13 +1,26 @@
 """Choose the device to compute on, and check what this machine's GPUs support."""
 
+import platform
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+
+CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 def compute_device() -> torch.device:
     """This process's GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_avx2() -> bool:
+    """Whether the processor has AVX2; True for other architectures, and where Linux does not say."""
+    if platform.machine() != "x86_64" or not CPU_FLAGS.is_file():
+        return True
+    flags = re.search(r"^flags\s*:(.*)$", CPU_FLAGS.read_text(), re.M)
+    return flags is None or "avx2" in flags[1].split()
 
 
 def gpu_problems(*, bf16: bool) -> Iterator[str]:

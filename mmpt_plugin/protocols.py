@@ -6,14 +6,17 @@ the base classes of `mmpt_plugin` (`PretrainedEmbedder`, `Criterion`, `Benchmark
 B pairs, D embedding width, T video steps, V videos, C clusters of K videos.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin.batch import Batch, Cluster
+
+if TYPE_CHECKING:
+    from mmpt_plugin.search.stores.store import Hit, StoredVideo, Where, Windows
 
 Embed = Callable[..., Float[np.ndarray, "V D"]]
 """Returns one vector per video; with `gather=False` only those of this rank's share, which are in order of ranks."""
@@ -143,3 +146,39 @@ class Encoder(Protocol):
 
 EncoderSettings = str | Mapping[str, Any] | Encoder
 """An encoder: its name, settings such as `{"_name": "s3d", "weights": ...}`, or an instance."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps the windows of a collection and finds the nearest, `cls(config)`, where `config.url` says where it is.
+
+    A video is replaced, or removed, as a whole: readers see all of its old windows or all of its new ones. Several
+    processes may use a store at the same time. Errors are ValueErrors of one line that starts with the URL.
+    """
+
+    def exists(self) -> bool:
+        """Whether there is a collection at the URL."""
+
+    def create(self, settings: Mapping[str, Any], *, width: int) -> None:
+        """Create an empty collection of vectors of this width, with settings that never change."""
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of `create`; ValueError if there is no collection."""
+
+    def replace(self, videos: "Mapping[str, tuple[StoredVideo, Windows]]") -> None:
+        """Set all windows of these videos, by id."""
+
+    def remove(self, videos: Sequence[str]) -> None:
+        """Remove these videos; ids that are not in the store are ignored."""
+
+    def nearest(self, vector: Float[np.ndarray, " D"], k: int, where: "Where") -> "list[Hit]":
+        """The `k` windows with the largest dot products, largest first; fewer if there are fewer."""
+
+    def rows(self, video: str) -> "Windows":
+        """The windows of a video in order; no windows for an unknown id."""
+
+    def videos(self) -> "dict[str, StoredVideo]":
+        """All videos by id, sorted."""
+
+    def compact(self) -> None:
+        """Merge what many calls of `replace` wrote, and build or extend the index. Searches work meanwhile."""

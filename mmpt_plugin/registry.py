@@ -15,7 +15,7 @@ from mmpt_plugin import moved
 from mmpt_plugin.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
-    from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Task
+    from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Store, Task
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "s3d": "features.s3d",
         "clip": "features.clip",
         "efficientnet_lite0": "features.efficientnet",
+    },
+    "store": {
+        "lance": "search.stores.lance",
     },
 }
 """Kind -> name -> module of mmpt_plugin that registers the component. A test compares it with the decorators."""
@@ -240,8 +243,9 @@ datasets: "Registry[Dataset]" = Registry("dataset")
 corpora: "Registry[Corpus]" = Registry("corpus", formerly=datasets)
 samplers: "Registry[Sampler]" = Registry("sampler")
 encoders: "Registry[Encoder]" = Registry("encoder")
+stores: "Registry[Store]" = Registry("store")
 
-REGISTRIES: tuple[Registry[Any], ...] = (models, criterions, tasks, datasets, corpora, samplers, encoders)
+REGISTRIES: tuple[Registry[Any], ...] = (models, criterions, tasks, datasets, corpora, samplers, encoders, stores)
 
 SECTIONS: dict[str, Registry[Any]] = {"model": models, "criterion": criterions, "sampler": samplers}
 """Section of a project -> the registry of its component."""
@@ -253,6 +257,7 @@ register_dataset = datasets.register
 register_corpus = corpora.register
 register_sampler = samplers.register
 register_encoder = encoders.register
+register_store = stores.register
 
 
 __getattr__ = moved.attributes(__name__)

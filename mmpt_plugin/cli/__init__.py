@@ -21,17 +21,19 @@ from mmpt_plugin.cli import (
     extract,
     generate,
     help,
+    index,
     jobs,
     launch,
     list_components,
     report,
+    search,
     shard,
     train,
 )
 
 COMMANDS = (
     list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
-    launch, jobs,
+    index, search, launch, jobs,
 )  # fmt: skip
 
 EPILOG = """\

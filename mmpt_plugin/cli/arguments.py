@@ -81,19 +81,25 @@ def add_model_settings(command: argparse.ArgumentParser) -> None:
 
 def model_of(arguments: argparse.Namespace) -> "PretrainedEmbedder":
     """Load the model of `arguments.checkpoint`, with the settings of `add_model_settings`."""
-    import yaml
-
     from mmpt_plugin import models
 
-    settings = {key: getattr(arguments, key) for key in ("num_attention_heads", "max_video_len")}
-    given = {key: value for key, value in settings.items() if value is not None}
+    return models.load_model(arguments.checkpoint, **model_options(arguments))
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `load_model` that were given, from the arguments of `add_model_settings`."""
+    import yaml
+
+    names = ("tokenizer", "num_attention_heads", "max_video_len")
+    given = {key: getattr(arguments, key) for key in names if getattr(arguments, key) is not None}
+    if arguments.encoder:
+        given["encoder"] = component(arguments.encoder)
     for setting in arguments.setting:
         key, separator, value = setting.partition("=")
         if not separator:
             raise ValueError(f"--setting must be KEY=VALUE, got '{setting}'")
         given[key] = yaml.safe_load(value)
-    encoder = component(arguments.encoder) if arguments.encoder else None
-    return models.load_model(arguments.checkpoint, tokenizer=arguments.tokenizer, encoder=encoder, **given)
+    return given
 
 
 def component(text: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.video.decode import read_seconds
 from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, read_origin
 from mmpt_plugin.video.store import list_videos
-from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, check_num_workers, work_through
+from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, advance, check_num_workers, work_through
 
 __all__ = ["ExtractReport", "ExtractionFailed", "FeatureWork", "encode", "extract", "list_videos"]
 
@@ -132,4 +132,5 @@ def encode(path: Path, encoder: Encoder, *, max_seconds: int | None = None) -> F
     seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size, scaling=scaling), max_seconds)
     while waiting := list(islice(seconds, chunk_size)):
         rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
+        advance(len(waiting))
     return np.concatenate(rows).astype(np.float16)

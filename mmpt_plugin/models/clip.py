@@ -249,8 +249,10 @@ class CLIPModel(PretrainedEmbedder):
         return torch.from_numpy(np.stack([frame for frame in frames if frame is not None]))
 
     @torch.inference_mode()
-    def embed_frames(self, clips: Iterable[UInt8[Tensor, "_ H W 3"]], *, batch_size: int = 64) -> Float[Tensor, "V E"]:
-        """One vector per clip of at most max_video_len frames, float32 on the CPU."""
+    def embed_frames(
+        self, clips: Iterable[UInt8[Tensor, "_ H W 3"] | Float[Tensor, "_ D"]], *, batch_size: int = 64
+    ) -> Float[Tensor, "V E"]:
+        """One vector per clip of at most max_video_len frames, or vectors of them, float32 on the CPU."""
         waiting, vectors = iter(clips), []
         while batch := list(islice(waiting, batch_size)):
             vectors.append(self._encode_windows(batch))

@@ -156,17 +156,17 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def embed_candidates(
-        self, features: Iterable[Float[np.ndarray, "_ F"]], *, hop: int, batch_size: int = 64
+        self, features: Iterable[Float[np.ndarray, "_ F"]], *, hop: int, window: int | None = None, batch_size: int = 64
     ) -> list[Float[Tensor, "_ D"]]:
-        """For each video, the vectors of all windows of max_video_len rows, `hop` rows apart; see `best_candidates`.
+        """For each video, the vectors of all windows of `window` rows, `hop` rows apart; see `best_candidates`.
 
-        You can also average them into one vector per video, which is smoother than `embed_features` with its windows
-        that do not overlap.
+        A window has max_video_len rows by default. You can also average the vectors into one per video, which is
+        smoother than `embed_features` with its windows that do not overlap.
         """
-        window = self.config.max_video_len
+        length = window or self.config.max_video_len
 
         def overlapping(rows: Tensor) -> Sequence[Tensor]:
-            return [rows[start:end] for start, end in sliding_windows(len(rows), window=window, hop=hop)]
+            return [rows[start:end] for start, end in sliding_windows(len(rows), window=length, hop=hop)]
 
         return self._embed_parts(features, overlapping, batch_size)
 

@@ -30,6 +30,7 @@ SECTIONS = {
     "corpus": "task.dataset",
     "sampler": "sampler",
     "encoder": "encoder",
+    "store": "store",
 }
 SLURM = "mmpt_plugin.launch.profile:Profile"
 # Dataclasses that are arguments of functions, and the command whose options set them.

@@ -9,7 +9,7 @@ from mmpt_plugin.video.decode import read_all, timed
 from mmpt_plugin.video.frame_cache import EncodedVideo, FrameSettings, FrameShards, to_jpeg
 from mmpt_plugin.video.origin import origin
 from mmpt_plugin.video.store import list_videos
-from mmpt_plugin.video.workers import ExtractReport, check_num_workers, work_through
+from mmpt_plugin.video.workers import ExtractReport, advance, check_num_workers, work_through
 
 
 def cache_frames(
@@ -53,4 +53,5 @@ class FrameWork:
         duration = timed(path).duration
         pictures = read_all(path, fps=self.settings.fps, size=self.settings.size, scaling="pillow")
         jpegs = [to_jpeg(picture, quality=self.settings.quality) for picture in pictures]
+        advance(duration)
         return EncodedVideo(video_id, duration, made_from, jpegs)

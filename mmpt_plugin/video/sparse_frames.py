@@ -1,7 +1,7 @@
 """Sample frames sparsely from clips. N frames requested, T frames available, H x W pixels."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -152,11 +152,18 @@ def read_clips(
     ends = [(min(start, max(duration - 1, 0.0)), min(end, duration)) for start, end in clips]
     of_clip = [sample_times(*own, config, duration=duration, fps=fps, rng=rng) for own in ends]
     times = sorted({time for own in of_clip for time in own})
+    pictures, shown = distinct_frames(times, videos.frames_at(video_id, times, size=config.size))
+    different = [dict.fromkeys(shown[time] for time in own) for own in of_clip]
+    return [torch.from_numpy(np.stack([pictures[i] for i in own])) for own in different]
+
+
+def distinct_frames(times: Sequence[float], frames: Iterable[Picture | None]) -> tuple[list[Picture], dict[float, int]]:
+    """The different frames among those at `times`, in which None repeats the previous one; and the number of each
+    time's frame."""
     pictures: list[Picture] = []
     shown: dict[float, int] = {}
-    for time, picture in zip(times, videos.frames_at(video_id, times, size=config.size), strict=True):
+    for time, picture in zip(times, frames, strict=True):
         if picture is not None:
             pictures.append(picture)
         shown[time] = len(pictures) - 1
-    different = [dict.fromkeys(shown[time] for time in own) for own in of_clip]
-    return [torch.from_numpy(np.stack([pictures[i] for i in own])) for own in different]
+    return pictures, shown

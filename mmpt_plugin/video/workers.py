@@ -1,25 +1,20 @@
 """Process many videos in one or several processes: finished videos are skipped, failures are reported."""
 
 import logging
+import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
@@ -90,15 +85,12 @@ def work_through(
             report.skipped += 1
         else:
             waiting.append((video_id, path))
-    with progress_bar() as progress:
-        bar = progress.add_task("extracting", total=len(waiting))
-        for path, outcome in outcomes(waiting, work, build, num_workers):
-            if isinstance(outcome, Failure):
-                report.failed[str(path)] = outcome.reason
-            else:
-                report.done += 1
-                report.seconds += keep(outcome)
-            progress.advance(bar)
+    for path, outcome in outcomes(waiting, work, build, num_workers, label="extracting"):
+        if isinstance(outcome, Failure):
+            report.failed[str(path)] = outcome.reason
+        else:
+            report.done += 1
+            report.seconds += keep(outcome)
     if report.failed and not allow_missing:
         raise ExtractionFailed(report)
     return report
@@ -111,30 +103,43 @@ def check_num_workers(num_workers: int) -> None:
 
 
 def outcomes(
-    videos: list[tuple[str, Path]], work: Work[Result], build: Callable[[], Work[Result]], num_workers: int
+    videos: list[tuple[str, Path]],
+    work: Work[Result],
+    build: Callable[[], Work[Result]],
+    num_workers: int,
+    *,
+    label: str,
 ) -> Iterator[tuple[Path, Result | Failure]]:
-    """Each file and its outcome, in order of completion. `work` is used if no worker processes are started."""
-    if min(num_workers, len(videos)) <= 1:
-        for video_id, path in videos:
-            yield path, attempt(work, video_id, path)
-        return
+    """Each file and its outcome, in order of completion, with a progress bar of this label.
+
+    `work` is used if no worker processes are started.
+    """
+    global _seconds
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(videos)),
-        spawn,
-        initializer=start_worker,
-        initargs=(build, max(1, (os.cpu_count() or 1) // num_workers), spawn.Value("i", 0)),
-    )
-    try:
-        path_of = {pool.submit(attempt_in_worker, video_id, path): path for video_id, path in videos}
-        for future in as_completed(path_of):
-            yield path_of.pop(future), future.result()  # popped to free memory: a result may hold all frames of a video
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"one of {num_workers} processes died, perhaps out of memory: run again with fewer --workers to continue"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    _seconds = spawn.Value("d", 0.0)
+    with SecondsProgress(label, videos, _seconds):
+        if min(num_workers, len(videos)) <= 1:
+            for video_id, path in videos:
+                yield path, attempt(work, video_id, path)
+            return
+        threads = max(1, (os.cpu_count() or 1) // num_workers)
+        pool = ProcessPoolExecutor(
+            min(num_workers, len(videos)),
+            spawn,
+            initializer=start_worker,
+            initargs=(build, threads, spawn.Value("i", 0), _seconds),
+        )
+        try:
+            path_of = {pool.submit(attempt_in_worker, video_id, path): path for video_id, path in videos}
+            for future in as_completed(path_of):
+                yield path_of.pop(future), future.result()  # popped to free memory: a result may hold a video's frames
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"one of {num_workers} processes died, perhaps out of memory: run again with fewer --workers to "
+                "continue"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def attempt(work: Work[Result], video_id: str, path: Path) -> Result | Failure:
@@ -149,11 +154,20 @@ def attempt(work: Work[Result], video_id: str, path: Path) -> Result | Failure:
 
 
 _work: Work[Any] | None = None
+_seconds: Any = None  # a number in shared memory: the seconds of video that all processes have decoded
 
 
-def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any) -> None:
+def advance(seconds: float | int) -> None:
+    """Report that this process has decoded more seconds of video, for the progress bar."""
+    if _seconds is not None:
+        with _seconds.get_lock():
+            _seconds.value += seconds
+
+
+def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any, seconds: Any) -> None:
     """Build the encoder once per process. Warnings are disabled, because the main process has logged them."""
-    global _work
+    global _work, _seconds
+    _seconds = seconds
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
     with started.get_lock():
@@ -169,13 +183,39 @@ def attempt_in_worker(video_id: str, path: Path) -> Any:
     return attempt(_work, video_id, path)
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr with the number of finished videos, the time elapsed and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+class SecondsProgress(Progress):
+    """A bar on stderr: the seconds of video decoded, of those of all files, the time elapsed and the time left."""
+
+    def __init__(self, label: str, videos: list[tuple[str, Path]], seconds: Any) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]} of {task.fields[all]} of video"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.seconds = seconds
+        total = math.fsum(stated_seconds(path) for _, path in videos)
+        self.add_task(label, total=total, done=clock(0.0), all=clock(total))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Read the number of seconds each time the bar is drawn."""
+        for bar in self.task_ids:
+            self.update(bar, completed=self.seconds.value, done=clock(self.seconds.value))
+        return super().get_renderables()
+
+
+def stated_seconds(path: Path) -> float:
+    """The duration that a video file states; 0 if it states none or can't be opened, which is reported later."""
+    from mmpt_plugin.video.decode import probe  # PyAV is an extra
+
+    try:
+        return probe(path).duration
+    except (ValueError, OSError):
+        return 0.0
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`."""
+    return str(timedelta(seconds=round(seconds)))

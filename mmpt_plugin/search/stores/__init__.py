@@ -1,0 +1,1 @@
+"""Stores: where a collection keeps the vectors of its moments."""

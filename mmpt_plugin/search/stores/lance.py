@@ -1,0 +1,235 @@
+"""A collection in LanceDB: a folder, or a bucket such as s3://bucket/name. D width of the vectors."""
+
+import fcntl
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from mmpt_plugin.errors import first_line
+from mmpt_plugin.hardware import has_avx2
+from mmpt_plugin.registry import register_store
+from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows
+
+T = TypeVar("T")
+
+TABLE = "moments"
+SETTINGS = b"mmpt_plugin"  # the key of the settings in the table's metadata
+INDEXED_ROWS = 50_000  # with fewer, the exact search takes less than 60 ms
+PROBES = 40  # cells searched: recall@10 is .98 at 100,000 rows, .97 at a million (docs/search.md)
+KEPT = timedelta(hours=1)  # for readers of an old version
+ATTEMPTS = 30
+CELLS = "cells_"  # the name of the index says how many cells it has
+
+
+@register_store("lance", dataclass=StoreConfig)
+class LanceStore:
+    """LanceDB without a server. Several processes may read and write at the same time; each call is one commit."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        if not has_avx2():
+            raise ValueError("LanceDB needs a processor with AVX2: use a Milvus server, milvus+http://host:19530/name")
+        self.url = config.url if "://" in config.url else str(Path(config.url).expanduser().absolute())
+        self.folder = None if "://" in self.url else Path(self.url)
+        self._opened: Any = None
+
+    def create(self, settings: Mapping[str, Any], *, width: int) -> None:
+        """See `Store.create`."""
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("video", pa.string()), ("root", pa.string()), ("size", pa.int64()), ("modified", pa.int64()),
+                ("content", pa.string()), ("duration", pa.float64()), ("start", pa.float64()), ("end", pa.float64()),
+                ("vector", pa.list_(pa.float32(), width)),
+            ],
+            metadata={SETTINGS: json.dumps(dict(settings)).encode()},
+        )  # fmt: skip
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.url} is a file, not a collection")
+        if self.folder is not None and self.folder.is_dir() and any(self.folder.iterdir()) and not self.exists():
+            raise ValueError(f"{self.url} is a folder with other files: choose another --collection")
+        with self._errors():
+            self._opened = self._connect().create_table(TABLE, schema=schema)
+
+    def exists(self) -> bool:
+        """See `Store.exists`."""
+        if self.folder is not None and not (self.folder / f"{TABLE}.lance").is_dir():
+            return False
+        with self._errors():
+            return TABLE in self._connect().table_names()
+
+    def settings(self) -> dict[str, Any]:
+        """See `Store.settings`."""
+        with self._errors():
+            metadata = self._table().schema.metadata or {}
+        if SETTINGS not in metadata:
+            raise ValueError(f"{self.url} is a LanceDB table, but not a collection of mmpt_plugin")
+        settings: dict[str, Any] = json.loads(metadata[SETTINGS])
+        return settings
+
+    def replace(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
+        """See `Store.replace`."""
+        import pyarrow as pa
+
+        table = self._table()
+        counts = [len(windows.starts) for _, windows in videos.values()]
+        columns = {"video": np.repeat(list(videos), counts)}
+        columns |= {
+            name: np.repeat([getattr(video, name) for video, _ in videos.values()], counts)
+            for name in ("root", "size", "modified", "content", "duration")
+        }
+        columns["start"] = np.concatenate([windows.starts for _, windows in videos.values()])
+        columns["end"] = np.concatenate([windows.ends for _, windows in videos.values()])
+        vectors = np.concatenate([windows.vectors for _, windows in videos.values()]).astype(np.float32)
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        rows = pa.table(columns, schema=table.schema)
+        self._commit(
+            lambda: (
+                table.merge_insert(["video", "start"])
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .when_not_matched_by_source_delete(one_of(list(videos)))
+                .execute(rows)
+            )
+        )
+
+    def remove(self, videos: Sequence[str]) -> None:
+        """See `Store.remove`."""
+        if videos:
+            self._commit(lambda: self._table().delete(one_of(videos)))
+
+    def nearest(self, vector: Float[np.ndarray, " D"], k: int, where: Where) -> list[Hit]:
+        """See `Store.nearest`."""
+        names = ["video", "root", "start", "end"]
+        with self._errors():
+            query = self._table().search(vector.astype(np.float32), vector_column_name="vector").distance_type("dot")
+            query = query.nprobes(PROBES).limit(k).select([*names, "_distance"])
+            if condition := sql(where):
+                query = query.where(condition, prefilter=True)
+            found = query.to_arrow()
+        rows = zip(*(found[name].to_pylist() for name in [*names, "_distance"]), strict=True)
+        # LanceDB's distance "dot" is 1 minus the dot product.
+        return [Hit(video, root, start, end, 1 - distance) for video, root, start, end, distance in rows]
+
+    def rows(self, video: str) -> Windows:
+        """See `Store.rows`."""
+        with self._errors():
+            found = self._table().search().where(one_of([video])).select(["start", "end", "vector"]).to_arrow()
+        found = found.sort_by("start").combine_chunks()
+        starts, ends = (found[name].to_numpy() for name in ("start", "end"))
+        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(len(starts), -1)
+        return Windows(starts, ends, vectors)
+
+    def videos(self) -> dict[str, StoredVideo]:
+        """See `Store.videos`; it reads the first window of each video."""
+        names = ["root", "size", "modified", "content", "duration"]
+        with self._errors():
+            found = self._table().search().where("start = 0").select(["video", *names]).to_arrow()
+        rows = zip(*(found[name].to_pylist() for name in ["video", *names]), strict=True)
+        return {video: StoredVideo(*about) for video, *about in sorted(rows)}
+
+    def compact(self) -> None:
+        """See `Store.compact`; versions of the last hour are kept for their readers."""
+        from lancedb.index import BTree, IvfFlat
+
+        with self._alone() as alone, self._errors():
+            table = self._table()
+            rows = table.count_rows()
+            if not alone or not rows:
+                return
+            named = {index.name: index.columns for index in table.list_indices()}
+            if ["video"] not in named.values():
+                self._commit(lambda: table.create_index("video", config=BTree()))
+            cells = round(rows**0.5)
+            present = [name for name, columns in named.items() if columns == ["vector"]]
+            fits = any(cells / 2 <= int(name.removeprefix(CELLS)) <= cells * 2 for name in present)
+            if rows >= INDEXED_ROWS and not fits:
+                config = IvfFlat(distance_type="dot", num_partitions=cells)
+                self._commit(lambda: table.create_index("vector", config=config, name=f"{CELLS}{cells}"))
+                for name in present:
+                    self._commit(partial(table.drop_index, name))
+            self._commit(lambda: table.optimize(cleanup_older_than=KEPT))
+
+    def _connect(self) -> Any:
+        import lancedb  # seconds, which `mmpt list` does not need
+
+        # Without it a reader keeps the version that it opened.
+        return lancedb.connect(self.url, read_consistency_interval=timedelta(0))
+
+    def _table(self) -> Any:
+        if self._opened is None:
+            if not self.exists():
+                raise ValueError(
+                    f"{self.url} is not a collection: create one with mmpt index VIDEOS --model MODEL "
+                    f"--collection {self.url}"
+                )
+            with self._errors():
+                self._opened = self._connect().open_table(TABLE)
+        return self._opened
+
+    def _commit(self, write: Callable[[], T]) -> T:
+        """`write()`, again if another process has committed at the same time."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._errors():
+                    return write()
+            except ValueError as error:
+                if "conflict" not in str(error).lower() or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+                self._table().checkout_latest()
+        raise AssertionError
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """LanceDB's errors as one line: it raises RuntimeError, ValueError and OSError."""
+        try:
+            yield
+        except (RuntimeError, OSError, ValueError) as error:
+            if str(error).startswith(self.url):
+                raise
+            raise ValueError(f"{self.url}: {first_line(error)}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether no other process compacts this folder. A bucket has no locks: there, commits that conflict retry."""
+        if self.folder is None:
+            yield True
+            return
+        with (self.folder / "compact.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def one_of(videos: Sequence[str]) -> str:
+    """The SQL condition for the rows of these videos."""
+    return f"video IN ({', '.join(map(quoted, videos))})"
+
+
+def sql(where: Where) -> str:
+    """The SQL condition of a search; empty if all rows are allowed."""
+    parts = [f"starts_with(video, {quoted(prefix)})" for prefix in where.prefixes]
+    conditions = [f"({' OR '.join(parts)})"] if parts else []
+    if where.min_duration is not None:
+        conditions.append(f"duration >= {where.min_duration}")
+    if where.max_duration is not None:
+        conditions.append(f"duration <= {where.max_duration}")
+    return " AND ".join(conditions)
+
+
+def quoted(text: str) -> str:
+    """A string of SQL."""
+    return "'" + text.replace("'", "''") + "'"
