@@ -105,12 +105,12 @@ class Collection:
             raise ValueError(f"{url} is a collection already: index into it without --window, --hop")
         path = str(absolute(Path(model))) if Path(model).exists() else str(model)
         loaded = load_model(path, **options)
-        work_of(loaded, window, hop)  # for its errors
+        work = work_of(loaded, window, hop)
         settings = {"version": VERSION, "model": path, "options": options, "weights": weights_of(loaded)}
         settings |= {"window": window, "hop": hop, "unit_vectors": loaded.unit_vectors}
         store.create(settings, width=loaded.config.hidden_size)
         collection = cls(store, str(url), settings)
-        collection.model = loaded
+        collection.model, collection._work = loaded, work
         return collection
 
     @staticmethod
@@ -225,7 +225,7 @@ class Collection:
 
     def classify(self, moment: Moment, prompts: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, float]:
         """Label -> score, highest first; see `Embedder.classify` for the prompts."""
-        vector = torch.from_numpy(self._vector(moment.video, moment.start))[None]
+        vector = torch.tensor(self._vector(moment.video, moment.start))[None]
         return self.model.classify(vector, prompts)[0]
 
     def videos(self) -> dict[str, StoredVideo]:
@@ -296,7 +296,7 @@ class Collection:
                 pending.clear()
 
         try:
-            for path, outcome in outcomes(waiting, self._work(), build, num_workers, label="indexing"):
+            for path, outcome in outcomes(waiting, self._work, build, num_workers, label="indexing"):
                 if isinstance(outcome, Failure):
                     report.failed[str(path)] = outcome.reason
                     continue
@@ -309,6 +309,7 @@ class Collection:
         finally:
             commit()
 
+    @cached_property
     def _work(self) -> WindowWork:
         """The work with the model that is loaded in this process."""
         return work_of(self.model, self.settings["window"], self.settings["hop"])

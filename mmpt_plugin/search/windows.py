@@ -40,10 +40,9 @@ class WindowWork:
     def __call__(self, video_id: str, path: Path) -> tuple[StoredVideo, Windows]:
         """The record and the windows of a file; the record's `root` is still empty. ValueError if it can't be read."""
         about = path.stat()
-        duration = 0.0
         if self.encoder is not None:
             windows = feature_windows(self.model, encode(path, self.encoder), window=self.window, hop=self.hop)
-            duration = windows.ends[-1]
+            duration = float(windows.ends[-1])
         else:
             info = timed(path)
             assert isinstance(self.model, CLIPModel)
@@ -83,7 +82,7 @@ def feature_windows(model: Embedder, features: Float[np.ndarray, "T F"], *, wind
 def frame_windows(model: CLIPModel, path: Path, info: VideoInfo, *, window: int, hop: int) -> Windows:
     """The windows of a video whose frames the model reads; a frame that several windows share is encoded once."""
     whole = sliding_windows(math.ceil(info.duration), window=window, hop=hop)
-    spans = [(float(start), min(end, info.duration)) for start, end in whole]
+    spans = [(float(start), min(float(end), info.duration)) for start, end in whole]
     vectors = []
     for first in range(0, len(spans), WINDOWS_CHUNK):
         some = spans[first : first + WINDOWS_CHUNK]
@@ -108,7 +107,7 @@ def clips_of(
         yield rows[list(dict.fromkeys(shown[time] for time in own))]
 
 
-def windows_of(spans: Sequence[tuple[float, float]], vectors: Float[Tensor, "N D"]) -> Windows:
+def windows_of(spans: Sequence[tuple[float | int, float | int]], vectors: Float[Tensor, "N D"]) -> Windows:
     """Spans and their vectors as arrays."""
     starts, ends = np.array(spans, dtype=np.float64).reshape(-1, 2).T
     return Windows(starts, ends, vectors.numpy())

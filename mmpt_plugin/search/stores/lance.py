@@ -126,7 +126,8 @@ class LanceStore:
             found = self._table().search().where(one_of([video])).select(["start", "end", "vector"]).to_arrow()
         found = found.sort_by("start").combine_chunks()
         starts, ends = (found[name].to_numpy() for name in ("start", "end"))
-        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(len(starts), -1)
+        vectors = found["vector"].combine_chunks()
+        vectors = vectors.flatten().to_numpy().reshape(len(starts), vectors.type.list_size)
         return Windows(starts, ends, vectors)
 
     def videos(self) -> dict[str, StoredVideo]:
