@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ INDEXED_ROWS = 50_000  # with fewer, the exact search takes less than 60 ms
 PROBES = 40  # cells searched: recall@10 is .98 at 100,000 rows, .97 at a million (docs/search.md)
 KEPT = timedelta(hours=1)  # for readers of an old version
 ATTEMPTS = 30
-CELLS = "cells_"  # the name of the index says how many cells it has
+CELLS = "cells_of_"  # the name of the index says for how many rows in a cell it was made
 
 
 @register_store("lance", dataclass=StoreConfig)
@@ -147,20 +148,24 @@ class LanceStore:
             rows = table.count_rows()
             if not alone or not rows:
                 return
+            self._commit(lambda: table.optimize(cleanup_older_than=KEPT))  # first: it would copy a new index
             named = {index.name: index.columns for index in table.list_indices()}
             if ["video"] not in named.values():
                 self._commit(lambda: table.create_index("video", config=BTree()))
-            cells = round(rows**0.5)
+            cell = round(rows**0.5)  # rows in a cell, and number of cells
             present = [name for name, columns in named.items() if columns == ["vector"]]
-            fits = any(cells / 2 <= int(name.removeprefix(CELLS)) <= cells * 2 for name in present)
+            fits = any(cell / 2 <= int(name.removeprefix(CELLS)) <= cell * 2 for name in present)
             if rows >= INDEXED_ROWS and not fits:
-                config = IvfFlat(distance_type="dot", num_partitions=cells)
-                self._commit(lambda: table.create_index("vector", config=config, name=f"{CELLS}{cells}"))
+                # Not by num_partitions: `optimize` would join cells until they have 8192 rows.
+                config = IvfFlat(distance_type="dot", target_partition_size=cell)
+                self._commit(lambda: table.create_index("vector", config=config, name=f"{CELLS}{cell}"))
                 for name in present:
                     self._commit(partial(table.drop_index, name))
             self._commit(lambda: table.optimize(cleanup_older_than=KEPT))
 
     def _connect(self) -> Any:
+        # It warns for every empty cell.
+        os.environ.setdefault("LANCE_LOG", "error")
         import lancedb  # seconds, which `mmpt list` does not need
 
         # Without it a reader keeps the version that it opened.
