@@ -88,6 +88,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "store": {
         "lance": "search.stores.lance",
+        "milvus": "search.stores.milvus",
     },
 }
 """Kind -> name -> module of mmpt_plugin that registers the component. A test compares it with the decorators."""

@@ -113,7 +113,7 @@ class LanceStore:
         names = ["video", "root", "start", "end"]
         with self._errors():
             query = self._table().search(vector.astype(np.float32), vector_column_name="vector").distance_type("dot")
-            query = query.nprobes(PROBES).limit(k).select([*names, "_distance"])
+            query = query.minimum_nprobes(PROBES).maximum_nprobes(0).limit(k).select([*names, "_distance"])
             if condition := sql(where):
                 query = query.where(condition, prefilter=True)
             found = query.to_arrow()
@@ -127,8 +127,8 @@ class LanceStore:
             found = self._table().search().where(one_of([video])).select(["start", "end", "vector"]).to_arrow()
         found = found.sort_by("start").combine_chunks()
         starts, ends = (found[name].to_numpy() for name in ("start", "end"))
-        vectors = found["vector"].combine_chunks()
-        vectors = vectors.flatten().to_numpy().reshape(len(starts), vectors.type.list_size)
+        width = found.schema.field("vector").type.list_size
+        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(len(starts), width)
         return Windows(starts, ends, vectors)
 
     def videos(self) -> dict[str, StoredVideo]:
