@@ -48,8 +48,8 @@ class LanceStore:
 
         schema = pa.schema(
             [
-                ("video", pa.string()), ("root", pa.string()), ("size", pa.int64()), ("modified", pa.int64()),
-                ("content", pa.string()), ("duration", pa.float64()), ("start", pa.float64()), ("end", pa.float64()),
+                ("id", pa.string()), ("video", pa.string()), ("root", pa.string()),
+                ("size", pa.int64()), ("modified", pa.int64()), ("content", pa.string()), ("duration", pa.float64()), ("start", pa.float64()), ("end", pa.float64()),
                 ("vector", pa.list_(pa.float32(), width)),
             ],
             metadata={SETTINGS: json.dumps(dict(settings)).encode()},
@@ -78,30 +78,34 @@ class LanceStore:
         return settings
 
     def replace(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
-        """See `Store.replace`."""
+        """See `Store.replace`. Windows that a changed video no longer has go first, in a commit of their own."""
+        with self._locked("write.lock"), self._errors():
+            rows = self._rows(videos)
+            table = self._table()
+            present = table.search().where(one_of(list(videos))).select(["id"]).to_arrow()["id"].to_pylist()
+            if not present and self.folder is not None:  # nobody else adds them: the folder is locked
+                self._commit(lambda: table.add(rows))
+                return
+            if gone := set(present) - set(rows["id"].to_pylist()):
+                self._commit(lambda: table.delete(f"id IN ({', '.join(map(quoted, gone))})"))
+            # By a single column: with two, or with `when_not_matched_by_source_delete`, it reads the whole table.
+            upsert = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            self._commit(lambda: upsert.execute(rows))
+
+    def _rows(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> Any:
+        """The rows of these videos as a table of Arrow."""
         import pyarrow as pa
 
-        table = self._table()
         counts = [len(windows.starts) for _, windows in videos.values()]
-        columns = {"video": np.repeat(list(videos), counts)}
-        columns |= {
-            name: np.repeat([getattr(video, name) for video, _ in videos.values()], counts)
-            for name in ("root", "size", "modified", "content", "duration")
-        }
+        columns: dict[str, Any] = {"video": np.repeat(list(videos), counts)}
+        for name in ("root", "size", "modified", "content", "duration"):
+            columns[name] = np.repeat([getattr(video, name) for video, _ in videos.values()], counts)
         columns["start"] = np.concatenate([windows.starts for _, windows in videos.values()])
         columns["end"] = np.concatenate([windows.ends for _, windows in videos.values()])
+        columns["id"] = [f"{video}@{start:g}" for video, start in zip(columns["video"], columns["start"], strict=True)]
         vectors = np.concatenate([windows.vectors for _, windows in videos.values()]).astype(np.float32)
         columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        rows = pa.table(columns, schema=table.schema)
-        self._commit(
-            lambda: (
-                table.merge_insert(["video", "start"])
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .when_not_matched_by_source_delete(one_of(list(videos)))
-                .execute(rows)
-            )
-        )
+        return pa.table(columns, schema=self._table().schema)
 
     def remove(self, videos: Sequence[str]) -> None:
         """See `Store.remove`."""
@@ -143,15 +147,16 @@ class LanceStore:
         """See `Store.compact`; versions of the last hour are kept for their readers."""
         from lancedb.index import BTree, IvfFlat
 
-        with self._alone() as alone, self._errors():
+        with self._locked("compact.lock", wait=False) as alone, self._errors():
             table = self._table()
             rows = table.count_rows()
             if not alone or not rows:
                 return
             self._commit(lambda: table.optimize(cleanup_older_than=KEPT))  # first: it would copy a new index
             named = {index.name: index.columns for index in table.list_indices()}
-            if ["video"] not in named.values():
-                self._commit(lambda: table.create_index("video", config=BTree()))
+            for column in ("id", "video"):
+                if [column] not in named.values():
+                    self._commit(partial(table.create_index, column, config=BTree()))
             cell = round(rows**0.5)  # rows in a cell, and number of cells
             present = [name for name, columns in named.items() if columns == ["vector"]]
             fits = any(cell / 2 <= int(name.removeprefix(CELLS)) <= cell * 2 for name in present)
@@ -206,14 +211,17 @@ class LanceStore:
             raise ValueError(f"{self.url}: {first_line(error)}") from error
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether no other process compacts this folder. A bucket has no locks: there, commits that conflict retry."""
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold a lock file of this folder; False, at once, if another process has it and `wait` is False.
+
+        A bucket has no locks: there, LanceDB refuses commits that conflict, and they are tried again.
+        """
         if self.folder is None:
             yield True
             return
-        with (self.folder / "compact.lock").open("a") as file:
+        with (self.folder / name).open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
