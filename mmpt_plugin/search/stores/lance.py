@@ -48,8 +48,9 @@ class LanceStore:
 
         schema = pa.schema(
             [
-                ("id", pa.string()), ("video", pa.string()), ("root", pa.string()),
-                ("size", pa.int64()), ("modified", pa.int64()), ("content", pa.string()), ("duration", pa.float64()), ("start", pa.float64()), ("end", pa.float64()),
+                ("id", pa.string()), ("video", pa.string()), ("root", pa.string()), ("size", pa.int64()),
+                ("modified", pa.int64()), ("content", pa.string()), ("duration", pa.float64()),
+                ("start", pa.float64()), ("end", pa.float64()),
                 ("vector", pa.list_(pa.float32(), width)),
             ],
             metadata={SETTINGS: json.dumps(dict(settings)).encode()},
