@@ -17,6 +17,8 @@ NEEDS = (
     ),
     ("retrieval-augmented batches", "faiss", "faiss-cpu", "pip install 'mmpt_plugin[index]'"),
     ("decode videos", "av", "av", "pip install 'mmpt_plugin[video]'"),
+    ("search videos", "lancedb", "lancedb", "pip install 'mmpt_plugin[search]'"),
+    ("search in a Milvus server", "pymilvus", "pymilvus", "pip install 'mmpt_plugin[milvus]'"),
     ("launch on SLURM", "submitit", "submitit", "pip install 'mmpt_plugin[slurm]'"),
 )
 
@@ -35,6 +37,8 @@ def examine() -> Iterator[str]:
     """Yield one line per finding, which begins with `ok`, or with `--` for a problem."""
     import torch
 
+    from mmpt_plugin.hardware import has_avx2
+
     yield f"ok  Python {platform.python_version()}, torch {torch.__version__}"
     yield from gpus()
     for purpose, module, distribution, advice in NEEDS:
@@ -42,6 +46,8 @@ def examine() -> Iterator[str]:
             yield f"--  {purpose}: no {distribution}. {advice}"
         else:
             yield f"ok  {purpose}: {module} {version(module)}"
+    if not has_avx2():
+        yield "--  search videos: this processor has no AVX2, which LanceDB needs. Use a Milvus server"
     installed = [name for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11") if version(name)]
     if len(installed) > 1:
         yield f"--  {' and '.join(installed)} are installed and overwrite each other: uninstall all but one"

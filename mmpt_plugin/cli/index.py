@@ -1,6 +1,7 @@
 """`mmpt index`: make video files searchable."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_options
@@ -46,4 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         collection = Collection.create(arguments.collection, model=arguments.model, **cuts, **options)
     report = collection.index(arguments.videos, num_workers=arguments.workers, remove_missing=arguments.remove_missing)
     print(report)
+    where = shlex.quote(arguments.collection)
+    print(f'search:  mmpt search {where} "a sentence"\npage:    mmpt serve {where}')
     return 2 if report.failed else 0

@@ -1,12 +1,15 @@
 """Collections: what is indexed, what a search returns, and what happens to files that change, move or go."""
 
+import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin.cli import main
 from mmpt_plugin.features.extract import encode
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.models.embedding import build_encoder
@@ -338,3 +341,56 @@ def test_what_a_collection_needs_is_said(kitchen, folder, tmp_path):
     with pytest.raises(ValueError, match="no video or folder at .*gone"):
         collection.index([tmp_path / "gone"])
     assert collection.search(SENTENCE) == []
+
+
+def mmpt(*words):
+    return main([str(word) for word in words])
+
+
+def test_from_files_to_moments_on_the_command_line(kitchen, folder, tmp_path, capsys):
+    videos, at = library(kitchen, tmp_path), tmp_path / "c"
+    assert mmpt("index", videos, "--model", folder, "--collection", at, "--window", 4, "--hop", 4) == 0
+    assert capsys.readouterr().out == (
+        f'3 added, 0 unchanged\nsearch:  mmpt search {at} "a sentence"\npage:    mmpt serve {at}\n'
+    )
+    assert mmpt("search", at, SENTENCE, "-k", 2, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in shown] == [str(moment.path) for moment in Collection.open(at).search(SENTENCE, k=2)]
+    assert all(one["end"] - one["start"] == 4 for one in shown)
+    assert mmpt("search", at, SENTENCE, "-k", 1) == 0
+    start = f"0:{int(shown[0]['start']):02}-0:{int(shown[0]['end']):02}  "
+    assert capsys.readouterr().out.startswith(start)
+    assert mmpt("search", at, "--like", f"{videos}/2026/IMG_0001.mp4@5.5", "--folder", "2025", "--json") == 0
+    assert {one["video"] for one in json.loads(capsys.readouterr().out)} == {"Videos/2025/IMG_0001.mp4"}
+
+
+def test_a_video_that_fails_is_the_exit_status_and_the_others_are_found(kitchen, folder, tmp_path, capsys):
+    videos, at = library(kitchen, tmp_path), tmp_path / "c"
+    (videos / "broken.mp4").write_text("no video")
+    assert mmpt("index", videos, "--model", folder, "--collection", at) == 2
+    assert f"failed: {videos}/broken.mp4 can't be decoded" in capsys.readouterr().out
+    assert mmpt("search", at, SENTENCE) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["index", "{videos}", "--collection", "{new}"], "there is no collection at .*: create it with --model MODEL"),
+        (["index", "{videos}", "--collection", "{videos}", "--model", "{model}"], "is a folder with other files"),
+        (["index", "{videos}", "--collection", "{videos}/2025/IMG_0001.mp4", "--model", "{model}"], "is a file, not a"),
+        (["index", "{videos}", "--collection", "{c}", "--window", "8"], "has --window 6, which never changes"),
+        (["search", "{new}", SENTENCE], "is not a collection: create one with mmpt index"),
+        (["search", "{c}"], "expected either a sentence or --like"),
+        (["search", "{c}", SENTENCE, "--like", "a.mp4@3"], "expected either a sentence or --like"),
+        (["search", "{c}", "--like", "a.mp4"], "--like must be FILE@SECONDS, such as trip.mp4@12.5, got 'a.mp4'"),
+        (["search", "{c}", "--like", "a.mp4@x"], "--like must be FILE@SECONDS"),
+        (["search", "{c}", "--like", "a.mp4@3"], "a.mp4 is not in .*: add it with mmpt index"),
+    ],
+)
+def test_wrong_commands_are_one_line(words, message, indexed, folder, kitchen, tmp_path, capsys):
+    places = {"videos": library(kitchen, tmp_path), "new": tmp_path / "n", "model": folder, "c": indexed.url}
+    assert mmpt(*(word.format(**places) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.startswith("mmpt ")
+    assert error.count("\n") == 1

@@ -67,7 +67,7 @@ class LanceStore:
         if self.folder is not None and not (self.folder / f"{TABLE}.lance").is_dir():
             return False
         with self._errors():
-            return TABLE in self._connect().table_names()
+            return TABLE in self._connect().list_tables().tables
 
     def settings(self) -> dict[str, Any]:
         """See `Store.settings`."""
