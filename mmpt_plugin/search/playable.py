@@ -81,6 +81,7 @@ class Excerpts:
         self.limit = limit
         """Bytes of all excerpts; the least recently used ones are deleted."""
         self.folder = Path(tempfile.mkdtemp(prefix="mmpt_serve_"))
+        self._sizes: dict[Path, int] = {}  # in order of use
 
     def file(self, path: Path, start: float, end: float) -> Path:
         """An excerpt that all browsers play, at most EXCERPT_SECONDS long; VideoError if there is none."""
@@ -90,24 +91,19 @@ class Excerpts:
         about = path.stat()
         key = repr((str(path), about.st_size, about.st_mtime_ns, start, end))
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.mp4"
-        if file.exists():
-            file.touch()
-        else:
+        if file not in self._sizes:
             write_excerpt(file, path, start, end)
-            self._trim(file)
+        self._sizes[file] = self._sizes.pop(file, file.stat().st_size)  # to the end of the order
+        self._trim()
         return file
 
     def close(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _trim(self, newest: Path) -> None:
+    def _trim(self) -> None:
         """Delete the least recently used excerpts above the limit, but not the newest."""
-        files = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in self.folder.glob("*.mp4"))
-        total = sum(size for _, size, _ in files)
-        for _, size, file in files:
-            if total <= self.limit:
-                break
-            if file != newest:
-                file.unlink()
-                total -= size
+        while sum(self._sizes.values()) > self.limit and len(self._sizes) > 1:
+            oldest = next(iter(self._sizes))
+            oldest.unlink()
+            del self._sizes[oldest]

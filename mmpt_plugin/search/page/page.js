@@ -9,6 +9,7 @@ const STRONG = 4; // standard deviations of a full bar
 let moments = [];
 let count = STEP;
 let searched = null; // what the results are for
+let focusFirst = false; // whether the next results take the focus
 let asking = new AbortController();
 let collection = null; // the last status
 
@@ -20,6 +21,12 @@ function read() {
     q: get("q"), like: get("like"), folder: get("folder"), min: get("min"), max: get("max"), play: get("play"),
     whole: get("whole"),
   };
+}
+
+/** What the results depend on. */
+function readSearch() {
+  const { play, whole, ...search } = read();
+  return search;
 }
 
 /** Change a part of the address and show what it says. */
@@ -45,15 +52,15 @@ function show() {
   $("q").value = state.q;
   showFilters(state);
   showRecent();
-  const { play, whole, ...search } = state;
+  const search = readSearch();
   const key = JSON.stringify(search);
   if (key !== searched) {
     searched = key;
     count = STEP;
     find(search);
   }
-  const moment = parsed(play);
-  if (moment) openPlayer({ ...moment, whole: Boolean(whole) }, moments);
+  const moment = parsed(state.play);
+  if (moment) openPlayer({ ...moment, whole: Boolean(state.whole) }, moments);
   else closePlayer();
   const said = state.q || (state.like && "similar moments");
   document.title = said ? `${said} – Video search` : "Video search";
@@ -97,6 +104,8 @@ function showMoments(search, milliseconds) {
   const small = make("small", "", `  ${number} in ${(milliseconds / 1000).toFixed(2)} s`);
   $("title").replaceChildren(moments.length ? text : `No moments for ${text}`, ...(moments.length ? [small] : []));
   $("said").textContent = $("title").textContent;
+  if (focusFirst) $("results").querySelector(".play")?.focus();
+  focusFirst = false;
   $("more").hidden = moments.length < count || count >= MOST;
   $("strength").hidden = !moments.length;
 }
@@ -211,7 +220,7 @@ async function look() {
     const more = `${collection.videos.toLocaleString("en")} videos, ${collection.moments.toLocaleString("en")} moments`;
     $("q").placeholder = collection.videos ? `Describe a moment in ${more}` : "Describe a moment";
     const { q, like } = read();
-    if (before && before.videos !== collection.videos && !q && !like) await find(read());
+    if (before && before.videos !== collection.videos && !q && !like) await find(readSearch());
     else showEmpty();
   } catch {
     // The next search says what is wrong.
@@ -254,9 +263,9 @@ function play(moment) {
 }
 
 function like(moment) {
+  focusFirst = true;
   go({ q: "", like: written(moment), play: "", whole: "" }, { replace: $("player").open });
   scrollTo(0, 0);
-  $("results").querySelector(".play")?.focus();
 }
 
 /** Close the player, and go back to the page that opened it. */
@@ -288,7 +297,7 @@ $("length").onchange = () => {
 };
 $("more").onclick = () => {
   count = Math.min(MOST, count + STEP);
-  find(read());
+  find(readSearch());
 };
 
 /** The number of cards in the first row. */
