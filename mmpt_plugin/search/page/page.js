@@ -7,6 +7,7 @@ const MOST = 96;
 const RECENT = 8;
 const STRONG = 4; // standard deviations of a full bar
 let moments = [];
+let videos = { videos: [], total: 0 };
 let count = STEP;
 let searched = null; // what the results are for
 let focusFirst = false; // whether the next results take the focus
@@ -62,6 +63,7 @@ function show() {
   const moment = parsed(state.play);
   if (moment) openPlayer({ ...moment, whole: Boolean(state.whole) }, moments);
   else closePlayer();
+  showNeighbours();
   const said = state.q || (state.like && "similar moments");
   document.title = said ? `${said} – Video search` : "Video search";
 }
@@ -70,6 +72,7 @@ async function find(search) {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
+  stopPictures();
   const began = performance.now();
   $("results").setAttribute("aria-busy", "true");
   $("problem").hidden = true;
@@ -93,6 +96,12 @@ async function find(search) {
   }
   $("results").setAttribute("aria-busy", "false");
   showEmpty();
+  showNeighbours();
+}
+
+/** Stop loading the pictures of the last results: a browser has few connections, which the search needs. */
+function stopPictures() {
+  for (const picture of $("results").querySelectorAll("img")) if (!picture.complete) picture.removeAttribute("src");
 }
 
 function showMoments(search, milliseconds) {
@@ -110,11 +119,20 @@ function showMoments(search, milliseconds) {
   $("strength").hidden = !moments.length;
 }
 
-function showVideos({ videos, total }) {
-  $("results").replaceChildren(...videos.map(videoCard));
-  const some = total > videos.length ? `, the first ${videos.length}` : "";
-  $("title").replaceChildren(total ? `${total} video${total === 1 ? "" : "s"}${some}` : "");
+function showVideos(answer) {
+  videos = answer;
+  $("results").replaceChildren(...answer.videos.map(videoCard));
   $("more").hidden = $("strength").hidden = true;
+  showTotal();
+}
+
+/** How many videos the list has, and how many moments the collection has. */
+function showTotal() {
+  const { total } = videos;
+  const some = total > videos.videos.length ? `  the first ${videos.videos.length}` : "";
+  const all = collection && total === collection.videos ? `  ${collection.moments.toLocaleString("en")} moments` : "";
+  const number = `${total.toLocaleString("en")} video${total === 1 ? "" : "s"}`;
+  $("title").replaceChildren(...(total ? [number, make("small", "", all + some)] : []));
 }
 
 function momentCard(moment, strongest) {
@@ -217,11 +235,10 @@ async function look() {
     collection = await ask("/api/status", {});
     $("indexing").hidden = !collection.indexing;
     if (JSON.stringify(before?.folders) !== JSON.stringify(collection.folders)) showFolders(collection.folders);
-    const more = `${collection.videos.toLocaleString("en")} videos, ${collection.moments.toLocaleString("en")} moments`;
-    $("q").placeholder = collection.videos ? `Describe a moment in ${more}` : "Describe a moment";
     const { q, like } = read();
     if (before && before.videos !== collection.videos && !q && !like) await find(readSearch());
     else showEmpty();
+    if (!q && !like) showTotal();
   } catch {
     // The next search says what is wrong.
   }
@@ -262,6 +279,23 @@ function play(moment) {
   go(changes, { replace: open, opened: open ? history.state?.opened : true });
 }
 
+/** The moment before or after the one that plays, in the order of the results. */
+function neighbour(step) {
+  const state = read();
+  const place = moments.findIndex((moment) => written(moment) === state.play);
+  return place >= 0 ? moments[place + step] : undefined;
+}
+
+function showNeighbours() {
+  $("player-before").disabled = !neighbour(-1);
+  $("player-after").disabled = !neighbour(1);
+}
+
+function step(number) {
+  const moment = neighbour(number);
+  if (moment) play({ video: moment.video, start: moment.start, end: moment.end, whole: false });
+}
+
 function like(moment) {
   focusFirst = true;
   go({ q: "", like: written(moment), play: "", whole: "" }, { replace: $("player").open });
@@ -279,6 +313,8 @@ onPlayer({ play, similar: like });
 $("player").addEventListener("close", leave);
 $("player").addEventListener("click", (event) => event.target === $("player") && $("player").close());
 $("player-close").onclick = () => $("player").close();
+$("player-before").onclick = () => step(-1);
+$("player-after").onclick = () => step(1);
 $("search").onsubmit = (event) => {
   event.preventDefault();
   searched = null; // search again even for the same sentence
@@ -316,10 +352,12 @@ function move(key, cards, place) {
 
 addEventListener("keydown", (event) => {
   const { target, key } = event;
+  const typing = target.closest?.("input, textarea, select");
+  if ($("player").open && !typing && (key === "n" || key === "p")) step(key === "n" ? 1 : -1);
   if ($("player").open || event.ctrlKey || event.metaKey || event.altKey) return;
   const cards = [...$("results").querySelectorAll(".play")];
   const place = cards.indexOf(target.closest?.("li")?.querySelector(".play"));
-  if (key === "/" && !target.closest?.("input, textarea, select")) {
+  if (key === "/" && !typing) {
     $("q").focus();
     $("q").select();
   } else if (key === "ArrowDown" && target === $("q") && cards.length) cards[0].focus();

@@ -206,4 +206,5 @@ function showLabels(labels) {
     return item;
   });
   $("label-scores").replaceChildren(...items);
+  $("label-scores").scrollIntoView({ block: "nearest" });
 }
