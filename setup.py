@@ -30,7 +30,8 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=[*find_packages(include=["mmpt_plugin", "mmpt_plugin.*"]), *YAML],
     package_dir=YAML,
-    package_data={"mmpt_plugin": ["py.typed", "**/*.pyi"]} | {package: ["**/*.yaml", "*.yaml"] for package in YAML},
+    package_data={"mmpt_plugin": ["py.typed", "**/*.pyi", "search/page/*"]}
+    | {package: ["**/*.yaml", "*.yaml"] for package in YAML},
     entry_points={"console_scripts": ["mmpt=mmpt_plugin.cli:main"]},
     install_requires=[
         "torch>=2.8,<2.14",

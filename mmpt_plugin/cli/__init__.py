@@ -27,13 +27,14 @@ from mmpt_plugin.cli import (
     list_components,
     report,
     search,
+    serve,
     shard,
     train,
 )
 
 COMMANDS = (
     list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
-    index, search, launch, jobs,
+    index, search, serve, launch, jobs,
 )  # fmt: skip
 
 EPILOG = """\

@@ -15,6 +15,7 @@ import torch
 from mmpt_plugin.files import absolute, files_below
 from mmpt_plugin.models import PretrainedEmbedder, load_model
 from mmpt_plugin.protocols import Store
+from mmpt_plugin.search.indexing import indexing
 from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overlaps
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
 from mmpt_plugin.search.windows import WindowWork, digest, window_work, work_of
@@ -170,7 +171,8 @@ class Collection:
             else:
                 waiting.append((video, file.path))
         self._move(report.moved, found, known)
-        self._compute(waiting, found, known, num_workers, report)
+        with indexing(self.url):
+            self._compute(waiting, found, known, num_workers, report)
         report.missing = sorted(gone.keys() - set(report.moved.values()))
         if remove_missing:
             self.store.remove(report.missing)

@@ -42,6 +42,20 @@ class VideoInfo:
     height: int
 
 
+@dataclass(frozen=True)
+class Formats:
+    """FFmpeg's names of what a video file is made of."""
+
+    container: str
+    """The demuxer, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
+    video: str
+    """The video codec, such as `h264`."""
+    pixels: str
+    """The pixel format, such as `yuv420p`."""
+    audio: str | None
+    """The audio codec, such as `aac`; None without sound."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a file and return the container and its video stream; errors of FFmpeg in the block become VideoError."""
@@ -104,6 +118,16 @@ def probe(path: Path) -> VideoInfo:
             stream.width,
             stream.height,
         )
+
+
+def formats(path: Path) -> Formats:
+    """Container and codecs of a video file, without decoding."""
+    with opened(path) as (container, stream):
+        sound = container.streams.best("audio")
+        context = sound and sound.codec_context
+        audio = None if sound is None else context.codec.canonical_name if context is not None else "unknown"
+        video = stream.codec_context.codec.canonical_name
+        return Formats(container.format.name, video, str(stream.pix_fmt), audio)
 
 
 def timed(path: Path) -> VideoInfo:
@@ -247,6 +271,49 @@ def read_frames(path: Path, times: Sequence[float], *, height: int) -> list[UInt
     with opened(path) as (container, stream):
         shown = shown_at(path, container, stream, times)
         return list(filtered(shown, stream, [("scale", f"-2:{height}:flags=bicubic")]))
+
+
+def stream_frames(path: Path, times: Iterable[float], *, max_height: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames shown at these times (seconds, ascending), one by one; both sides are even and keep their ratio."""
+    height = f"2*trunc(min(ih,{max_height})/2)"
+    with opened(path) as (container, stream):
+        shown = shown_at(path, container, stream, times)
+        yield from filtered(shown, stream, [("scale", f"w=-2:h='{height}':flags=bicubic")])
+
+
+def read_sound(path: Path, start: float, end: float, *, rate: int, samples: int) -> Iterator[av.AudioFrame]:
+    """Stereo sound from second `start` to `end` in frames of `samples`; timestamps count samples from `start`.
+
+    Nothing for a video without sound. Sound that cannot be decoded ends early.
+    """
+    resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate, frame_size=samples)
+    with opened(path) as (container, _):
+        sound = container.streams.best("audio")
+        if sound is None or sound.codec_context is None:
+            return
+        start, end = (time + (container.start_time or 0) / av.time_base for time in (start, end))
+        container.seek(round(start / sound.time_base), stream=sound, backward=True)
+        first: int | None = None
+        for heard in [*between(container, sound, start, end), None]:
+            if first is None and heard is not None:
+                first = max(0, round((heard.time - start) * rate))
+            for frame in resampler.resample(heard) if first is not None else []:
+                frame.pts, first = first, first + frame.samples
+                yield frame
+
+
+def between(
+    container: av.container.InputContainer, sound: av.AudioStream, start: float, end: float
+) -> Iterator[av.AudioFrame]:
+    """The sound frames of these seconds, up to the first that cannot be decoded."""
+    try:
+        for frame in container.decode(sound):
+            if frame.time is None or frame.time >= end:
+                return
+            if frame.time + frame.samples / frame.sample_rate > start:
+                yield frame
+    except av.FFmpegError:
+        return
 
 
 def read_squares(path: Path, times: Sequence[float], *, size: int) -> Iterator[UInt8[np.ndarray, "H W 3"] | None]:
