@@ -69,10 +69,11 @@ def copy(source: socket.socket, target: socket.socket) -> None:
             sock.shutdown(socket.SHUT_RDWR)
 
 
-def listening() -> socket.socket:
-    """A socket that listens on a free port of the loopback interface."""
+def listening(port: int = 0) -> socket.socket:
+    """A socket that listens on a port of the loopback interface, by default a free one."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen(64)
     return listener
 

@@ -1,0 +1,357 @@
+"""What all stores do: a folder, a bucket and a Milvus server keep windows and find the nearest."""
+
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from mmpt_plugin.cli import main
+from mmpt_plugin.search import Collection
+from mmpt_plugin.search.stores import lance
+from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
+from tests.search.milvus_server import Forwarder, listening
+from tests.search.oracle import (
+    NAMES,
+    WIDTH,
+    Oracle,
+    assert_equal_windows,
+    random_video,
+    run_operations,
+)
+from tests.search.places import kinds, place
+
+SETTINGS = {"version": 1, "model": "/models/é", "options": {"encoder": "{_name: s3d}"}, "window": 6, "hop": 2}
+EVERYWHERE = Where()
+
+# A process of its own: it says that it is ready, and writes when it is told to.
+WRITER = """
+import sys
+import numpy as np
+from mmpt_plugin.search.stores import lance
+from mmpt_plugin.search.stores.store import store_of
+from tests.search.oracle import random_video
+url, name, count, compact = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+lance.INDEXED_ROWS = 100
+store, rng = store_of(url), np.random.default_rng(0)
+store.videos()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(count):
+    store.replace({f"{name}/{number}.mp4": random_video(rng, num_windows=7)})
+    if compact and number % compact == compact - 1:
+        store.compact()
+"""
+
+
+@pytest.fixture(scope="module", params=kinds())
+def new_url(request):
+    with place(request.param, request) as function:
+        yield function
+
+
+@pytest.fixture
+def store(new_url):
+    store = store_of(new_url())
+    store.create(SETTINGS, width=WIDTH)
+    return store
+
+
+def video(vectors, *, root="/disk/videos", duration=9.0):
+    """A video with one window, of 6 s, every 2 s."""
+    starts = np.arange(len(vectors)) * 2.0
+    return StoredVideo(root, 1, 2, "c", duration), Windows(starts, starts + 6.0, np.array(vectors, np.float32))
+
+
+def padded(*numbers):
+    return [*numbers, *[0] * (WIDTH - len(numbers))]
+
+
+def start_writer(store, name, *, count, compact=0):
+    words = [sys.executable, "-c", WRITER, store.url, name, str(count), str(compact)]
+    writer = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "ready\n", writer.stderr.read()
+    return writer
+
+
+def go(writers):
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+
+
+def ended(writer):
+    _, errors = writer.communicate(timeout=240)
+    assert writer.returncode == 0, errors
+
+
+def test_a_new_store_is_empty_and_keeps_its_settings(new_url):
+    store = store_of(new_url())
+    assert not store.exists()
+    store.create(SETTINGS, width=WIDTH)
+    again = store_of(store.url)
+    assert again.exists()
+    assert again.settings() == SETTINGS
+    assert again.videos() == {}
+    assert again.nearest(np.ones(WIDTH, np.float32), 5, EVERYWHERE) == []
+    assert again.rows("none.mp4").vectors.shape == (0, WIDTH)
+    again.remove(["none.mp4"])
+    again.compact()
+
+
+def test_hits_are_sorted_by_their_raw_dot_products(store):
+    """Worked by hand: (1, 2) with (3, 0), (0, 4), (-1, -1), (10, 10); the cosine would rank (0, 4) first."""
+    store.replace({"a/1.mp4": video([padded(3, 0), padded(0, 4), padded(-1, -1)])})
+    store.replace({"a/2.mp4": video([padded(10, 10)], root="/other")})
+    hits = store.nearest(np.array(padded(1, 2), np.float32), 10, EVERYWHERE)
+    assert [(hit.video, hit.root, hit.start, hit.end) for hit in hits] == [
+        ("a/2.mp4", "/other", 0, 6),
+        ("a/1.mp4", "/disk/videos", 2, 8),
+        ("a/1.mp4", "/disk/videos", 0, 6),
+        ("a/1.mp4", "/disk/videos", 4, 10),
+    ]
+    assert [hit.score for hit in hits] == pytest.approx([30, 8, 3, -3])
+    assert hits[0].path == Path("/other/2.mp4")
+    assert store.nearest(np.array(padded(1, 2), np.float32), 2, EVERYWHERE) == hits[:2]
+
+
+def test_a_video_is_replaced_as_a_whole(store):
+    store.replace({"a.mp4": video([padded(1)] * 5), "b.mp4": video([padded(2)] * 3)})
+    shorter = video([padded(7), padded(8)], duration=3.5)
+    store.replace({"a.mp4": shorter})
+    assert_equal_windows(store.rows("a.mp4"), shorter[1])
+    assert len(store.rows("b.mp4").starts) == 3
+    assert list(store.videos()) == ["a.mp4", "b.mp4"]
+    assert store.videos()["a.mp4"] == shorter[0]
+    store.remove(["a.mp4", "none.mp4"])
+    assert list(store.videos()) == ["b.mp4"]
+    assert len(store.nearest(np.ones(WIDTH, np.float32), 100, EVERYWHERE)) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_operations_give_what_a_store_in_memory_gives(store, seed, monkeypatch):
+    """With an index as soon as there are a few rows."""
+    monkeypatch.setattr(lance, "INDEXED_ROWS", 60)
+    run_operations(store, np.random.default_rng(seed), steps=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_many_random_operations_give_what_a_store_in_memory_gives(store, seed, monkeypatch):
+    monkeypatch.setattr(lance, "INDEXED_ROWS", 60)
+    run_operations(store, np.random.default_rng(seed), steps=200)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["it's", "100%", "a_b", 'say "hi"', "back\\slash", "\\", "line\nbreak", "tab\t", "日本 😀 é", "'; --", "*?[x]"],
+)
+def test_any_name_can_be_stored_searched_and_removed(store, name):
+    others = {f"root/{other}/v.mp4": video([padded(1)]) for other in ("a", "axb", "100", "other")}
+    store.replace(others | {f"root/{name}/v.mp4": video([padded(2), padded(3)])})
+    hits = store.nearest(np.ones(WIDTH, np.float32), 10, Where((f"root/{name}/",)))
+    assert [hit.video for hit in hits] == [f"root/{name}/v.mp4"] * 2
+    assert len(store.rows(f"root/{name}/v.mp4").starts) == 2
+    assert f"root/{name}/v.mp4" in store.videos()
+    store.remove([f"root/{name}/v.mp4"])
+    assert store.videos().keys() == others.keys()
+
+
+def test_two_processes_write_at_once_and_a_third_reads(store):
+    """No row is lost, and whatever is listed is complete."""
+    writers = [start_writer(store, name, count=20, compact=7) for name in ("one", "two")]
+    go(writers)
+    while any(writer.poll() is None for writer in writers):
+        for listed in store.videos():
+            assert len(store.rows(listed).starts) == 7
+    for writer in writers:
+        ended(writer)
+    assert len(store.videos()) == 40
+    assert len(store.nearest(np.ones(WIDTH, np.float32), 1000, EVERYWHERE)) == 40 * 7
+
+
+def search_while_another_process_indexes(store, *, searches):
+    """Each search has its five hits, while rows are replaced, compacted and indexed."""
+    rng = np.random.default_rng(1)
+    store.replace({f"old/{number}.mp4": random_video(rng, num_windows=7) for number in range(30)})
+    done = 0
+    while done < searches:
+        writer = start_writer(store, "new", count=25, compact=5)
+        go([writer])
+        while writer.poll() is None:
+            hits = store.nearest(rng.normal(size=WIDTH).astype(np.float32), 5, EVERYWHERE)
+            assert len(hits) == 5
+            done += 1
+        ended(writer)
+
+
+def test_searches_work_while_another_process_indexes(store):
+    search_while_another_process_indexes(store, searches=50)
+
+
+@pytest.mark.slow
+def test_a_thousand_searches_work_while_another_process_indexes(store):
+    search_while_another_process_indexes(store, searches=1000)
+
+
+def clustered(rng, *, num_videos):
+    """Videos of 50 windows around 40 topics; the vectors' lengths differ by a factor of two."""
+    topics = rng.normal(size=(40, WIDTH))
+    videos = {}
+    for number in range(num_videos):
+        vectors = topics[rng.integers(40, size=50)] + 0.5 * rng.normal(size=(50, WIDTH))
+        videos[f"v/{number}.mp4"] = video(vectors * rng.uniform(5, 10, size=(50, 1)), duration=104.0)
+    return videos
+
+
+def test_an_index_finds_nearly_all_that_an_exact_search_finds(store, monkeypatch):
+    """4,000 rows; LanceDB probes a quarter of its 63 cells."""
+    monkeypatch.setattr(lance, "INDEXED_ROWS", 1000)
+    monkeypatch.setattr(lance, "PROBES", 16)
+    rng, oracle = np.random.default_rng(2), Oracle()
+    videos = clustered(rng, num_videos=80)
+    for target in (store, oracle):
+        target.replace(videos)
+    store.compact()
+    found = 0
+    for _ in range(50):
+        vector = rng.normal(size=WIDTH).astype(np.float32)
+        best = {(hit.video, hit.start) for hit in oracle.nearest(vector, 10, EVERYWHERE)}
+        found += len(best & {(hit.video, hit.start) for hit in store.nearest(vector, 10, EVERYWHERE)})
+    assert found / 500 >= 0.95
+    assert len(store.videos()) == 80
+
+
+def test_an_index_misses_no_rows_of_a_narrow_filter_or_a_large_k(store, monkeypatch):
+    monkeypatch.setattr(lance, "INDEXED_ROWS", 1000)
+    monkeypatch.setattr(lance, "PROBES", 1)
+    videos = clustered(np.random.default_rng(3), num_videos=80)
+    store.replace(videos)
+    store.compact()
+    vector = np.ones(WIDTH, np.float32)
+    assert len(store.nearest(vector, 60, Where(("v/7.mp4",)))) == 50
+    assert len(store.nearest(vector, 5000, EVERYWHERE)) == 4000
+
+
+def test_rows_written_after_the_index_was_built_are_found(store, monkeypatch):
+    monkeypatch.setattr(lance, "INDEXED_ROWS", 1000)
+    monkeypatch.setattr(lance, "PROBES", 1)
+    store.replace(clustered(np.random.default_rng(4), num_videos=30))
+    store.compact()
+    store.replace({"new.mp4": video([padded(900)])})
+    assert store.nearest(np.array(padded(1), np.float32), 1, EVERYWHERE)[0].video == "new.mp4"
+    store.compact()
+    assert store.nearest(np.array(padded(1), np.float32), 1, EVERYWHERE)[0].video == "new.mp4"
+    assert len(store.videos()) == 31
+
+
+def test_a_second_collection_of_the_same_url_is_refused(store):
+    with pytest.raises(ValueError, match="exists") as raised:
+        store_of(store.url).create(SETTINGS, width=WIDTH)
+    assert_one_line(raised, store.url)
+    assert store.settings() == SETTINGS
+
+
+def test_there_is_no_collection_to_open(new_url):
+    url = new_url()
+    with pytest.raises(ValueError, match="is not a collection: create one with mmpt index") as raised:
+        Collection.open(url)
+    assert_one_line(raised, url)
+
+
+def test_a_collection_of_a_newer_version_is_not_opened(new_url):
+    store = store_of(new_url())
+    store.create(SETTINGS | {"version": 2}, width=WIDTH)
+    with pytest.raises(ValueError, match="written by a newer version of mmpt_plugin") as raised:
+        Collection.open(store.url)
+    assert_one_line(raised, store.url)
+
+
+def assert_one_line(raised, url):
+    assert str(raised.value).startswith(url)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_or_a_folder_with_other_files_is_not_a_collection(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("x")
+    for name, reason in {"file": "is a file", "folder": "is a folder with other files"}.items():
+        url = str(tmp_path / name)
+        assert main(["search", url, "onions"]) == 2
+        assert capsys.readouterr().err.startswith(f"mmpt search: {url} is not a collection")
+        with pytest.raises(ValueError, match=reason) as raised:
+            store_of(url).create(SETTINGS, width=WIDTH)
+        assert_one_line(raised, url)
+
+
+@pytest.mark.parametrize("part", ["_versions", "data"])
+@pytest.mark.parametrize("damage", ["deleted", "cut", "emptied"])
+def test_a_damaged_folder_is_an_error_of_one_line(tmp_path, capsys, part, damage):
+    url = str(tmp_path / "damaged")
+    store = store_of(url)
+    store.create(SETTINGS, width=WIDTH)
+    store.replace({name: video([padded(1), padded(2)]) for name in NAMES})
+    for file in (tmp_path / "damaged" / "moments.lance" / part).iterdir():
+        if damage == "deleted":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 if damage == "cut" else 0])
+    for act in (lambda s: s.rows(NAMES[0]), lambda s: s.videos(), lambda s: s.replace({"x": video([padded(1)])})):
+        with pytest.raises(ValueError) as raised:
+            act(store_of(url))
+        assert_one_line(raised, url)
+    if part == "_versions":
+        assert main(["search", url, "onions"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["http://host:19530/", "http://host:19530/a/b", "http://host/a-b", "http://user:word@host/name", "ftp://host/name"],
+)
+def test_a_url_of_milvus_has_a_host_and_a_name(rest):
+    with pytest.raises(ValueError, match="expected milvus\\+http://host:19530/name") as raised:
+        store_of(f"milvus+{rest}")
+    assert_one_line(raised, f"milvus+{rest}")
+
+
+@pytest.mark.parametrize("kind", ["closed", "hung"])
+def test_a_milvus_server_that_does_not_answer_is_an_error_of_one_line(kind, caplog, capfd):
+    """Nobody listens, or somebody does and says nothing."""
+    listener = listening()
+    url = f"milvus+http://127.0.0.1:{listener.getsockname()[1]}/name"
+    if kind == "closed":
+        listener.close()
+    with pytest.raises(ValueError, match="the server does not answer") as raised:
+        Collection.open(url)
+    assert_one_line(raised, url)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_milvus_server_that_goes_away_is_found_again(milvus_port, caplog, capfd):
+    listener = listening()
+    forwarder = Forwarder(milvus_port, listener)
+    store = store_of(f"milvus+http://127.0.0.1:{forwarder.port}/c{uuid4().hex}")
+    store.create(SETTINGS, width=WIDTH)
+    store.replace({"a.mp4": video([padded(1)])})
+    forwarder.close()
+    for act in (
+        lambda: store.replace({"b.mp4": video([padded(1)])}),
+        lambda: store.nearest(np.ones(WIDTH, np.float32), 1, EVERYWHERE),
+        lambda: store.rows("a.mp4"),
+        store.videos,
+        store.exists,
+    ):
+        with pytest.raises(ValueError, match="the server does not answer") as raised:
+            act()
+        assert_one_line(raised, store.url)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    back = Forwarder(milvus_port, listening(forwarder.port))
+    assert list(store.videos()) == ["a.mp4"]
+    back.close()
