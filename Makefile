@@ -1,4 +1,4 @@
-# make demo     the complete pipeline, from generated videos to an HTML page of retrieved clips
+# make demo     the complete pipeline, from generated videos to a page that searches them by text
 # make check    lint, type checks and the fast tests: run it before each commit
 # make test     lint, type checks and all tests, as in CI
 # make docs     the documentation site, in site/; a warning is an error
@@ -8,6 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := data/toy_kitchen
 RUN := runs/demo
+COLLECTION := runs/demo.collection
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,search,demo
 
@@ -23,6 +24,10 @@ demo: .venv/.demo
 	$(BIN)/mmpt evaluate videoclip/zeroshot task=toy_kitchen_clips checkpoint=$(RUN)/checkpoint_last.pt \
 		--json $(RUN)/metrics.json
 	$(BIN)/mmpt report $(RUN) --videos $(DATA)/videos
+	rm -rf $(COLLECTION)
+	$(BIN)/mmpt index $$(sed 's|.*|$(DATA)/videos/&.mp4|' $(DATA)/test.txt) --collection $(COLLECTION) \
+		--model $(RUN)/checkpoint_last.pt --tokenizer $(DATA)/tokenizer --encoder efficientnet_lite0 \
+		--workers $(WORKERS)
 
 check: lint types fast
 
@@ -68,7 +73,7 @@ test-oldest: .venv/oldest/.done
 
 .venv/oldest/.done: setup.py requirements/oldest.txt requirements/fairseq.txt
 	$(PYTHON) -m venv .venv/oldest
-	.venv/oldest/bin/pip install --quiet --constraint requirements/oldest.txt --editable '.[$(EXTRAS),slurm,dev]'
+	.venv/oldest/bin/pip install --quiet --constraint requirements/oldest.txt --editable '.[$(EXTRAS),milvus,slurm,dev]'
 	.venv/oldest/bin/pip install --quiet --no-deps --require-hashes --requirement requirements/fairseq.txt
 	touch $@
 
@@ -79,7 +84,7 @@ test-oldest: .venv/oldest/.done
 	touch $@
 
 .venv/.dev: .venv/.demo
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),slurm,dev]'
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),milvus,slurm,dev]'
 	touch $@
 
 .venv/.docs: .venv/.demo

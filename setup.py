@@ -73,6 +73,11 @@ setup(
             "mypy>=1.14,<3",
             "types-PyYAML",
             "build",
+            # The page in a real browser, and its accessibility; a server of S3 buckets.
+            "playwright>=1.49,<2",
+            "axe-playwright-python>=0.1.4,<0.2",
+            "httpx",
+            "moto[server]>=5,<6",
         ],
     },
 )

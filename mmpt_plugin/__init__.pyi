@@ -16,6 +16,7 @@ from .registry import register_dataset as register_dataset
 from .registry import register_encoder as register_encoder
 from .registry import register_model as register_model
 from .registry import register_sampler as register_sampler
+from .registry import register_store as register_store
 from .registry import register_task as register_task
 
 __version__: str
