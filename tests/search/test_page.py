@@ -228,6 +228,24 @@ def test_all_of_it_works_with_the_keyboard(new_page):
     assert page.evaluate("document.activeElement.id") == "q"
 
 
+def test_the_next_and_the_previous_moment_play_without_closing_the_player(new_page):
+    page = new_page()
+    search(page)
+    page.locator(".play").first.click()
+    page.wait_for_function(PLAYING)
+    first = address_of(page)["play"]
+    assert page.locator("#player-before").is_disabled()
+    page.keyboard.press("n")
+    page.wait_for_function("new URLSearchParams(location.search).get('play') !== " + json.dumps(first))
+    second = address_of(page)["play"]
+    page.wait_for_function(PLAYING)
+    assert page.evaluate("video.currentSrc").find(second.split("@")[0].split("/")[-1][:3]) > 0
+    page.get_by_role("button", name="Previous").click()
+    page.wait_for_function("new URLSearchParams(location.search).get('play') === " + json.dumps(first))
+    page.go_back()
+    page.wait_for_function("!player.open")
+
+
 def test_links_and_back_show_what_was_shown(new_page):
     page = new_page("/?q=stir+the+pot&folder=Videos%2F2026&max=60")
     page.wait_for_function(LOADED)
