@@ -22,6 +22,8 @@ from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where
 T = TypeVar("T")
 
 TABLE = "moments"
+LOCK = "compact.lock"
+OWN = {f"{TABLE}.lance", LOCK}  # what a collection's folder has in it
 SETTINGS = b"mmpt_plugin"  # the key of the settings in the table's metadata
 INDEXED_ROWS = 50_000  # with fewer, the exact search takes less than 60 ms
 PROBES = 40  # cells searched: recall@10 is .98 at 100,000 rows, .97 at a million (docs/search.md)
@@ -55,7 +57,7 @@ class LanceStore:
         )  # fmt: skip
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.url} is a file, not a collection")
-        if self.folder is not None and self.folder.is_dir() and any(self.folder.iterdir()) and not self.exists():
+        if self.folder is not None and self.folder.is_dir() and {file.name for file in self.folder.iterdir()} - OWN:
             raise ValueError(f"{self.url} is a folder with other files: choose another --collection")
         with self._errors():
             self._opened = self._connect().create_table(TABLE, schema=schema)
@@ -65,7 +67,8 @@ class LanceStore:
         if self.folder is not None and not (self.folder / f"{TABLE}.lance").is_dir():
             return False
         with self._errors():
-            return TABLE in self._connect().table_names()
+            connection = self._connect()
+            return TABLE in connection.table_names() and not self._is_unfinished(connection)
 
     def settings(self) -> dict[str, Any]:
         """See `Store.settings`."""
@@ -160,6 +163,16 @@ class LanceStore:
                     self._commit(partial(table.drop_index, name))
             self._commit(lambda: table.optimize(cleanup_older_than=KEPT))
 
+    def _is_unfinished(self, connection: Any) -> bool:
+        """Whether `create` was killed before its commit; it can be called again."""
+        if self.folder is not None and any((self.folder / f"{TABLE}.lance" / "data").glob("*")):
+            return False  # damaged
+        try:
+            connection.open_table(TABLE)
+        except ValueError as error:
+            return "was not found" in str(error)
+        return False
+
     def _connect(self) -> Any:
         import lancedb  # seconds, which `mmpt list` does not need
 
@@ -184,7 +197,7 @@ class LanceStore:
                 with self._errors():
                     return write()
             except ValueError as error:
-                if "conflict" not in str(error).lower() or attempt == ATTEMPTS - 1:
+                if "conflict" not in str(error).removeprefix(self.url).lower() or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
                 self._table().checkout_latest()
@@ -206,7 +219,7 @@ class LanceStore:
         if self.folder is None:
             yield True
             return
-        with (self.folder / "compact.lock").open("a") as file:
+        with (self.folder / LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
