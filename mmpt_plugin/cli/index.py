@@ -3,8 +3,12 @@
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_options
+
+if TYPE_CHECKING:
+    from mmpt_plugin.search import Collection
 
 
 def add(commands: Commands) -> None:
@@ -30,23 +34,32 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mmpt_plugin.search import Collection
-
-    cuts = {key: getattr(arguments, key) for key in ("window", "hop") if getattr(arguments, key) is not None}
-    options = model_options(arguments)
-    if Collection.exists(arguments.collection):
-        collection = Collection.open(arguments.collection)
-        for key, value in cuts.items():
-            if value != collection.settings[key]:
-                raise ValueError(f"{arguments.collection} has --{key} {collection.settings[key]}, which never changes")
-        if arguments.model is not None:
-            collection.check_model(arguments.model, **options)
-    elif arguments.model is None:
-        raise ValueError(f"there is no collection at {arguments.collection}: create it with --model MODEL")
-    else:
-        collection = Collection.create(arguments.collection, model=arguments.model, **cuts, **options)
+    collection = collection_of(arguments)
     report = collection.index(arguments.videos, num_workers=arguments.workers, remove_missing=arguments.remove_missing)
     print(report)
     where = shlex.quote(arguments.collection)
     print(f'search:  mmpt search {where} "a sentence"\npage:    mmpt serve {where}')
     return 2 if report.failed else 0
+
+
+def collection_of(arguments: argparse.Namespace) -> "Collection":
+    """The collection, which is created if there is none; ValueError for settings other than its own."""
+    from mmpt_plugin.search import Collection
+
+    cuts = {key: getattr(arguments, key) for key in ("window", "hop") if getattr(arguments, key) is not None}
+    options = model_options(arguments)
+    if not Collection.exists(arguments.collection):
+        if arguments.model is None:
+            raise ValueError(f"there is no collection at {arguments.collection}: create it with --model MODEL")
+        try:
+            return Collection.create(arguments.collection, model=arguments.model, **cuts, **options)
+        except ValueError:
+            if not Collection.exists(arguments.collection):  # otherwise another process was faster
+                raise
+    collection = Collection.open(arguments.collection)
+    for key, value in cuts.items():
+        if value != collection.settings[key]:
+            raise ValueError(f"{arguments.collection} has --{key} {collection.settings[key]}, which never changes")
+    if arguments.model is not None:
+        collection.check_model(arguments.model, **options)
+    return collection

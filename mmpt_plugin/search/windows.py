@@ -82,7 +82,7 @@ def feature_windows(model: Embedder, features: Float[np.ndarray, "T F"], *, wind
 def frame_windows(model: CLIPModel, path: Path, info: VideoInfo, *, window: int, hop: int) -> Windows:
     """The windows of a video whose frames the model reads; a frame that several windows share is encoded once."""
     whole = sliding_windows(math.ceil(info.duration), window=window, hop=hop)
-    spans = [(float(start), min(float(end), info.duration)) for start, end in whole]
+    spans = [(float(start), float(min(end, info.duration))) for start, end in whole]
     vectors = []
     for first in range(0, len(spans), WINDOWS_CHUNK):
         some = spans[first : first + WINDOWS_CHUNK]

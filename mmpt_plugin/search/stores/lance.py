@@ -55,10 +55,8 @@ class LanceStore:
             ],
             metadata={SETTINGS: json.dumps(dict(settings)).encode()},
         )  # fmt: skip
-        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.url} is a file, not a collection")
-        if self.folder is not None and self.folder.is_dir() and any(self.folder.iterdir()) and not self.exists():
-            raise ValueError(f"{self.url} is a folder with other files: choose another --collection")
+        if self.folder is not None and self.folder.exists():
+            check_free(self.folder)
         with self._errors():
             self._opened = self._connect().create_table(TABLE, schema=schema)
 
@@ -67,7 +65,8 @@ class LanceStore:
         if self.folder is not None and not (self.folder / f"{TABLE}.lance").is_dir():
             return False
         with self._errors():
-            return TABLE in self._connect().list_tables().tables
+            connection = self._connect()
+            return TABLE in connection.list_tables().tables and not self._is_unfinished(connection)
 
     def settings(self) -> dict[str, Any]:
         """See `Store.settings`."""
@@ -169,6 +168,16 @@ class LanceStore:
                     self._commit(partial(table.drop_index, name))
             self._commit(lambda: table.optimize(cleanup_older_than=KEPT))
 
+    def _is_unfinished(self, connection: Any) -> bool:
+        """Whether `create` was killed before its commit; it can be called again."""
+        if self.folder is not None and any((self.folder / f"{TABLE}.lance" / "data").glob("*")):
+            return False  # damaged
+        try:
+            connection.open_table(TABLE)
+        except ValueError as error:
+            return "was not found" in str(error)
+        return False
+
     def _connect(self) -> Any:
         # It warns for every empty cell.
         os.environ.setdefault("LANCE_LOG", "error")
@@ -195,7 +204,7 @@ class LanceStore:
                 with self._errors():
                     return write()
             except ValueError as error:
-                if "conflict" not in str(error).lower() or attempt == ATTEMPTS - 1:
+                if "conflict" not in str(error).removeprefix(self.url).lower() or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
                 self._table().checkout_latest()
@@ -227,6 +236,14 @@ class LanceStore:
                 yield False
                 return
             yield True
+
+
+def check_free(folder: Path) -> None:
+    """ValueError unless a collection can be created in the folder: it is empty, or a killed `create` left it."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a collection")
+    if not all(path.name.endswith((f"{TABLE}.lance", ".lock")) for path in folder.iterdir()):
+        raise ValueError(f"{folder} is a folder with other files: choose another --collection")
 
 
 def one_of(videos: Sequence[str]) -> str:

@@ -1,0 +1,26 @@
+"""A killed `mmpt index` leaves whole videos, and two at once lose nothing."""
+
+import pytest
+
+from tests.search.kills import SECONDS, contents, go, kill_often, prepare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [5])
+def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(tmp_path, kills):
+    killed = kill_often(tmp_path, kills=kills)
+    assert len(killed) == kills
+    assert any(one.num_videos not in (None, 12) for one in killed), "no kill came in the middle"
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_give_one_collection(tmp_path):
+    """Both create it and add all videos: the second replaces what the first wrote."""
+    setting = prepare(tmp_path)
+    url = str(tmp_path / "together")
+    processes = [setting.start(url) for _ in range(2)]
+    for process in processes:
+        go(process)
+    outputs = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert contents(url) == setting.contents
