@@ -44,6 +44,7 @@ class IndexReport:
     missing: list[str] = field(default_factory=list)
     """Videos whose file is no longer there; they stay in the collection unless they are removed."""
     removed: list[str] = field(default_factory=list)
+    """Missing videos that were removed: on request, or because another file has the same content."""
     failed: dict[str, str] = field(default_factory=dict)
     """Video file -> why it can't be indexed; the next run tries again."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -154,29 +155,38 @@ class Collection:
         check_num_workers(num_workers)
         report = IndexReport()
         known = self.store.videos()
-        found = self._find([absolute(Path(path).expanduser()) for path in paths], known, report)
-        roots = {str(absolute(Path(path).expanduser())) for path in paths}
+        given = [absolute(Path(path).expanduser()) for path in paths]
+        found = self._find(given, known, report)
         gone = {
-            video: about
+            video
             for video, about in known.items()
-            if video not in found and is_below(about.path(video), roots) and not about.path(video).is_file()
+            if video not in found and is_below(about.path(video), given) and not about.path(video).is_file()
         }
+        if remove_missing and gone and not found:
+            raise ValueError(
+                f"no videos in {', '.join(map(str, given))}: nothing is removed, in case a disk is not mounted"
+            )
+        lost: dict[int, list[str]] = {}
+        for video, about in known.items():
+            if not about.path(video).is_file():
+                lost.setdefault(about.size, []).append(video)
         waiting = []
         for video, file in found.items():
-            about = known.get(video)
-            if about is not None and (about.size, about.modified) == (file.size, file.modified):
+            before = known.get(video)
+            if before is not None and (before.size, before.modified) == (file.size, file.modified):
                 report.unchanged += 1
-            elif about is None and (old := self._moved(file, known)):
+            elif before is None and (old := moved_from(file, lost.get(file.size, []), known)):
                 report.moved[video] = old
             else:
                 waiting.append((video, file.path))
         self._move(report.moved, found, known)
         with indexing(self.url):
             self._compute(waiting, found, known, num_workers, report)
-        report.missing = sorted(gone.keys() - set(report.moved.values()))
-        if remove_missing:
-            self.store.remove(report.missing)
-            report.removed, report.missing = report.missing, []
+        missing = gone - set(report.moved.values())
+        present = {known[video].content for video in found.keys() & known.keys()}
+        report.removed = sorted(video for video in missing if remove_missing or known[video].content in present)
+        report.missing = sorted(missing - set(report.removed))
+        self.store.remove(report.removed)
         if waiting or report.moved or report.removed:
             self.store.compact()
         return report
@@ -260,14 +270,8 @@ class Collection:
             raise ValueError(f"no videos in {where}{why}")
         return found
 
-    def _moved(self, file: Found, known: Mapping[str, StoredVideo]) -> str | None:
-        """The id of an indexed video with the content of this file, whose own file is gone."""
-        lost = [video for video, about in known.items() if about.size == file.size and not about.path(video).is_file()]
-        content = digest(file.path) if lost else ""
-        return next((video for video in lost if known[video].content == content), None)
-
     def _move(self, moved: Mapping[str, str], found: Mapping[str, Found], known: Mapping[str, StoredVideo]) -> None:
-        """Store the rows of moved files under their new ids; a run that is killed in between does it again."""
+        """Store the rows of moved files under their new ids; if that is killed halfway, the next run removes the old."""
         for video, old in moved.items():
             about = replace(known[old], root=found[video].root, modified=found[video].modified)
             self.store.replace({video: (about, self.store.rows(old))})
@@ -379,14 +383,20 @@ class Collection:
         return vector
 
 
+def moved_from(file: Found, lost: Sequence[str], known: Mapping[str, StoredVideo]) -> str | None:
+    """The one of these videos, whose files are gone and of the same size, that has the content of this file."""
+    content = digest(file.path) if lost else ""
+    return next((video for video in lost if known[video].content == content), None)
+
+
 def outside(file: Path, folder: Path) -> str | None:
     """Why a file below a folder is not followed: a link leads out of the folder. None for other files."""
     return None if file.resolve().is_relative_to(folder.resolve()) else f"{file} is a link out of {folder}"
 
 
-def is_below(path: Path, roots: set[str]) -> bool:
+def is_below(path: Path, roots: Sequence[Path]) -> bool:
     """Whether a path is one of the roots or below one."""
-    return any(str(parent) in roots for parent in (path, *path.parents))
+    return any(path.is_relative_to(root) for root in roots)
 
 
 def root_name(file: Path, root: Path, roots: dict[str, str]) -> str:
@@ -395,7 +405,7 @@ def root_name(file: Path, root: Path, roots: dict[str, str]) -> str:
     A folder within an indexed folder is part of that one.
     """
     for name, folder in roots.items():
-        if is_below(file, {folder}):
+        if file.is_relative_to(folder):
             return name
     name, number = root.name or "root", 2
     while name in roots:

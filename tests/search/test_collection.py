@@ -214,6 +214,31 @@ def test_a_missing_file_stays_unless_it_is_to_be_removed(fresh):
     assert len(collection.videos()) == 2
 
 
+def test_the_rows_of_a_file_that_moved_are_not_kept_twice_if_a_run_was_killed_meanwhile(fresh, monkeypatch):
+    collection, videos = fresh
+    collection.index([videos])
+    (videos / "2025" / "IMG_0001.mp4").rename(videos / "2025" / "birthday.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(collection.store, "remove", lambda videos: None)
+        collection.index([videos])
+    assert len(collection.videos()) == 4
+    report = collection.index([videos])
+    assert (report.removed, report.missing) == (["Videos/2025/IMG_0001.mp4"], [])
+    assert len(collection.videos()) == 3
+
+
+def test_nothing_is_removed_if_no_video_is_there(fresh):
+    """Such as on a disk that is not mounted."""
+    collection, videos = fresh
+    collection.index([videos])
+    shutil.rmtree(videos)
+    videos.mkdir()
+    with pytest.raises(ValueError, match="no videos in .*Videos: nothing is removed, in case a disk is not mounted"):
+        collection.index([videos], remove_missing=True)
+    assert len(collection.videos()) == 3
+    assert len(collection.index([videos]).missing) == 3
+
+
 def test_indexing_some_files_leaves_the_others(fresh):
     collection, videos = fresh
     collection.index([videos])
