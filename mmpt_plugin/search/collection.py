@@ -271,7 +271,7 @@ class Collection:
         return found
 
     def _move(self, moved: Mapping[str, str], found: Mapping[str, Found], known: Mapping[str, StoredVideo]) -> None:
-        """Store the rows of moved files under their new ids; if that is killed halfway, the next run removes the old."""
+        """Store the rows of moved files under new ids; if that is killed halfway, the next run removes the old."""
         for video, old in moved.items():
             about = replace(known[old], root=found[video].root, modified=found[video].modified)
             self.store.replace({video: (about, self.store.rows(old))})
