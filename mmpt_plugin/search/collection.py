@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ class Collection:
         self.settings = settings
         """version, model, options, weights, window, hop and unit_vectors."""
         self._sample: tuple[float, np.ndarray] | None = None
+        self._sampling = Lock()
 
     @classmethod
     def create(
@@ -364,13 +366,14 @@ class Collection:
 
     def _usual(self, vector: np.ndarray) -> tuple[float, float]:
         """Mean and standard deviation of a vector's scores, over the windows of some videos, evenly chosen."""
-        now = time.monotonic()
-        if self._sample is None or now - self._sample[0] > SAMPLED_SECONDS:
-            videos = list(self.store.videos())
-            chosen = videos[:: max(1, len(videos) // SAMPLED_VIDEOS)]
-            rows = [self.store.rows(video).vectors for video in chosen]
-            self._sample = now, np.concatenate(rows) if rows else np.zeros((0, len(vector)), np.float32)
-        scores = self._sample[1] @ vector
+        with self._sampling:  # once, whatever the number of threads that search
+            now = time.monotonic()
+            if self._sample is None or now - self._sample[0] > SAMPLED_SECONDS:
+                videos = list(self.store.videos())
+                chosen = videos[:: max(1, -(-len(videos) // SAMPLED_VIDEOS))]
+                rows = [self.store.rows(video).vectors for video in chosen]
+                self._sample = now, np.concatenate(rows) if rows else np.zeros((0, len(vector)), np.float32)
+            scores = self._sample[1] @ vector
         return (float(scores.mean()), float(scores.std()) or 1.0) if len(scores) else (0.0, 1.0)
 
     def _vector(self, video: str, start: float) -> np.ndarray:
