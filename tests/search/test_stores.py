@@ -13,6 +13,7 @@ from mmpt_plugin.cli import main
 from mmpt_plugin.search import Collection
 from mmpt_plugin.search.stores import lance
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
+from tests.launch.cluster import wait_until
 from tests.search.milvus_server import Forwarder, listening
 from tests.search.oracle import (
     NAMES,
@@ -356,5 +357,12 @@ def test_a_milvus_server_that_goes_away_is_found_again(milvus_port, caplog, capf
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
     back = Forwarder(milvus_port, listening(forwarder.port))
-    assert list(store.videos()) == ["a.mp4"]
+    wait_until(lambda: listed(store) == ["a.mp4"], "the server to be found", seconds=60)  # gRPC waits between attempts
     back.close()
+
+
+def listed(store):
+    try:
+        return list(store.videos())
+    except ValueError:
+        return None
