@@ -366,3 +366,29 @@ def listed(store):
         return list(store.videos())
     except ValueError:
         return None
+
+
+@pytest.mark.slow
+def test_a_half_written_video_in_milvus_is_not_listed_and_is_repaired(milvus_port, monkeypatch):
+    """The process is killed at each of the writes of `replace`."""
+    store = store_of(f"milvus+http://127.0.0.1:{milvus_port}/c{uuid4().hex}")
+    store.create(SETTINGS, width=WIDTH)
+    whole = video([padded(2)] * 3)
+    for name, number in (("_delete", 2), ("_upsert", 1), ("_upsert", 2)):
+        store.replace({"a.mp4": video([padded(1)] * 5)})
+        calls, write = [], getattr(store, name)
+
+        def killed(rows, calls=calls, write=write, number=number):
+            calls.append(rows)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            write(rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.replace({"a.mp4": whole})
+        assert store.videos() == {}
+        store.replace({"a.mp4": whole})
+        assert store.videos() == {"a.mp4": whole[0]}
+        assert_equal_windows(store.rows("a.mp4"), whole[1])
