@@ -182,7 +182,7 @@ def search_while_another_process_indexes(store, *, searches):
     store.replace({f"old/{number}.mp4": random_video(rng, num_windows=7) for number in range(30)})
     done = 0
     while done < searches:
-        writer = start_writer(store, "new", count=25, compact=5)
+        writer = start_writer(store, "new", count=max(25, searches // 5), compact=5)
         go([writer])
         while writer.poll() is None:
             hits = store.nearest(rng.normal(size=WIDTH).astype(np.float32), 5, EVERYWHERE)
