@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -258,6 +259,10 @@ class Collection:
                 if path.is_dir() and (reason := outside(file, folder) or why_not(file)):
                     report.left_out[str(file)] = reason
                     continue
+                if not is_unicode(file):
+                    shown = os.fsencode(file).decode(errors="replace")
+                    report.failed[shown] = f"{shown}: rename it, its name is not UTF-8"
+                    continue
                 name = root_name(file, folder, roots)
                 try:
                     about = file.stat()
@@ -397,6 +402,15 @@ def outside(file: Path, folder: Path) -> str | None:
     return None if file.resolve().is_relative_to(folder.resolve()) else f"{file} is a link out of {folder}"
 
 
+def is_unicode(path: Path) -> bool:
+    """Whether a path is valid UTF-8, as the strings of stores are; a file system allows any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_below(path: Path, roots: Sequence[Path]) -> bool:
     """Whether a path is one of the roots or below one."""
     return any(path.is_relative_to(root) for root in roots)
@@ -425,9 +439,9 @@ def prefix_of(video: str, about: StoredVideo, folder: str) -> str | None:
         return f"{name}/{wanted}"
     if video.startswith(wanted):
         return wanted
-    path = f"{absolute(Path(folder).expanduser())}/"
+    path, root = (f"{str(each).rstrip('/')}/" for each in (absolute(Path(folder).expanduser()), about.root))
     if str(about.path(video)).startswith(path):
-        return f"{name}/{path.removeprefix(f'{about.root}/')}" if path.startswith(f"{about.root}/") else f"{name}/"
+        return f"{name}/{path.removeprefix(root)}" if path.startswith(root) else f"{name}/"
     return None
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -119,6 +120,7 @@ def running(folder: Path) -> Iterator[int]:
 
 def serve(folder: Path) -> None:
     """Run a server until stdin ends; its port, in the namespace of the caller, is printed when it is ready."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped
     listener = listening()  # it stays in the namespace of the caller
     enter_own_network()
     os.environ["TMPDIR"] = str(folder)
