@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mmpt_plugin.files import absolute, files_below
-from mmpt_plugin.models import PretrainedEmbedder, load_model
+from mmpt_plugin.models import PretrainedEmbedder, load_model, pretrained
 from mmpt_plugin.protocols import Store
 from mmpt_plugin.search.indexing import indexing
 from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overlaps
@@ -89,7 +89,7 @@ class Collection:
         self.store = store
         self.url = url
         self.settings = settings
-        """version, model, options, weights, window, hop and unit_vectors."""
+        """version, model, options, window, hop, and digests of the weights and of the encoder."""
         self._sample: tuple[float, np.ndarray] | None = None
         self._sampling = Lock()
 
@@ -108,11 +108,11 @@ class Collection:
         store = store_of(str(url))
         if store.exists():
             raise ValueError(f"{url} is a collection already: index into it without --window, --hop")
-        path = str(absolute(Path(model))) if Path(model).exists() else str(model)
+        path, options = absolute_or_name(model), with_absolute_paths(options)
         loaded = load_model(path, **options)
         work = work_of(loaded, window, hop)
-        settings = {"version": VERSION, "model": path, "options": options, "weights": weights_of(loaded)}
-        settings |= {"window": window, "hop": hop, "unit_vectors": loaded.unit_vectors}
+        settings = {"version": VERSION, "model": path, "options": options, "window": window, "hop": hop}
+        settings |= {"weights": weights_of(loaded), "encoder": encoder_of(loaded)}
         store.create(settings, width=loaded.config.hidden_size)
         collection = cls(store, str(url), settings)
         collection.model, collection._work = loaded, work
@@ -145,8 +145,14 @@ class Collection:
 
     def check_model(self, model: str | Path, **options: Any) -> None:
         """ValueError unless these are the weights that the collection was created with."""
-        if weights_of(load_model(model, **options)) != self.settings["weights"]:
-            raise ValueError(f"{self.url} was created with {self.settings['model']}, its vectors don't fit to {model}")
+        loaded = load_model(model, **options)
+        same = {"weights": weights_of(loaded), "encoder": encoder_of(loaded)}
+        if different := [name for name, own in same.items() if own != self.settings[name]]:
+            raise ValueError(
+                f"{self.url} was created with {self.settings['model']}, and {model} has "
+                f"{' and '.join(f'another {name}' if name == 'encoder' else f'other {name}' for name in different)}: "
+                "create another collection"
+            )
 
     def index(self, paths: Sequence[str | Path], *, num_workers: int = 1, remove_missing: bool = False) -> IndexReport:
         """Index video files and folders, which are searched recursively; videos of other folders stay as they are.
@@ -324,7 +330,9 @@ class Collection:
 
     @cached_property
     def _work(self) -> WindowWork:
-        """The work with the model that is loaded in this process."""
+        """The work with the model that is loaded in this process; ValueError if its encoder has changed."""
+        if encoder_of(self.model) != self.settings["encoder"]:
+            raise ValueError(f"the encoder of {self.url} has changed since it was created: create another collection")
         return work_of(self.model, self.settings["window"], self.settings["hop"])
 
     def _where(self, folder: str | None, min_duration: float | None, max_duration: float | None) -> Where:
@@ -402,6 +410,21 @@ def outside(file: Path, folder: Path) -> str | None:
     return None if file.resolve().is_relative_to(folder.resolve()) else f"{file} is a link out of {folder}"
 
 
+def with_absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `load_model` that JSON can hold and that mean the same in every working folder."""
+    given = dict(options)
+    if given.get("tokenizer") is not None:
+        given["tokenizer"] = absolute_or_name(given["tokenizer"])
+    if isinstance(given.get("encoder"), Mapping):
+        given["encoder"] = pretrained.with_absolute_paths(given["encoder"])
+    return given
+
+
+def absolute_or_name(path: str | Path) -> str:
+    """The absolute path of a file or folder that exists; other names, such as those of a hub, as they are."""
+    return str(absolute(Path(path))) if Path(path).exists() else str(path)
+
+
 def is_unicode(path: Path) -> bool:
     """Whether a path is valid UTF-8, as the strings of stores are; a file system allows any bytes."""
     try:
@@ -446,9 +469,18 @@ def prefix_of(video: str, about: StoredVideo, folder: str) -> str | None:
 
 
 def weights_of(model: PretrainedEmbedder) -> str:
-    """SHA-256 of a model's weights and of the settings of its encoder."""
-    hashed = hashlib.sha256(repr(sorted((model.encoder or {}).items())).encode())
+    """SHA-256 of a model's weights."""
+    hashed = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         hashed.update(f"{name}{tuple(tensor.shape)}".encode())
         hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()
+
+
+def encoder_of(model: PretrainedEmbedder) -> str:
+    """SHA-256 of the settings of a model's feature encoder; files count by their content, not their path."""
+    settings = {
+        key: digest(Path(value)) if isinstance(value, str) and Path(value).is_file() else value
+        for key, value in sorted((model.encoder or {}).items())
+    }
+    return hashlib.sha256(repr(settings).encode()).hexdigest()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ import torch
 
 from mmpt_plugin.cli import main
 from mmpt_plugin.features.extract import encode
+from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.models.embedding import build_encoder
-from mmpt_plugin.registry import models
+from mmpt_plugin.registry import models, register_store, stores
 from mmpt_plugin.search import Collection, Moment, windows
 from mmpt_plugin.search.moments import without_overlaps
-from mmpt_plugin.search.stores.store import Hit
+from mmpt_plugin.search.stores.store import Hit, StoreConfig, store_of
 from mmpt_plugin.tokenizer import load_tokenizer
 from mmpt_plugin.video.sparse_frames import FramesConfig, read_clips
 from mmpt_plugin.video.store import VideoFolder
@@ -314,13 +316,34 @@ def test_a_collection_is_opened_with_the_model_that_made_it(fresh, folder, tmp_p
     assert again.settings["window"] == 6
 
 
+def test_a_collection_can_be_opened_from_any_folder(kitchen, folder, tmp_path, monkeypatch):
+    """Its model, tokenizer and encoder were given by relative paths."""
+    shutil.copytree(folder, tmp_path / "m")
+    shutil.copytree(kitchen.root / "tokenizer", tmp_path / "t")
+    torch.manual_seed(0)
+    torch.save(S3D().state_dict(), tmp_path / "s3d.pth")
+    monkeypatch.chdir(tmp_path)
+    encoder = TINY_ENCODER | {"weights": "s3d.pth"}
+    Collection.create("c", model="m", tokenizer=Path("t"), encoder=encoder).index([library(kitchen, tmp_path)])
+    Collection.open("c").check_model("m", tokenizer="t", encoder=encoder)
+    monkeypatch.chdir("/")
+    again = Collection.open(tmp_path / "c")
+    assert again.search(SENTENCE)
+    torch.save(S3D().state_dict(), tmp_path / "s3d.pth")
+    with pytest.raises(ValueError, match="and .*/m has another encoder: create another collection"):
+        again.check_model(tmp_path / "m", encoder=encoder | {"weights": str(tmp_path / "s3d.pth")})
+    (tmp_path / "Videos" / "2025" / "IMG_0001.mp4").touch()
+    with pytest.raises(ValueError, match="the encoder of .* has changed since it was created"):
+        again.index([tmp_path / "Videos"])
+
+
 def test_another_model_is_refused(fresh, folder, tmp_path):
     collection, _ = fresh
     other = tmp_path / "other"
     model = VideoCLIP.from_pretrained(folder)
     model.text_encoder.embeddings.word_embeddings.weight.data[7] += 1
     model.save_pretrained(other)
-    with pytest.raises(ValueError, match="vectors don't fit to"):
+    with pytest.raises(ValueError, match="was created with .*, and .*other has other weights"):
         collection.check_model(other)
     collection.check_model(folder)
     shutil.rmtree(tmp_path / "moved", ignore_errors=True)
@@ -419,3 +442,17 @@ def test_wrong_commands_are_one_line(words, message, indexed, folder, kitchen, t
     assert re.search(message, error)
     assert error.startswith("mmpt ")
     assert error.count("\n") == 1
+
+
+def test_a_registered_store_is_chosen_by_its_name_in_the_url(monkeypatch, tmp_path):
+    monkeypatch.setattr(stores, "_entries", dict(stores._entries))
+
+    @register_store("drawer", dataclass=StoreConfig)
+    class Drawer:
+        def __init__(self, config):
+            self.url = config.url
+
+    assert isinstance(store_of("drawer+top"), Drawer)
+    assert store_of("drawer+top").url == "drawer+top"
+    folder = tmp_path / "a+b"
+    assert store_of(str(folder)).url == str(folder)

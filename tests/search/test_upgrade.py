@@ -14,8 +14,8 @@ from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_o
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "collection_v1"
 SETTINGS = {
-    "version": 1, "model": "model", "options": {"encoder": "{_name: s3d}"}, "weights": "0" * 64, "window": 6, "hop": 2,
-    "unit_vectors": False,
+    "version": 1, "model": "model", "options": {"encoder": "{_name: s3d}"}, "weights": "0" * 64, "encoder": "0" * 64,
+    "window": 6, "hop": 2,
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class LanceStore:
             columns[name] = np.repeat([getattr(video, name) for video, _ in videos.values()], counts)
         columns["start"] = np.concatenate([windows.starts for _, windows in videos.values()])
         columns["end"] = np.concatenate([windows.ends for _, windows in videos.values()])
-        columns["id"] = [f"{video}@{start:g}" for video, start in zip(columns["video"], columns["start"], strict=True)]
+        columns["id"] = [f"{video}@{start}" for video, start in zip(columns["video"], columns["start"], strict=True)]
         vectors = np.concatenate([windows.vectors for _, windows in videos.values()]).astype(np.float32)
         columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         return pa.table(columns, schema=self._table().schema)
