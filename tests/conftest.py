@@ -81,8 +81,8 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that wait for SLURM come first: another process has done the rest by the time they end."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Those that take long come first, on SLURM and in all stores: other processes do the rest until they end."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None and item.path.name != "test_stores.py")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -28,7 +28,7 @@ from tests.search.places import kinds, place
 
 SETTINGS = {"version": 1, "model": "/models/é", "options": {"encoder": "{_name: s3d}"}, "window": 6, "hop": 2}
 EVERYWHERE = Where()
-NUM_SEEDS = int(os.environ.get("STORE_SEEDS", "2"))  # of the long runs of random operations
+NUM_SEEDS = int(os.environ.get("STORE_SEEDS", "1"))  # of the long runs of random operations
 
 # A process of its own: it says that it is ready, and writes when it is told to.
 WRITER = """
