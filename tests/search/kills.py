@@ -81,7 +81,7 @@ def prepare(folder: Path) -> Setting:
     begun = time.monotonic()
     go(process)
     output, errors = process.communicate(timeout=SECONDS)
-    assert output == "12 added, 0 unchanged\n", errors
+    assert output.splitlines()[0] == "12 added, 0 unchanged", errors
     seconds = time.monotonic() - begun
     return Setting(setting.videos, setting.model, contents(str(folder / "whole")), seconds)
 
@@ -96,13 +96,8 @@ def contents(url: str) -> dict[str, Any]:
     }
 
 
-def kill_once(setting: Setting, url: str, rng: np.random.Generator) -> Killed:
-    """Kill `mmpt index` at a random moment, check the collection, run it again, and compare.
-
-    AssertionError for a video that is not complete, for a collection that takes more than 5 s to open, and for one
-    that the next run does not complete.
-    """
-    moment = float(rng.uniform(0, setting.seconds))
+def kill_once(setting: Setting, url: str, moment: float) -> Killed:
+    """Kill `mmpt index` this many seconds after its imports, or at its end; then see `check_killed`."""
     process = setting.start(url)
     go(process)
     try:
@@ -110,6 +105,27 @@ def kill_once(setting: Setting, url: str, rng: np.random.Generator) -> Killed:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate(timeout=SECONDS)
+    return check_killed(setting, url, moment)
+
+
+def kill_after_commits(setting: Setting, url: str, commits: int) -> Killed:
+    """Kill `mmpt index` as soon as it has made this many commits; then see `check_killed`."""
+    process = setting.start(url)
+    begun = time.monotonic()
+    go(process)
+    while process.poll() is None and len(list(Path(url).glob("moments.lance/_versions/*.manifest"))) < commits:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    return check_killed(setting, url, time.monotonic() - begun)
+
+
+def check_killed(setting: Setting, url: str, moment: float) -> Killed:
+    """Check the collection that a killed run left, run it again, and compare.
+
+    AssertionError for a video that is not complete, for a collection that takes more than 5 s to open, and for one
+    that the next run does not complete.
+    """
     begun = time.monotonic()
     found = contents(url) if Collection.exists(url) else None
     open_seconds = time.monotonic() - begun
@@ -132,6 +148,7 @@ def kill_often(folder: Path, *, kills: int, seed: int = 0) -> list[Killed]:
     setting, rng = prepare(folder), np.random.default_rng(seed)
     killed = []
     for number in range(kills):
-        killed.append(kill_once(setting, str(folder / f"killed_{number}"), rng))
+        moment = float(rng.uniform(0, setting.seconds))
+        killed.append(kill_once(setting, str(folder / f"killed_{number}"), moment))
         shutil.rmtree(folder / f"killed_{number}")
     return killed
