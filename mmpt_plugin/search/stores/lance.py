@@ -25,7 +25,8 @@ T = TypeVar("T")
 TABLE = "moments"
 SETTINGS = b"mmpt_plugin"  # the key of the settings in the table's metadata
 INDEXED_ROWS = 50_000  # with fewer, the exact search takes less than 60 ms
-PROBES = 40  # cells searched: recall@10 is .98 at 100,000 rows, .97 at a million (docs/search.md)
+PROBES = 40  # cells searched (docs/explanation/search.md has the recall)
+MANY = 1000  # hits that PROBES cells contain for sure
 KEPT = timedelta(hours=1)  # for readers of an old version
 ATTEMPTS = 30
 CELLS = "cells_of_"  # the name of the index says for how many rows in a cell it was made
@@ -117,9 +118,11 @@ class LanceStore:
         names = ["video", "root", "start", "end"]
         with self._errors():
             query = self._table().search(vector.astype(np.float32), vector_column_name="vector").distance_type("dot")
-            query = query.minimum_nprobes(PROBES).maximum_nprobes(0).limit(k).select([*names, "_distance"])
+            query = query.nprobes(PROBES).limit(k).select([*names, "_distance"])
             if condition := sql(where):
                 query = query.where(condition, prefilter=True)
+            if condition or k > MANY:  # more cells, while there are fewer than k hits; twice as slow for all others
+                query = query.minimum_nprobes(PROBES).maximum_nprobes(0)
             found = query.to_arrow()
         rows = zip(*(found[name].to_pylist() for name in [*names, "_distance"]), strict=True)
         # LanceDB's distance "dot" is 1 minus the dot product.
