@@ -7,7 +7,7 @@ import pytest
 from tests.search import milvus_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_port(tmp_path_factory):
     if reason := milvus_server.why_not():
         (pytest.fail if os.environ.get("MILVUS_TESTS") == "required" else pytest.skip)(reason)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.search.kills import SECONDS, contents, go, kill_after_commits, kill_often, prepare
+from tests.search.kills import SECONDS, contents, go, kill_after_commits, prepare
 
 
 @pytest.mark.slow
@@ -13,7 +13,6 @@ def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(tmp_p
         killed = kill_after_commits(setting, str(tmp_path / f"killed_{commits}"), commits)
         assert killed.num_videos is not None
         assert killed.num_videos >= commits - 1
-    assert len(kill_often(tmp_path / "moments", kills=2)) == 2
 
 
 @pytest.mark.slow

@@ -30,6 +30,13 @@ SETTINGS = {"version": 1, "model": "/models/é", "options": {"encoder": "{_name:
 EVERYWHERE = Where()
 NUM_SEEDS = int(os.environ.get("STORE_SEEDS", "1"))  # of the long runs of random operations
 
+
+def skip_long(store):
+    """A bucket and a server take minutes, which `STORE_SEEDS=10 pytest tests/search/test_stores.py` gives them."""
+    if "STORE_SEEDS" not in os.environ and "://" in store.url:
+        pytest.skip("set STORE_SEEDS for the long tests of buckets and servers")
+
+
 # A process of its own: it says that it is ready, and writes when it is told to.
 WRITER = """
 import sys
@@ -146,6 +153,7 @@ def test_random_operations_give_what_a_store_in_memory_gives(store, seed, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 100 + NUM_SEEDS))
 def test_many_random_operations_give_what_a_store_in_memory_gives(store, seed, monkeypatch):
+    skip_long(store)
     monkeypatch.setattr(lance, "INDEXED_ROWS", 60)
     run_operations(store, np.random.default_rng(seed), steps=200)
 
@@ -199,8 +207,7 @@ def test_searches_work_while_another_process_indexes(store):
 
 @pytest.mark.slow
 def test_a_thousand_searches_work_while_another_process_indexes(store):
-    if store.url.startswith("s3"):
-        pytest.skip("moto lists all versions of the table for each search, which takes minutes")
+    skip_long(store)
     search_while_another_process_indexes(store, searches=1000)
 
 
