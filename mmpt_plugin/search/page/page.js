@@ -13,7 +13,6 @@ let searched = null; // what the results are for
 let focusFirst = false; // whether the next results take the focus
 let asking = new AbortController();
 let collection = null; // the last status
-let leaving = false; // whether the browser is going back, which takes a moment
 
 /** The page's address as an object. */
 function read() {
@@ -33,10 +32,6 @@ function readSearch() {
 
 /** Change a part of the address and show what it says. */
 function go(changes, { replace = false, opened = false } = {}) {
-  if (leaving) {
-    addEventListener("popstate", () => go(changes, { replace, opened }), { once: true });
-    return;
-  }
   const values = Object.entries({ ...read(), ...changes }).filter(([, value]) => value);
   const query = new URLSearchParams(values).toString();
   const address = query ? `/?${query}` : "/";
@@ -310,10 +305,8 @@ function like(moment) {
 /** Close the player, and go back to the page that opened it. */
 function leave() {
   if (!read().play) return;
-  if (history.state?.opened) {
-    leaving = true;
-    history.back();
-  } else go({ play: "", whole: "" }, { replace: true });
+  if (history.state?.opened) history.back();
+  else go({ play: "", whole: "" }, { replace: true });
 }
 
 onPlayer({ play, similar: like });
@@ -333,15 +326,10 @@ $("home").onclick = (event) => {
   go({ q: "", like: "", folder: "", min: "", max: "", play: "", whole: "" });
   $("q").focus();
 };
-/** Change a filter. The player is closed, but the address may still name its moment. */
-function filter(changes) {
-  go({ ...changes, play: "", whole: "" }, { replace: Boolean(read().play) });
-}
-
-$("folder").onchange = () => filter({ folder: $("folder").value });
+$("folder").onchange = () => go({ folder: $("folder").value });
 $("length").onchange = () => {
   const [min = "", max = ""] = $("length").value.split("-");
-  filter({ min, max });
+  go({ min, max });
 };
 $("more").onclick = () => {
   count = Math.min(MOST, count + STEP);
@@ -379,10 +367,7 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-addEventListener("popstate", () => {
-  leaving = false;
-  show();
-});
+addEventListener("popstate", show);
 show();
 look();
 if (!read().q && !read().play && matchMedia("(hover: hover)").matches) $("q").focus();
