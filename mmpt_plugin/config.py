@@ -104,7 +104,7 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
     """Move keys of version 0.1 to their new names, in place; an override of the new name takes precedence."""
     from omegaconf import OmegaConf, open_dict
 
-    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    given = overridden(overrides)
     recipe = OmegaConf.select(config, "task.finetune") or {}
     with open_dict(config):
         if "setting" in config:
@@ -127,6 +127,11 @@ def use_new_names(config: "DictConfig", overrides: Sequence[str]) -> None:
                     del values[old]
 
 
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys that overrides set."""
+    return {override.partition("=")[0].lstrip("+") for override in overrides}
+
+
 def drop_other_keys(config: "DictConfig", overrides: Sequence[str]) -> None:
     """Delete, in place, the settings that an overridden `_name` makes meaningless; a log line names them.
 
@@ -135,7 +140,7 @@ def drop_other_keys(config: "DictConfig", overrides: Sequence[str]) -> None:
     """
     from omegaconf import OmegaConf, open_dict
 
-    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    given = overridden(overrides)
     for section, kind in registry.SECTIONS.items():
         name = OmegaConf.select(config, f"{section}._name")
         if f"{section}._name" not in given or name not in kind:

@@ -3,7 +3,6 @@
 The weights of Miech et al. (CVPR 2020), trained on HowTo100M, load strictly. B clips, T frames, H x W pixels.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
+from mmpt_plugin.files import file_sha256
 from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.registry import register_encoder
 
@@ -106,10 +106,7 @@ def load_s3d(config: S3DEncoderConfig) -> "S3D":
 
 def weights_file_digest(path: str | None) -> str | None:
     """The file's SHA-256; None for random weights."""
-    if path is None:
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None if path is None else file_sha256(Path(path))
 
 
 def read_words(path: Path) -> dict[str, int]:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpt_plugin.files import absolute, files_below
+from mmpt_plugin.files import absolute, file_sha256, files_below
 from mmpt_plugin.models import PretrainedEmbedder, load_model, pretrained
 from mmpt_plugin.protocols import Store
 from mmpt_plugin.search.indexing import indexing
 from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overlaps
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
-from mmpt_plugin.search.windows import WindowWork, digest, window_work, work_of
+from mmpt_plugin.search.windows import WindowWork, window_work, work_of
 from mmpt_plugin.video.store import left_out_lines, why_not
 from mmpt_plugin.video.workers import Failure, check_num_workers, outcomes
 
@@ -401,7 +401,7 @@ class Collection:
 
 def moved_from(file: Found, lost: Sequence[str], known: Mapping[str, StoredVideo]) -> str | None:
     """The one of these videos, whose files are gone and of the same size, that has the content of this file."""
-    content = digest(file.path) if lost else ""
+    content = file_sha256(file.path) if lost else ""
     return next((video for video in lost if known[video].content == content), None)
 
 
@@ -480,7 +480,7 @@ def weights_of(model: PretrainedEmbedder) -> str:
 def encoder_of(model: PretrainedEmbedder) -> str:
     """SHA-256 of the settings of a model's feature encoder; files count by their content, not their path."""
     settings = {
-        key: digest(Path(value)) if isinstance(value, str) and Path(value).is_file() else value
+        key: file_sha256(Path(value)) if isinstance(value, str) and Path(value).is_file() else value
         for key, value in sorted((model.encoder or {}).items())
     }
     return hashlib.sha256(repr(settings).encode()).hexdigest()

@@ -3,7 +3,6 @@
 N windows, T feature rows or frames, F width of a feature, D width of the vectors.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_plugin.features.extract import encode
+from mmpt_plugin.files import file_sha256
 from mmpt_plugin.models import CLIPModel, Embedder, load_model
 from mmpt_plugin.models.embedding import build_encoder, sliding_windows
 from mmpt_plugin.protocols import Encoder
@@ -50,7 +50,7 @@ class WindowWork:
             duration = info.duration
         if not np.isfinite(windows.vectors).all():
             raise ValueError(f"{path}: its vectors hold NaN or infinity")
-        return StoredVideo("", about.st_size, about.st_mtime_ns, digest(path), duration), windows
+        return StoredVideo("", about.st_size, about.st_mtime_ns, file_sha256(path), duration), windows
 
 
 def window_work(model: str, options: Mapping[str, Any], window: int, hop: int) -> WindowWork:
@@ -111,9 +111,3 @@ def windows_of(spans: Sequence[tuple[float | int, float | int]], vectors: Float[
     """Spans and their vectors as arrays."""
     starts, ends = np.array(spans, dtype=np.float64).reshape(-1, 2).T
     return Windows(starts, ends, vectors.numpy())
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Evaluation of a checkpoint on a project's task, or on all of its benchmarks, with an untrained model as control."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import torch
 
 from mmpt_plugin import registry
 from mmpt_plugin.corpora.readers import DataNotThere
+from mmpt_plugin.files import file_sha256
 from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import Embedder, load_model
 from mmpt_plugin.protocols import BenchmarkTask
@@ -146,5 +146,4 @@ def measure(task: BenchmarkTask, project: Mapping[str, Any], models: Models) -> 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint file, or of model.safetensors in a model's folder."""
-    with (path / "model.safetensors" if path.is_dir() else path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path / "model.safetensors" if path.is_dir() else path)

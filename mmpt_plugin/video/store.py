@@ -1,6 +1,5 @@
 """Find the video files of a folder or a list, and assign their ids."""
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import UInt8
 
-from mmpt_plugin.files import absolute, files_below, read_list, without_suffix
+from mmpt_plugin.files import absolute, file_sha256, files_below, read_list, without_suffix
 from mmpt_plugin.video.decode import SUFFIXES, VideoError, VideoInfo, check_moving, read_squares, timed
 
 logger = logging.getLogger(__name__)
@@ -191,8 +190,7 @@ class VideoFolder:
 
     def content(self, video_id: str) -> bytes:
         """See `Videos.content`; it is the SHA-256 of the file."""
-        with self.file(video_id).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(file_sha256(self.file(video_id)))
 
     def file(self, video_id: str) -> Path:
         """The path of a video; ValueError if the folder does not have it."""
