@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt_plugin.files import file_sha256
 from mmpt_plugin.models import CLIPMean
 from mmpt_plugin.models.clip import CLIPModelConfig
 from mmpt_plugin.search import Collection
@@ -23,7 +24,7 @@ def no_decoding(videos, work, build, num_workers, *, label):
         about = path.stat()
         vectors = np.zeros((1, 16), np.float32)
         vectors[0, 0] = about.st_size
-        stored = StoredVideo("", about.st_size, about.st_mtime_ns, module.digest(path), 4.0)
+        stored = StoredVideo("", about.st_size, about.st_mtime_ns, file_sha256(path), 4.0)
         empty = Failure(f"{path}: empty")
         yield path, ((stored, Windows(np.zeros(1), np.full(1, 4.0), vectors)) if about.st_size else empty)
 
