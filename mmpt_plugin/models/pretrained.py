@@ -21,6 +21,9 @@ Model = TypeVar("Model", bound="PretrainedEmbedder")
 # Keys that name the starting weights of training; a trained model does not need them.
 STARTS = {"bert": None, "clip": None, "pretrained": None}
 
+# Keys that say how a model is trained, and not what it is. A CLIP backbone comes with its own sizes.
+HOW_TRAINED = {"attend_to_cls", "backbone", "chunk_size", "dropout", "freeze_layers", "freeze_vision"}
+
 
 class PretrainedEmbedder(Embedder):
     """An embedder that can be saved to a folder and loaded again, with its tokenizer."""
@@ -30,11 +33,30 @@ class PretrainedEmbedder(Embedder):
     batch_type: type = Batch
     heads: tuple[str, ...] = ()
     """Prefixes of weights that a pre-trained checkpoint may lack."""
+    sizes: tuple[str, ...] = ()
+    """Keys of the config that starting weights determine."""
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
         """The part of the configuration that follows from the weights; it overrides the file's configuration."""
         return {}
+
+    @classmethod
+    def start_settings(cls, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the starting weights of a project's section `model` were trained with; {} without any.
+
+        Those that say how the model was trained, such as dropout, are left out.
+        """
+        if not model.get("pretrained"):
+            return {}
+        path = find_checkpoint(model["pretrained"])
+        config, weights = read_checkpoint(path, max_video_len=model.get("max_video_len"))
+        found = plain_values(cls.config_type, config | cls.config_of(weights, where=str(path)))
+        return {
+            key: value
+            for key, value in found.items()
+            if value is not None and key not in STARTS and key not in HOW_TRAINED
+        }
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and, if there is a tokenizer, its files.

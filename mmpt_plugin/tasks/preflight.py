@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def open_splits(project: Mapping[str, Any]) -> dict[str, Any]:
     """Each split that the training reads, and the benchmark, or the exception that says what is wrong with it."""
     section = dict(project["task"]) | ({"sampler": project["sampler"]} if project.get("sampler") else {})
     dataset = dict(section.get("dataset") or {})
-    if "verify_checksums" in fields_of(dataset):
+    if "verify_checksums" in known_keys(dataset):
         section["dataset"] = dataset | {"verify_checksums": False}
     try:
         task: Any = registry.tasks.build(section)
@@ -120,10 +121,10 @@ def open_splits(project: Mapping[str, Any]) -> dict[str, Any]:
     return opened
 
 
-def fields_of(section: Mapping[str, Any]) -> set[str]:
+def known_keys(section: Mapping[str, Any]) -> set[str]:
     """The keys of the data set that a section configures; none for an unknown name, which building it reports."""
-    name = section.get("_name")
-    return set(registry.datasets[name].config.__dataclass_fields__) if name in registry.datasets else set()
+    name = str(section.get("_name"))
+    return {field.name for field in fields(registry.datasets[name].config)} if name in registry.datasets else set()
 
 
 def source_of(project: Mapping[str, Any]) -> str:
@@ -138,7 +139,8 @@ def build_model(project: Mapping[str, Any], dataset: Any) -> nn.Module:
     model: Any = registry.models.build(project["model"])
     if dataset is not None and isinstance(model, Embedder):
         model.check_dataset(dataset, where="split 'train'")
-    return model
+    built: nn.Module = model
+    return built
 
 
 def num_weights(model: nn.Module) -> int:
