@@ -4,7 +4,7 @@ import argparse
 import math
 import shlex
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mmpt_plugin.video.store import VideoList
 
 CLUSTER_SIZE = 16  # videos per batch, if there are as many
-UPDATES = 400  # with which projects/videoclip/toy_kitchen.yaml learns the built-in data set
-MIN_EPOCHS = 10
+UPDATES = 200  # at least; the epochs of a few videos have few
+NUM_VALIDATIONS = 10
 
 ENCODER, TOKENIZER = "efficientnet_lite0", "bert-base-uncased"
 
@@ -90,8 +90,10 @@ def run(arguments: argparse.Namespace) -> None:
         )
         print(f"{split}: {made}")
         numbers[split] = made.videos
-    project = write_project(arguments.out, numbers, model, arguments.model)
-    print("\n".join(["next:", *next_commands(arguments, project, numbers, encoder, tokenizer)]))
+    path = arguments.out / "project.yaml"
+    steps = next_commands(arguments, path, numbers, encoder, tokenizer)
+    write_project(path, numbers, model=model, start=arguments.model, comments=steps[1:])
+    print("\n".join(["next:", *steps]))
 
 
 def starting_point(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any], str]:
@@ -145,38 +147,40 @@ def split_videos(video_ids: Sequence[str], share: float) -> dict[str, list[str]]
     }
 
 
-def write_project(out: Path, numbers: dict[str, int], model: Any, start: Path | None) -> Path:
-    """Write the project, unless there is one, which may have been edited; return its path."""
+def write_project(
+    path: Path, numbers: Mapping[str, int], *, model: Any, start: Path | None, comments: Sequence[str]
+) -> None:
+    """Write the project that trains on `numbers` of videos in each split; a file that is there is kept."""
     from mmpt_plugin.files import atomic_write
 
-    path, here = out / "project.yaml", out.resolve()
     if path.exists():
-        print(f"kept {path}: to write it again, delete it")
-        return path
-    size = min(CLUSTER_SIZE, numbers["train"])
-    epochs = max(MIN_EPOCHS, math.ceil(UPDATES / math.ceil(numbers["train"] / size)))
-    every = max(1, epochs // MIN_EPOCHS)
+        print(f"kept {path}; to write it again, delete it")
+        return
+    here, size = path.parent.resolve(), min(CLUSTER_SIZE, numbers["train"])
+    every = math.ceil(UPDATES / (NUM_VALIDATIONS * math.ceil(numbers["train"] / size)))  # epochs between validations
+    dataset = [f"disable_validation: {str('valid' not in numbers).lower()}", f"validate_interval: {every}"]
+    dataset += ["num_workers: 0"] if every > 1 else []  # starting a process takes longer than reading a few videos
     splits = ", ".join(f"{split}: {quoted(here / 'shards' / split)}" for split in numbers)
     lines = [
         "# @package _global_",
         f"# Trains a VideoCLIP on {numbers['train']} videos. Written by mmpt prepare; change what you like.",
-        f"defaults: [/projects/videoclip/{'small' if model is None else 'continue'}@_global_, _self_]",
+        f"defaults: [/projects/videoclip/{'small' if start is None else 'continue'}@_global_, _self_]",
         f"task: {{dataset: {{splits: {{{splits}}}}}}}",
     ]
-    if model is not None:
-        assert start is not None
+    if start is not None:
         lines += [
             f"model: {{_name: {model.model_type}, pretrained: {quoted(start.resolve())}}}",
             f"criterion: {{temperature: {0.07 if model.unit_vectors else 1.0}}}",
         ]
     lines += [
         f"sampler: {{cluster_size: {size}}}  # videos per batch",
-        f"optimization: {{max_epoch: {epochs}}}",
-        f"dataset: {{disable_validation: {str('valid' not in numbers).lower()}, validate_interval: {every}}}",
-        f"checkpoint: {{save_dir: {quoted(here / 'run')}, save_interval: {every}}}",
+        f"optimization: {{max_epoch: {NUM_VALIDATIONS * every}}}",
+        f"dataset: {{{', '.join(dataset)}}}",
+        f"checkpoint: {{save_dir: {quoted(here / 'run')}}}",
+        "# After the training:",
+        *(f"# {comment}" for comment in comments),
     ]
     atomic_write(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    return path
 
 
 def quoted(path: Path) -> str:
@@ -192,7 +196,8 @@ def next_commands(
     """The commands that train, and that make the trained model a folder with its encoder and tokenizer."""
     import json
 
-    checkpoint = arguments.out / "run" / f"checkpoint_{'best' if 'valid' in numbers else 'last'}.pt"
+    chosen = "best" if numbers.get("valid", 0) >= CLUSTER_SIZE else "last"  # the loss of a few videos is noise
+    checkpoint = arguments.out / "run" / f"checkpoint_{chosen}.pt"
     made_by = encoder["_name"] if len(encoder) == 1 else json.dumps(encoder)
     commands = [
         ["train", project],

@@ -73,7 +73,7 @@ class CaptionFolder(Source):
     folder: Path
 
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """See `Source.lacking`; also reports videos with captions in several languages."""
+        """See `Source.lacking`; also reports videos with several files, such as of several languages."""
         names = " or ".join(SUFFIXES)
         reasons = {}
         for video_id, paths in self.files_of(video_ids).items():
