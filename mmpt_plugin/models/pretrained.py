@@ -21,8 +21,8 @@ Model = TypeVar("Model", bound="PretrainedEmbedder")
 # Keys that name the starting weights of training; a trained model does not need them.
 STARTS = {"bert": None, "clip": None, "pretrained": None}
 
-# Keys that say how a model is trained, and not what it is. A CLIP backbone comes with its own sizes.
-HOW_TRAINED = {"attend_to_cls", "backbone", "chunk_size", "dropout", "freeze_layers", "freeze_vision"}
+# Keys of one training that the next one does not inherit. A model on CLIP itself reads the backbone's sizes.
+NOT_INHERITED = {*STARTS, "attend_to_cls", "backbone", "chunk_size", "freeze_layers", "freeze_vision"}
 
 
 class PretrainedEmbedder(Embedder):
@@ -43,20 +43,16 @@ class PretrainedEmbedder(Embedder):
 
     @classmethod
     def start_settings(cls, model: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that the starting weights of a project's section `model` were trained with; {} without any.
+        """The settings of the starting weights of a project's section `model` that training from them inherits.
 
-        Those that say how the model was trained, such as dropout, are left out.
+        {} without starting weights. Those that belong to one training, such as `chunk_size`, are left out.
         """
         if not model.get("pretrained"):
             return {}
         path = find_checkpoint(model["pretrained"])
         config, weights = read_checkpoint(path, max_video_len=model.get("max_video_len"))
         found = plain_values(cls.config_type, config | cls.config_of(weights, where=str(path)))
-        return {
-            key: value
-            for key, value in found.items()
-            if value is not None and key not in STARTS and key not in HOW_TRAINED
-        }
+        return {key: value for key, value in found.items() if value is not None and key not in NOT_INHERITED}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and, if there is a tokenizer, its files.

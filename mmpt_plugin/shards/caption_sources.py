@@ -105,7 +105,7 @@ class CaptionFolder(Source):
             folders = {path.parent for path in files_below(self.folder)} - {self.folder}
             own, translated = files_of_places(folders, places)
             for files in ({place: [path] for place, path in own.items()}, translated):
-                deeper = defaultdict(list)
+                deeper: dict[str, list[Path]] = defaultdict(list)
                 for place, paths in files.items():
                     deeper[place.name] += paths
                 for video_id in lost:

@@ -102,7 +102,7 @@ def test_other_pickles_are_named(tmp_path, content):
 
 def caption_folder(tmp_path, *names):
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"start": 1, "end": 2, "text": name}))
     return caption_source(tmp_path)
 

@@ -46,10 +46,9 @@ def test_without_shards_nothing_is_filled_in(tmp_path):
 
 def test_training_from_a_checkpoint_repeats_none_of_its_settings(pretrained):
     made = with_sizes(project(pretrained=pretrained))["model"]
-    expected = {key: value for key, value in TINY_MODEL.items() if key != "dropout"}
-    assert expected.items() <= made.items()
+    assert made.items() >= TINY_MODEL.items()
     assert (made["max_video_len"], made["max_text_len"], made["normalize"]) == (20, 30, True)
-    assert not {"dropout", "chunk_size"} & made.keys(), "they belong to the training, not to the model"
+    assert "chunk_size" not in made, "it belongs to one training, not to the model"
 
 
 def test_what_a_project_sets_itself_is_kept(pretrained):
