@@ -3,6 +3,7 @@
 import pytest
 
 from mmpt_plugin.cli import main
+from mmpt_plugin.criterions import NCEConfig
 from mmpt_plugin.hardware import gpu_problem, has_avx2
 from mmpt_plugin.search.stores.store import store_of
 
@@ -86,7 +87,7 @@ def test_what_would_stop_a_training_is_listed_and_the_status_says_so(project, ca
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("--")] == [
         "--  model.pretrained: there is no file or folder /nowhere",
         "--  train: sampler.cluster_size is 99, but the split has only 12 videos",
-        "--  no key 'nce.tau'. Possible: ['average_directions', 'directions', 'learn_temperature', 'parts', 'temperature']",
+        f"--  no key 'nce.tau'. Possible: {sorted(vars(NCEConfig()))}",
     ]
 
 
