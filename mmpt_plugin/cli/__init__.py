@@ -47,6 +47,10 @@ a first run, on the built-in data set:
   mmpt train videoclip/toy_kitchen
   mmpt evaluate videoclip/zeroshot task=toy_kitchen_clips checkpoint=runs/demo/checkpoint_last.pt
 
+on your own videos with subtitles:
+  mmpt prepare my_videos/ --captions my_captions/ --out data/mine
+  mmpt train data/mine/project.yaml
+
 with the released weights, on your own videos:
   mmpt convert checkpoint_best.pt --out videoclip --tokenizer bert-base-uncased \\
       --encoder '{_name: s3d, weights: s3d_howto100m.pth}'
