@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(report)
     ready = [video_id for video_id in videos.ids if video_id in FeatureFolder(features)]
+    if not ready:
+        raise ValueError(f"none of the {len(videos)} videos can be decoded")
     splits = {split: ids for split, ids in split_videos(ready, arguments.valid).items() if ids}
     numbers = {}
     for split, ids in splits.items():

@@ -162,16 +162,17 @@ def folder(project: Mapping[str, Any], weights: int) -> Finding:
     """Whether checkpoint.save_dir can be written, and its disk has space for the checkpoints that are kept.
 
     A checkpoint has 12 bytes per parameter, the weight and Adam's two averages. One more is counted: the one that is
-    being written.
+    being written. Those that are there already need no more space.
     """
     save_dir = Path(project["checkpoint"]["save_dir"])
     present = next(path for path in (save_dir, *save_dir.absolute().parents) if path.exists())
     if not present.is_dir() or not os.access(present, os.W_OK):
         return Finding(False, f"checkpoint.save_dir {save_dir}: {present} is not a folder that can be written")
     free = shutil.disk_usage(present).free
-    number, needed = num_checkpoints(project), BYTES_SAVED * weights * (num_checkpoints(project) + 1)
-    line = f"checkpoint.save_dir {save_dir}: {free / GIB:.1f} GiB free, {number} checkpoints need {needed / GIB:.2f}"
-    return Finding(free >= needed, line)
+    number = num_checkpoints(project)
+    needed = BYTES_SAVED * weights * (number + 1) - sum(path.stat().st_size for path in save_dir.glob("checkpoint*.pt"))
+    line = f"{save_dir}: {free / GIB:.1f} GiB free, {number} checkpoints need {max(needed, 0) / GIB:.2f}"
+    return Finding(free >= needed, f"checkpoint.save_dir {line}")
 
 
 def num_checkpoints(project: Mapping[str, Any]) -> int:

@@ -21,9 +21,8 @@ def load_training(project: str, overrides: Sequence[str] = ()) -> dict[str, Any]
 def with_sizes(project: dict[str, Any], *, given: Collection[str] = ()) -> dict[str, Any]:
     """The project with the settings of its model that it leaves out and that its starting weights or data determine.
 
-    With starting weights (`model.pretrained`, `model.bert`), these are the settings that they were trained with; a
-    size that contradicts them is a ValueError. Without, these are the width of the features and the size of the
-    vocabulary. `given` are the keys of the command line: starting weights that are given there replace the sizes of the
+    Starting weights (`model.pretrained`, `model.bert`) determine the settings that they were trained with; a size that
+    contradicts them is a ValueError. The data determine what is left of `feature_dim` and `vocab_size`. `given` are the keys of the command line: starting weights that are given there replace the sizes of the
     YAML, with a log line.
     """
     model = project.get("model") or {}
@@ -31,10 +30,8 @@ def with_sizes(project: dict[str, Any], *, given: Collection[str] = ()) -> dict[
         return project
     cls: Any = registry.models[model["_name"]].cls
     found = cls.start_settings(model) if issubclass(cls, PretrainedEmbedder) else {}
-    if not found:
-        return project | {"model": sizes_of_data(project) | model}
-    kept = agreeing(model, found, cls.sizes, given=given)
-    return project | {"model": found | kept}
+    kept = agreeing(model, found, cls.sizes, given=given) if found else model
+    return project | {"model": sizes_of_data(project) | found | kept}
 
 
 def agreeing(

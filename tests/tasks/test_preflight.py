@@ -97,6 +97,14 @@ def test_a_disk_without_space_for_the_checkpoints_is_named(project, monkeypatch)
     assert "0.0 GiB free, 4 checkpoints need" in problem
 
 
+def test_checkpoints_that_are_there_need_no_more_space(project, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "checkpoint_last.pt").open("wb") as file:
+        file.truncate(10**8)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    assert list(problems(project)) == []
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "validates", "number"),
     [

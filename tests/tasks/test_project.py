@@ -89,6 +89,13 @@ def test_a_bert_brings_its_sizes(tmp_path):
         with_sizes(project(bert=str(tmp_path), hidden_size=768))
 
 
+def test_with_a_bert_the_width_of_the_features_is_that_of_the_shards(tmp_path, kitchen):
+    BertConfig(vocab_size=400, hidden_size=24, num_attention_heads=3).save_pretrained(tmp_path)
+    dataset = {"_name": "overlapped_clips", "splits": {"train": str(kitchen.shards)}}
+    made = with_sizes(project(bert=str(tmp_path)) | {"task": {"dataset": dataset}})["model"]
+    assert (made["feature_dim"], made["vocab_size"]) == (512, 400)
+
+
 def test_a_bert_that_is_not_there_yet_is_no_error(tmp_path):
     """A dry run needs no weights."""
     assert with_sizes(project(bert=str(tmp_path / "none")))["model"] == project(bert=str(tmp_path / "none"))["model"]
