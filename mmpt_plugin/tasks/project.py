@@ -22,8 +22,9 @@ def with_sizes(project: dict[str, Any], *, given: Collection[str] = ()) -> dict[
     """The project with the settings of its model that it leaves out and that its starting weights or data determine.
 
     Starting weights (`model.pretrained`, `model.bert`) determine the settings that they were trained with; a size that
-    contradicts them is a ValueError. The data determine what is left of `feature_dim` and `vocab_size`. `given` are the keys of the command line: starting weights that are given there replace the sizes of the
-    YAML, with a log line.
+    contradicts them is a ValueError. The data determine `feature_dim` and `vocab_size`, if starting weights do not.
+    `given` are the keys of the command line: starting weights that are given there replace the sizes of the YAML, with
+    a log line.
     """
     model = project.get("model") or {}
     if model.get("_name") not in registry.models:
