@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,5 +216,6 @@ def stated_seconds(path: Path) -> float:
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`."""
-    return str(timedelta(seconds=round(seconds)))
+    """`1:05:07` or `5:07`."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
