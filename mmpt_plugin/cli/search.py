@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from mmpt_plugin.search import Collection
-    from mmpt_plugin.video.workers import clock
+    from mmpt_plugin.video.clock import clock
 
     if (arguments.text is None) == (arguments.like is None):
         raise ValueError("expected either a sentence or --like FILE@SECONDS")

@@ -8,7 +8,7 @@ from typing import Any
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.page import STYLE, table
 from mmpt_plugin.report.table import title_of
-from mmpt_plugin.video.workers import clock
+from mmpt_plugin.video.clock import clock
 
 WIDTH, LEFT, BAND, AXIS = 900, 80, 26, 22
 GOLDEN_ANGLE = 137.508  # degrees between the hues of successive labels, so that labels of one video differ clearly

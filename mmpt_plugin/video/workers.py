@@ -15,6 +15,7 @@ import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
 Result = TypeVar("Result")
@@ -213,9 +214,3 @@ def stated_seconds(path: Path) -> float:
         return probe(path).duration
     except (ValueError, OSError):
         return 0.0
-
-
-def clock(seconds: float) -> str:
-    """`1:05:07` or `5:07`."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
