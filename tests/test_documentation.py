@@ -13,6 +13,7 @@ import torch
 from mmpt_plugin import Batch, registry
 from mmpt_plugin.cli import parse
 from mmpt_plugin.cli.launch import as_command
+from mmpt_plugin.cli.prepare import write_project
 from mmpt_plugin.config import load_project, plain
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import ROOT, run
@@ -39,6 +40,15 @@ def files(page: Path) -> dict[str, str]:
     return {name: textwrap.dedent(indent + text.removeprefix(indent)) for indent, name, text in blocks}
 
 
+def prepared(page: Path, folder: Path) -> list[str]:
+    """Write the projects that the page's commands `mmpt prepare` write, and return their names on the page."""
+    outs = [words[words.index("--out") + 1] for words in commands(page) if words[:2] == ["mmpt", "prepare"]]
+    for out in outs:
+        (folder / out).mkdir(parents=True, exist_ok=True)
+        write_project(folder / out / "project.yaml", {"train": 90, "valid": 10}, model=None, start=None, comments=[])
+    return [f"{out}/project.yaml" for out in outs]
+
+
 def shown(program: str) -> list[object]:
     found = [(page, words) for page in PAGES for words in commands(page) if words[0] == program]
     return [
@@ -52,7 +62,8 @@ def test_every_mmpt_command_is_understood(page, words, tmp_path):
     for name, text in files(page).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    arguments = parse([str(tmp_path / word) if word in files(page) else word for word in words])
+    written = [*files(page), *prepared(page, tmp_path)]
+    arguments = parse([str(tmp_path / word) if word in written else word for word in words])
     launched = arguments.launched if arguments.command == "launch" else arguments
     if launched.command in ("train", "evaluate"):
         assert fine_tuned(plain(load_project(launched.project, launched.overrides)))

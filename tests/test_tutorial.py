@@ -15,7 +15,7 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 
 SHORTER = (
     ("mmpt generate toy_kitchen", "mmpt generate toy_kitchen --train 34 --test 2"),
-    ("mmpt train my_project.yaml", "mmpt train my_project.yaml optimization.max_epoch=1"),
+    ("task.dataset.max_video_len=8", "task.dataset.max_video_len=8 optimization.max_epoch=1"),
 )
 
 

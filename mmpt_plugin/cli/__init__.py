@@ -25,6 +25,7 @@ from mmpt_plugin.cli import (
     jobs,
     launch,
     list_components,
+    prepare,
     report,
     search,
     serve,
@@ -33,8 +34,8 @@ from mmpt_plugin.cli import (
 )
 
 COMMANDS = (
-    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
-    index, search, serve, launch, jobs,
+    list_components, help, doctor, generate, prepare, extract, cache_frames, shard, train, evaluate, report, convert,
+    embed, index, search, serve, launch, jobs,
 )  # fmt: skip
 
 EPILOG = """\
@@ -45,6 +46,10 @@ a first run, on the built-in data set:
       --captions data/toy_kitchen/captions --tokenizer data/toy_kitchen/tokenizer --out data/toy_kitchen/shards/train
   mmpt train videoclip/toy_kitchen
   mmpt evaluate videoclip/zeroshot task=toy_kitchen_clips checkpoint=runs/demo/checkpoint_last.pt
+
+on your own videos with subtitles:
+  mmpt prepare my_videos/ --captions my_captions/ --out data/mine
+  mmpt train data/mine/project.yaml
 
 with the released weights, on your own videos:
   mmpt convert checkpoint_best.pt --out videoclip --tokenizer bert-base-uncased \\
