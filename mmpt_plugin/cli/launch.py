@@ -27,7 +27,10 @@ def add(commands: Commands) -> None:
         "--parts", type=int, default=1, metavar="N", help="submit an array of N jobs, each for a part of the videos"
     )
     command.add_argument(
-        "--dry-run", action="store_true", help="print the batch script and each rank's command, and submit nothing"
+        "--parallel", type=int, metavar="N", help="run at most N jobs of a sweep or an array at the same time"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the batch file and the command of a rank, and submit nothing"
     )
     command.add_argument(
         "--resume", action="store_true", help="resume a run in the same folder even if its settings have changed"
@@ -45,7 +48,8 @@ def as_command(words: list[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     launch, command = launching(), arguments.launched
-    profile = launch.load_profile(arguments.profile, arguments.for_profile)
+    parallel = [f"slurm.array_parallelism={arguments.parallel}"] if arguments.parallel is not None else []
+    profile = launch.load_profile(arguments.profile, [*arguments.for_profile, *parallel])
     if arguments.parts > 1 and not hasattr(command, "part"):
         raise ValueError("--parts divides videos into parts: it is only for extract and cache-frames")
     if command.command == "train":
@@ -53,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         inputs = launched_videos(command, arguments.parts)
         plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
-    logs = (plans[0].folder if len(plans) == 1 else plans[0].folder.parent) / "slurm"
+    folder = plans[0].folder if len(plans) == 1 else plans[0].folder.parent
+    logs = folder / "slurm"
     if arguments.parts > 1:
         plans = launch.unfinished(plans)
         print(
@@ -66,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     launched = launch.submit_plans(plans, profile, name=name, logs=logs) if plans else []
     for job in launched:
         print(f"job {job.job_id}: {job.folder}, log {job.log}")
+    if launched:
+        print(f"watch: mmpt jobs {folder} --watch    stop: {launch.stop_command(launched)}")
     if not arguments.wait:
         return 0
     states = launch.wait(launched)

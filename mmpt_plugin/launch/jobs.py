@@ -1,6 +1,7 @@
 """The jobs: importable classes that submitit calls in every task, and again after a requeue."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -73,13 +74,30 @@ class CommandJob:
     def __call__(self) -> None:
         env = JobEnvironment()
         env.paths.result_pickle.unlink(missing_ok=True)
-        status = subprocess.run([sys.executable, "-m", "mmpt_plugin.cli", *self.words], check=False).returncode
+        status = self.run(alone=env.cluster == "local")
         if status > 0 or status == -signal.SIGKILL:
             why = "it was killed, perhaps out of memory" if status < 0 else f"exit status {status}"
             raise RuntimeError(f"mmpt {' '.join(self.words)}: {why}")
         if status:  # SLURM signals the subprocess too; submitit's handler may be about to requeue the job
             time.sleep(5)
             flush_and_exit(INTERRUPTED)
+
+    def run(self, *, alone: bool) -> int:
+        """Run the command and return its status. If only this process is signalled (`alone`), SIGTERM stops both."""
+        command = [sys.executable, "-m", "mmpt_plugin.cli", *self.words]
+        with subprocess.Popen(command, process_group=0 if alone else None) as process:
+
+            def stop(*_: object) -> None:
+                os.killpg(process.pid, signal.SIGTERM)
+                flush_and_exit(1)
+
+            if alone:
+                signal.signal(signal.SIGTERM, stop)
+            try:
+                return process.wait()
+            except BaseException:  # submitit's handler leaves, for a restart
+                process.kill()
+                raise
 
     def checkpoint(self) -> DelayedSubmission:
         """The job that submitit requeues: the same command, which skips what is finished."""

@@ -13,6 +13,7 @@ the current update; rank 0 requeues the job, unless it was cancelled |
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -105,8 +106,9 @@ def requeue_lines(folder: Path) -> list[str]:
     return [
         "status=$?",
         "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
-        f'mine="{folder}/${{id:-$SLURM_JOB_ID}}"',
-        'if [ $status -ne 0 ] && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
+        "mine=${id:-$SLURM_JOB_ID}",
+        f"if [ $status -ne 0 ] && cd {shlex.quote(str(folder))} \\",
+        '    && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
         '    && [ "$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)" = RUNNING ] \\',
         '    && head -c 65536 /dev/zero > "${mine}.space"; then',
         "  scontrol requeue $SLURM_JOB_ID",
