@@ -53,7 +53,7 @@ def check_options(profile: "Profile") -> None:
         raise ValueError("slurm.extra_srun.cpus-per-task: set slurm.cpus_per_task instead")
     for key, given, fixed in (("extra", extra, FIXED), ("extra_srun", srun, FIXED_FOR_SRUN)):
         if taken := next((name for name in given if name in fixed), None):
-            raise ValueError(f"slurm.{key}.{taken}: mmpt launch sets --{taken} itself")
+            raise ValueError(f"slurm.{key}.{taken}: jobs need --{taken} as mmpt launch sets it")
 
 
 def options(key: str, given: Mapping[str, Any]) -> dict[str, str | bool]:

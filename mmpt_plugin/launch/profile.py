@@ -134,6 +134,8 @@ def profile(values: Any, *, where: str) -> Profile:
     """
     if not isinstance(values, dict):
         raise ValueError(f"profile {where}: expected keys and values. Possible: {[f.name for f in fields(Profile)]}")
+    if isinstance(values.get("setup"), str):  # a block of lines
+        values = values | {"setup": [values["setup"]]}
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
     try:
         made: Profile = parse_config(Profile, from_environment | values, "slurm")

@@ -1,12 +1,15 @@
 """What would be submitted: batch files, each rank's command, sweeps and shares."""
 
+import re
 import shlex
+import subprocess
 from itertools import pairwise
 
 import pytest
 
 from mmpt_plugin.cli import main
 from mmpt_plugin.launch.submit import combinations
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.fairseq
 
@@ -30,18 +33,62 @@ def test_a_dry_run_prints_the_batch_file(capsys, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_prints_the_command_of_each_rank(capsys):
+def test_a_dry_run_prints_one_ranks_command_and_what_differs(capsys):
+    """The shell completes the command of any rank from what the last line says."""
     text = printed(capsys, *TRAINING)
-    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("fairseq-train ")]
-    assert len(commands) == 32
-    for rank, words in enumerate(commands):
-        given = dict(pairwise(words))
-        assert given["--distributed-world-size"] == "32"
-        assert given.get("--distributed-rank", "0") == str(rank)
-        assert given.get("--device-id", "0") == str(rank % 8)
-        assert given["--distributed-init-method"].startswith("tcp://")
-        assert "--fp16" in words
-        assert "--cpu" not in words
+    (command,) = [line for line in text.splitlines() if line.startswith("fairseq-train ")]
+    added = re.search(r"ranks 1 to 31 add (.*)$", text).group(1)
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {command} {added}"], env={"RANK": "13"}, text=True, capture_output=True, check=True
+    ).stdout.splitlines()
+    given = dict(pairwise(words))
+    assert {"--distributed-rank", "--device-id"}.isdisjoint(shlex.split(command))
+    assert (given["--distributed-world-size"], given["--distributed-rank"], given["--device-id"]) == ("32", "13", "5")
+    assert given["--distributed-init-method"].startswith("tcp://")
+    assert "--fp16" in words
+    assert "--cpu" not in words
+
+
+def test_a_batch_file_for_a_cluster_with_demands_of_its_own(capsys, tmp_path):
+    """The profile that the documentation shows: each key is in the batch file, and nothing that it leaves out."""
+    page = (ROOT / "docs" / "how-to" / "slurm.md").read_text()
+    (tmp_path / "mine.yaml").write_text(re.search(r'title="mine.yaml"\n(.*?)```', page, re.S).group(1))
+    text = printed(capsys, "launch", "videoclip/pretrain", "--profile", f"{tmp_path}/mine.yaml", "--dry-run")
+    before, srun, _ = re.split(r"^srun (.*)$", text, flags=re.M)
+    directives = {line.removeprefix("#SBATCH --") for line in before.splitlines() if line.startswith("#SBATCH ")}
+    assert {"gres=gpu:a100:4", "reservation=icml", "exclusive", "mail-type=END,FAIL", "mail-user=me@example.org"} <= (
+        directives
+    )
+    assert not any(line.startswith(("mem", "wckey", "gpus")) for line in directives)
+    assert "\nmodule load cuda/12.6\n" in before
+    assert "--cpus-per-task=8" in srun.split()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["slurm.gpu_type=v100"], "#SBATCH --gpus-per-node=v100:8"),
+        (["slurm.extra.comment=it's $HOME; #1"], "#SBATCH --comment='it'\"'\"'s $HOME; #1'"),
+        (["slurm.extra.job-name=mine"], "#SBATCH --job-name=mine"),
+        (["slurm.extra.wckey=vision"], "#SBATCH --wckey=vision"),
+        (["slurm.mem_gb=1.5"], "#SBATCH --mem=1536MB"),
+        (["slurm.python=apptainer exec image.sif python"], " apptainer exec image.sif python -u -m submitit.core._submit"),
+        (["slurm.extra_srun.container-image=a b.sqsh"], " '--container-image=a b.sqsh' "),
+        (["slurm.extra_srun.no-container-entrypoint=true"], " --no-container-entrypoint "),
+    ],
+)  # fmt: skip
+def test_a_key_of_the_profile_is_a_line_of_the_batch_file(overrides, line, capsys):
+    assert f"{line}" in printed(capsys, *TRAINING, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "absent"),
+    [("slurm.gres=none", "--gpus-per-node"), ("slurm.mem_gb=none", "--mem"), ("slurm.extra.wckey=null", "--wckey")],
+)
+def test_what_a_cluster_does_not_take_can_be_left_out(override, absent, capsys):
+    text = printed(capsys, *TRAINING, override)
+    assert absent not in text
+    assert "--ntasks-per-node=8" in text
 
 
 def test_bf16_on_h100_can_be_looked_at_too(capsys):
@@ -56,7 +103,7 @@ def test_bf16_on_h100_can_be_looked_at_too(capsys):
     ]
     text = printed(capsys, *words)
     assert "# the job itself trains in bf16, for which fairseq-train has no flag" in text
-    assert text.count("fairseq-train --") == 16
+    assert text.count("fairseq-train --") == 1
 
 
 def test_an_arrays_batch_file_has_as_many_members(capsys, tmp_path):
@@ -67,6 +114,8 @@ def test_an_arrays_batch_file_has_as_many_members(capsys, tmp_path):
     assert "#SBATCH --array=0-2%3\n" in text
     assert "mmpt extract" in text
     assert text.count("--part ") == 3
+    many = ["launch", *words[:-1], "3", "--parallel", "2", "--dry-run"]
+    assert "#SBATCH --array=0-2%2\n" in printed(capsys, *many)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +134,11 @@ def test_a_comma_outside_brackets_is_a_sweep(overrides, runs):
 
 def test_each_run_of_a_sweep_has_a_folder_of_its_own(capsys):
     text = printed(capsys, *TRAINING, "optimization.lr=1e-4,5e-5", "slurm.nodes=1", "slurm.gpus_per_node=1")
-    folders = [line[2:] for line in text.splitlines() if line.startswith("# runs/")]
+    folders = re.findall(r"^# (runs/\S*?):?(?: mmpt train .*)?$", text, re.M)
     assert folders == [f"runs/videoclip/pretrain/optimization.lr={rate}" for rate in ("0.0001", "5e-05")]
-    assert [f"--save-dir {folder}" in text or f"--save-dir '{folder}'" in text for folder in folders] == [True, True]
+    assert f"--save-dir {folders[0]}" in text
     assert " --lr 0.0001 " in text
+    assert f"mmpt train videoclip/pretrain optimization.lr=5e-05 checkpoint.save_dir='{folders[1]}'" in text
     assert "#SBATCH --array=0-1%2\n" in text
 
 
