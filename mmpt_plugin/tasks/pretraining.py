@@ -27,6 +27,8 @@ class VideoTextPretrainingConfig:
     """Task evaluated at each validation, on held-out videos: `{_name: text_video_retrieval, dataset: ...}`. Its metrics
     can be used as `checkpoint.best_checkpoint_metric`. Needs `dataset.disable_validation=false`, but no validation
     split."""
+    source: str = ""
+    """Where to get the data; shown if its files are missing."""
 
     def __post_init__(self) -> None:
         if self.reuse_training_embeddings and self.sampler.get("sharded"):
