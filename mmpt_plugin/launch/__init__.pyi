@@ -3,6 +3,7 @@ from .profile import Profile as Profile
 from .profile import load_profile as load_profile
 from .submit import plan_command as plan_command
 from .submit import plan_training as plan_training
+from .submit import problems_of as problems_of
 from .submit import submit_plans as submit_plans
 from .submit import unfinished as unfinished
 from .submit import wait as wait

@@ -1,5 +1,6 @@
 """What `mmpt launch --dry-run` prints: the batch file, and the command of one rank of one job."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -
         return ""
     first, others = plans[0], plans[1:]
     lines = [f"# {first.folder}", *rank_commands(first, profile)]
-    lines += [f"# {plan.folder}: mmpt {' '.join(plan.words)}" for plan in others[:LISTED]]
+    lines += [f"# {plan.folder}: mmpt {shlex.join(plan.words)}" for plan in others[:LISTED]]
     if others[LISTED:]:
         lines.append(f"# and {len(others) - LISTED} more, up to {others[-1].folder}")
     if profile.executor == "slurm":
@@ -28,7 +29,7 @@ def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -
 def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
     """The job's command, or the `fairseq-train` command of rank 0 and the options in which the other ranks differ."""
     if isinstance(plan.call, CommandJob):
-        yield f"mmpt {' '.join(plan.words)}"
+        yield f"mmpt {shlex.join(plan.words)}"
         return
     from mmpt_plugin.fairseq_bridge.train import RankInfo, command_line
 

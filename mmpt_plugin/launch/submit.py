@@ -25,6 +25,7 @@ from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
 from mmpt_plugin.launch.local import controller_line
 from mmpt_plugin.launch.profile import Profile
 from mmpt_plugin.launch.watch import Launched, is_over, state, states, stop_command
+from mmpt_plugin.tasks import preflight
 from mmpt_plugin.tasks.finetuning import fine_tuned
 
 # A run is requeued as long as it makes progress (survival.note_start), without submitit's limit on requeues.
@@ -91,6 +92,21 @@ def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) 
         major, minor = map(int, profile.compute_capability.split("."))
         if problem := bf16_problem((major, minor)):
             raise ValueError(f"common.bf16 is set, but the profile's GPU {problem}")
+
+
+def problems_of(plans: Sequence[Plan]) -> list[str]:
+    """One line for each thing that would stop the trainings: missing data, weights or tokenizers, no disk space."""
+    found: dict[str, None] = {}
+    checked = []
+    for plan in plans:
+        if isinstance(plan.call, TrainingJob):
+            needs = [plan.call.project.get(section) for section in ("model", "task", "sampler", "dataset")]
+            if needs not in checked:  # the runs of a sweep mostly need the same
+                checked.append(needs)
+                found |= dict.fromkeys(preflight.problems(plan.call.project))
+    if any("hf download" in line for line in found):
+        found["where nodes have no internet, download on a login node, and set HF_HUB_OFFLINE=1 in slurm.setup"] = None
+    return list(found)
 
 
 def plan_command(words: Sequence[str], root: Path, *, parts: int = 1, inputs: Sequence[Path] = ()) -> list[Plan]:

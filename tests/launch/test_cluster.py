@@ -247,7 +247,7 @@ def test_two_jobs_at_once_on_the_same_nodes(training, slurm, narrated, tmp_path)
 
 
 def test_an_error_of_ones_own_fails_the_job_at_once(training):
-    training.launch("model.bert=/no/such/folder").ends("FAILED")
+    training.launch("model.bert=/no/such/folder", "--no-check").ends("FAILED")
     assert training.starts == 1
     assert "/no/such/folder" in run("mmpt", "jobs", training.folder).stdout
 

