@@ -67,13 +67,18 @@ class TrainingJob:
 
 @dataclass
 class CommandJob:
-    """Runs an `mmpt` command that skips finished work when it runs again, such as extraction or evaluation."""
+    """Runs an `mmpt` command that skips finished work when it runs again, such as extraction or evaluation.
+
+    Of a job's tasks only the first one does.
+    """
 
     words: list[str]
 
     def __call__(self) -> None:
         env = JobEnvironment()
         env.paths.result_pickle.unlink(missing_ok=True)
+        if env.global_rank > 0:
+            return
         status = self.run(alone=env.cluster == "local")
         if status > 0 or status == -signal.SIGKILL:
             why = "it was killed, perhaps out of memory" if status < 0 else f"exit status {status}"
