@@ -184,7 +184,12 @@ def test_a_local_command_is_stopped_with_its_job(tmp_path):
         found = subprocess.run(["pgrep", "-f", f"cli extract {tmp_path}"], text=True, capture_output=True, check=False)
         return found.stdout.split()
 
-    wait_until(lambda: len(commands()) == 1, "the command, which only one of the two tasks runs")
-    os.kill(int(job.job_id), signal.SIGTERM)
-    wait_until(lambda: states(tmp_path) == ["INTERRUPTED"], "the job's end")
-    assert commands() == []
+    try:
+        second = JobPaths(job.logs, job_id=job.job_id, task_id=1).result_pickle
+        wait_until(lambda: second.exists() and commands(), "the first task's command, and the end of the second task")
+        os.kill(int(job.job_id), signal.SIGTERM)
+        wait_until(lambda: states(tmp_path) == ["INTERRUPTED"], "the job's end")
+        assert commands() == []
+    finally:
+        for pid in commands():
+            os.kill(int(pid), signal.SIGKILL)
