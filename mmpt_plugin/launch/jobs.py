@@ -21,6 +21,7 @@ from mmpt_plugin.launch.survival import (
     leave,
     note_start,
     peer_is_gone,
+    reaches_slurm,
     starts_before,
     stops_on_job_signals,
 )
@@ -79,6 +80,8 @@ class CommandJob:
         env.paths.result_pickle.unlink(missing_ok=True)
         if env.global_rank > 0:
             return
+        if not reaches_slurm(env):  # where submitit's handler would fail; the command ends by the same signal
+            signal.signal(signal.SIGUSR2, lambda *_: None)
         status = self.run(alone=env.cluster == "local")
         if status > 0 or status == -signal.SIGKILL:
             why = "it was killed, perhaps out of memory" if status < 0 else f"exit status {status}"

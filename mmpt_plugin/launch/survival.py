@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,12 +66,16 @@ class StopListener:
 
     def requeue(self) -> None:
         """Requeue the job if SLURM lists it as running; called if it has not stopped in time."""
+        if not reaches_slurm(self.env):
+            flush_and_exit(INTERRUPTED)
         if is_running(self.env):
             logger.warning("no update has ended in time: requeued, resumes from the last checkpoint")
             subprocess.run(["scontrol", "requeue", self.env.job_id], check=False)
 
     def exit_for_requeue(self) -> None:
         """Exit after the checkpoint; rank 0 requeues the job. No result is written, because it would mean job done."""
+        if not reaches_slurm(self.env):
+            flush_and_exit(INTERRUPTED if self.env.global_rank == 0 else 0)
         wanted = is_running(self.env) if self.env.cluster == "slurm" else signal.SIGUSR2 in self.signals
         status: object = 0
         if self.env.global_rank == 0 and wanted and callable(self.submitit_handler):
@@ -90,6 +95,12 @@ def stops_on_job_signals(
     listener = StopListener(env, signal_seconds, on_signal)
     with on_signals(SIGNALS, listener, afterwards=signal.SIG_IGN):
         yield listener
+
+
+def reaches_slurm(env: JobEnvironment) -> bool:
+    """Whether this process can requeue its job. In a container it can't; the batch script does if rank 0 is
+    INTERRUPTED."""
+    return env.cluster != "slurm" or shutil.which("scontrol") is not None
 
 
 def is_running(env: JobEnvironment) -> bool:

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -119,8 +120,11 @@ def test_nodes_train_as_one_process_with_all_their_clusters(training, narrated, 
 
 
 def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, record_property):
-    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs."""
-    training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30)
+    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs.
+
+    The tasks don't find SLURM's commands, as in a container."""
+    python = f"env PATH=/nowhere {sys.executable}"
+    training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30, python=python)
     wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
     training.resumes_after(lambda: None, "time limit", record_property)
     training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=10")
