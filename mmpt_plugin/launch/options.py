@@ -65,9 +65,7 @@ def options(key: str, given: Mapping[str, Any]) -> dict[str, str | bool]:
     for name, value in given.items():
         where = f"{key}.{name}"
         if not re.fullmatch(r"[a-z][a-z0-9_-]+", name):
-            raise ValueError(
-                f"slurm.{where}: write the long name of an option without dashes, such as reservation"
-            )
+            raise ValueError(f"slurm.{where}: write the long name of an option without dashes, such as reservation")
         if not isinstance(value, str | int | float | None):
             raise ValueError(f"slurm.{where} must be text, a number, true or false, got {value!r}")
         if value is None or value is False:

@@ -82,7 +82,7 @@ def test_the_table_is_plain_and_uncut_without_a_terminal(two_jobs, running):
 
 @contextlib.contextmanager
 def watching(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[bytes], bytes]]]:
-    """`mmpt jobs --watch` in a pseudo-terminal, and a function that returns what it shows until some words are there."""
+    """`mmpt jobs --watch` in a pseudo-terminal, and a function that reads what it shows up to some words."""
     ours, theirs = pty.openpty()
     words = [sys.executable, "-m", "mmpt_plugin.cli", "jobs", "runs", "--watch", "0.2"]
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

@@ -49,7 +49,7 @@ def test_a_profile_of_ones_own_by_path(tmp_path):
         ("slurm.reservation=icml", "Any other option of sbatch belongs in slurm.extra"),
         ("slurm.mem_gb=60G", "slurm.mem_gb must be a number or none, got '60G'"),
         ("slurm.mem_gb=.nan", "slurm.mem_gb must be at least 0, got nan"),
-        ("slurm.gres=gpu:a100:4", "slurm.gres is 'gpu:a100:4', but slurm.gpus_per_node is 8"),
+        ("slurm.gres=gpu:a100:4", "slurm.gres is 'gpu:a100:4' and slurm.gpus_per_node 8: set one of them"),
         ("slurm.gpu_type=v100:8", "slurm.gpu_type must be one word such as a100"),
         ('slurm.partition="gpu\\n#SBATCH --nodes=99"', "slurm.partition must not contain line breaks or backslashes"),
         ('slurm.extra.comment="a\\nb"', "slurm.extra.comment must not contain line breaks or backslashes"),
