@@ -99,7 +99,7 @@ def planned(arguments: argparse.Namespace, profile: Any) -> list[Any]:
 
         checkpoint = load_project(command.project, command.overrides).get("checkpoint")
     if checkpoint is not None and not arguments.no_check and not Path(checkpoint).exists():
-        raise ValueError(f"there is no checkpoint {checkpoint}")
+        raise ValueError(f"there is no checkpoint {checkpoint}; --no-check launches it all the same")
     inputs = launched_videos(command, arguments.parts)
     return list(launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs))
 

@@ -105,7 +105,7 @@ def problems_of(plans: Sequence[Plan]) -> list[str]:
                 checked.append(needs)
                 found |= dict.fromkeys(preflight.problems(plan.call.project))
     if any("hf download" in line for line in found):
-        found["where nodes have no internet, download on a login node, and set HF_HUB_OFFLINE=1 in slurm.setup"] = None
+        found["nodes without internet need HF_HUB_OFFLINE=1, and the download in an HF_HOME that they can read"] = None
     return list(found)
 
 

@@ -329,7 +329,7 @@ def test_each_key_of_a_profile_reaches_sbatch(slurm, tmp_path, monkeypatch):
         shown = slurm.command("scontrol", "show", "job", job["job"])
         for words in (
             "Partition=main", "TresPerNode=gres:gpu:a100:4", "Reservation=icml", "OverSubscribe=NO", "MailType=END,FAIL",
-            "TimeLimit=01:00:00", "MailUser=me@example.org", "Comment=it's $HOME; #1", "MinMemoryNode=0",
+            "TimeLimit=01:00:00", "MailUser=me@example.org", "Comment=it's $HOME; #1",
         ):  # fmt: skip
             assert words in shown
         assert (job["state"], job["why"], job["stop"]) == ("PENDING", "JobHeldUser", f"scancel {job['job']}")
@@ -352,8 +352,8 @@ def test_a_task_has_all_its_cores(slurm, tmp_path):
     (tmp_path / "video.mp4").touch()
     run(
         "mmpt", "launch", "extract", "video.mp4", "--encoder", "s3d", "--out", "out", "--profile", "cpu",
-        "slurm.mem_gb=0", "slurm.partition=bound", f"slurm.cpus_per_task={NUM_CPUS}", "slurm.python=sh -c 'unset OMP_NUM_THREADS; nproc'",
-        cwd=tmp_path,
+        "slurm.mem_gb=0", "slurm.partition=bound", f"slurm.cpus_per_task={NUM_CPUS}",
+        "slurm.python=sh -c 'unset OMP_NUM_THREADS; nproc'", cwd=tmp_path,
     )  # fmt: skip
     (job,) = json.loads(run("mmpt", "jobs", "--json", cwd=tmp_path).stdout)
     wait_until(lambda: slurm.job_state(job["job"]) == "COMPLETED", "the job")

@@ -1,5 +1,6 @@
 """What would be submitted: batch files, each rank's command, sweeps and shares."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -8,6 +9,8 @@ from itertools import pairwise
 import pytest
 
 from mmpt_plugin.cli import main
+from mmpt_plugin.launch import load_profile
+from mmpt_plugin.launch.batch_file import batch_file, only_the_batch_file_counts
 from mmpt_plugin.launch.submit import combinations
 from tests.conftest import ROOT
 
@@ -64,28 +67,28 @@ def test_a_batch_file_for_a_cluster_with_demands_of_its_own(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "line"),
+    ("override", "written"),
     [
-        (["slurm.gpu_type=v100"], "#SBATCH --gpus-per-node=v100:8"),
-        (['slurm.extra.comment="it\'s $HOME; #1"'], "#SBATCH --comment='it'\"'\"'s $HOME; #1'"),
-        (["slurm.extra.job-name=mine"], "#SBATCH --job-name=mine"),
-        (["slurm.extra.wckey=vision"], "#SBATCH --wckey=vision"),
-        (["slurm.mem_gb=1.5"], "#SBATCH --mem=1536MB"),
-        (["slurm.python=apptainer exec a.sif python"], " apptainer exec a.sif python -u -m submitit.core._submit "),
-        (["slurm.extra_srun.container-image=a b.sqsh"], " '--container-image=a b.sqsh' "),
-        (["slurm.extra_srun.no-container-entrypoint=true"], " --no-container-entrypoint "),
+        ("slurm.gpu_type=v100", "#SBATCH --gpus-per-node=v100:8\n"),
+        ('slurm.extra.comment="it\'s $HOME; #1"', "#SBATCH --comment='it'\"'\"'s $HOME; #1'\n"),
+        ("slurm.extra.job-name=mine", "#SBATCH --job-name=mine\n"),
+        ("slurm.extra.wckey=vision", "#SBATCH --wckey=vision\n"),
+        ("slurm.mem_gb=1.5", "#SBATCH --mem=1536MB\n"),
+        ("slurm.python=apptainer exec a.sif python", " apptainer exec a.sif python -u -m submitit.core._submit "),
+        ("slurm.extra_srun.container-image=a b.sqsh", " '--container-image=a b.sqsh' "),
+        ("slurm.extra_srun.no-container-entrypoint=true", " --no-container-entrypoint "),
     ],
-)  # fmt: skip
-def test_a_key_of_the_profile_is_a_line_of_the_batch_file(overrides, line, capsys):
-    assert f"{line}" in printed(capsys, *TRAINING, *overrides)
+)
+def test_a_key_of_the_profile_is_in_the_batch_file(override, written, tmp_path):
+    assert written in batch_file(load_profile("v100x8", [override]), name="mmpt", logs=tmp_path, num_jobs=1)
 
 
 @pytest.mark.parametrize(
     ("override", "absent"),
     [("slurm.gres=none", "--gpus-per-node"), ("slurm.mem_gb=none", "--mem"), ("slurm.extra.wckey=null", "--wckey")],
 )
-def test_what_a_cluster_does_not_take_can_be_left_out(override, absent, capsys):
-    text = printed(capsys, *TRAINING, override)
+def test_what_a_cluster_does_not_take_can_be_left_out(override, absent, tmp_path):
+    text = batch_file(load_profile("v100x8", [override]), name="mmpt", logs=tmp_path, num_jobs=1)
     assert absent not in text
     assert "--ntasks-per-node=8" in text
 
@@ -162,3 +165,55 @@ def test_without_slurm_the_local_profile_is_named(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["launch", "videoclip/pretrain", "--profile", "v100x8", "--no-check"]) == 2
     assert "SLURM is not installed here: launch from a login node, or locally" in capsys.readouterr().err
+
+
+def test_missing_data_and_weights_are_named_and_nothing_is_launched(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["launch", "videoclip/pretrain", "--profile", "local", "model.bert=nobody/nothing-of-this-name"]
+    assert main(words) == 2
+    weights, data, internet, end = capsys.readouterr().err.splitlines()
+    assert "model.bert: nobody/nothing-of-this-name is not a folder here" in weights
+    assert data.startswith("mmpt launch: train: no shards in data/howto100m/shards/train")
+    assert "nodes without internet need HF_HUB_OFFLINE=1" in internet
+    assert end == "mmpt launch: nothing was launched; --no-check launches it all the same"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_names_them_too_and_prints_the_batch_file(capsys):
+    assert main(TRAINING) == 0
+    shown = capsys.readouterr()
+    assert "no shards in data/howto100m/shards/train" in shown.err
+    assert shown.out.startswith("#!/bin/bash\n")
+    assert main([*TRAINING, "--no-check"]) == 0
+    assert "no shards" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "videoclip/zeroshot", "task=msrvtt", "checkpoint=/nowhere.pt"], "no checkpoint /nowhere.pt"),
+        (["evaluate", "videoclip/zeroshot", "task=msrvtt"], "project 'videoclip/zeroshot' needs checkpoint=VALUE"),
+        (["embed", "/nowhere.pt", "video.mp4", "--out", "x.safetensors"], "no checkpoint /nowhere.pt"),
+    ],
+)
+def test_a_command_is_checked_before_it_is_launched(words, message, capsys):
+    assert main(["launch", *words, "--profile", "cpu", "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_variables_of_the_job_in_which_one_launches_are_not_inherited(monkeypatch):
+    """Except where SLURM's configuration is. sbatch's own variables count where the profile says nothing."""
+    before = {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "mask_cpu:0x1", "SLURM_CONF": "/etc/slurm.conf", "SRUN_DEBUG": "3"}
+    before |= {"SBATCH_RESERVATION": "icml", "SBATCH_MEM_PER_NODE": "1G", "SBATCH_TIMELIMIT": "5"}
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    with only_the_batch_file_counts(load_profile("v100x8")):
+        assert before.keys() & os.environ.keys() == {"SLURM_CONF", "SBATCH_RESERVATION"}
+    with only_the_batch_file_counts(load_profile("v100x8", ["slurm.mem_gb=none"])):
+        assert "SBATCH_MEM_PER_NODE" in os.environ
+    assert before.items() <= os.environ.items()
+
+
+def test_a_folder_that_sbatch_would_misread_is_refused(capsys):
+    assert main([*TRAINING, "checkpoint.save_dir=runs/50%j"]) == 2
+    assert "the folder must not contain %" in capsys.readouterr().err
