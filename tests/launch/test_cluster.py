@@ -328,8 +328,8 @@ def test_each_key_of_a_profile_reaches_sbatch(slurm, tmp_path, monkeypatch):
         (job,) = json.loads(run("mmpt", "jobs", "--json", cwd=tmp_path).stdout)
         shown = slurm.command("scontrol", "show", "job", job["job"])
         for words in (
-            "Partition=main", "TresPerNode=gres:gpu:a100:4", "Reservation=icml", "OverSubscribe=NO", "MailType=END,FAIL",
-            "TimeLimit=01:00:00", "MailUser=me@example.org", "Comment=it's $HOME; #1",
+            "Partition=main", "TresPerNode=gres:gpu:a100:4", "Reservation=icml", "OverSubscribe=NO",
+            "TimeLimit=01:00:00", "MailType=END,FAIL", "MailUser=me@example.org", "Comment=it's $HOME; #1",
         ):  # fmt: skip
             assert words in shown
         assert (job["state"], job["why"], job["stop"]) == ("PENDING", "JobHeldUser", f"scancel {job['job']}")
