@@ -37,11 +37,13 @@ class TrainingJob:
     """Seconds before the time limit at which the job is signalled."""
 
     def __call__(self) -> None:
+        env = JobEnvironment()
+        if env.cluster == "local":  # submitit ignores it; until training starts, there is nothing to save
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Imported here because submitit also imports the class on the login node, and only training needs fairseq.
         from mmpt_plugin.fairseq_bridge import preemption
         from mmpt_plugin.fairseq_bridge.train import train_rank
 
-        env = JobEnvironment()
         env.paths.result_pickle.unlink(missing_ok=True)  # left by an earlier start
         common = self.project.get("common") or {}
         if problems := list(gpu_problems(bf16=bool(common.get("bf16")))):

@@ -1,5 +1,6 @@
 """The options of sbatch and srun in a profile: which key sets each, and what a batch file can't hold."""
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 OF_KEYS = {
     **{name: name for name in ("partition", "account", "qos", "constraint", "exclude", "nodes", "gres")},
     **{"ntasks": "tasks_per_node", "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus_per_task"},
-    **{"gpus-per-node": "gpus_per_node", "mem": "mem_gb", "time": "hours", "signal": "signal_seconds"},
-    "array": "array_parallelism",
+    **{"gpus-per-node": "gpus_per_node and slurm.gpu_type", "mem": "mem_gb", "time": "hours"},
+    **{"signal": "signal_seconds", "array": "array_parallelism"},
 }
 # Options that a job needs to have as they are, to be found again and requeued.
-FIXED = ("output", "error", "open-mode", "requeue", "no-requeue", "parsable", "wrap")
+FIXED = ("output", "error", "open-mode", "requeue", "no-requeue", "parsable", "quiet", "test-only", "wrap")
 FIXED_FOR_SRUN = ("output", "error", "unbuffered", "kill-on-bad-exit", "label", "nodes", "ntasks", "ntasks-per-node")
 
 TEXTS = ("partition", "account", "qos", "constraint", "exclude", "gres", "gpu_type", "python")
@@ -31,18 +32,21 @@ def check_options(profile: "Profile") -> None:
         raise ValueError(f"slurm.gpu_type must be one word such as a100, without slurm.gres, got '{profile.gpu_type}'")
     if isinstance(profile.mem_gb, str) and profile.mem_gb != "none":
         raise ValueError(f"slurm.mem_gb must be a number or none, got '{profile.mem_gb}'")
-    if not isinstance(profile.mem_gb, str) and not 0 <= profile.mem_gb < 1e6:
+    if not isinstance(profile.mem_gb, str) and not 0 <= profile.mem_gb < math.inf:
         raise ValueError(f"slurm.mem_gb must be at least 0, got {profile.mem_gb}")
     for line in lines_of(profile.setup):
         if line.startswith(("#SBATCH", "#PBS", "#BSUB")):  # sbatch reads all three
             raise ValueError(f"slurm.setup holds shell lines; set options of sbatch in slurm.extra, got '{line}'")
-    if profile.python is not None:
-        try:
-            words = shlex.split(profile.python)
-        except ValueError as error:
-            raise ValueError(f"slurm.python: {error} in {profile.python!r}") from error
-        if not words:
-            raise ValueError("slurm.python must be a command")
+    try:
+        if profile.python is not None and not shlex.split(profile.python):
+            raise ValueError("an empty command")
+    except ValueError as error:
+        raise ValueError(f"slurm.python: {error}, got {profile.python!r}") from error
+    check_extra(profile)
+
+
+def check_extra(profile: "Profile") -> None:
+    """ValueError for an option in `extra` or `extra_srun` that another key sets, or that has to stay as it is."""
     extra, srun = options("extra", profile.extra), options("extra_srun", profile.extra_srun)
     for name in extra:
         if name in OF_KEYS:
@@ -52,8 +56,9 @@ def check_options(profile: "Profile") -> None:
     if "cpus-per-task" in srun:
         raise ValueError("slurm.extra_srun.cpus-per-task: set slurm.cpus_per_task instead")
     for key, given, fixed in (("extra", extra, FIXED), ("extra_srun", srun, FIXED_FOR_SRUN)):
-        if taken := next((name for name in given if name in fixed), None):
-            raise ValueError(f"slurm.{key}.{taken}: jobs need --{taken} as mmpt launch sets it")
+        for name in given:
+            if name in fixed:
+                raise ValueError(f"slurm.{key}.{name} can't be set: mmpt launch relies on its own")
 
 
 def options(key: str, given: Mapping[str, Any]) -> dict[str, str | bool]:

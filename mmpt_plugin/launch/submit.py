@@ -14,7 +14,7 @@ from typing import Any
 import submitit
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from mmpt_plugin.config import load_project, plain, with_log
@@ -152,7 +152,7 @@ def submit_plans(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Pa
     try:
         with only_the_batch_file_counts(profile), output_to(logs / "submit.log"), array:
             jobs = [machine.submit(plan.call) for plan in plans]
-    except FailedJobError as error:
+    except (FailedJobError, FailedSubmissionError) as error:
         raise ValueError(f"SLURM refuses the job: {'; '.join(str(error).splitlines())}") from error
     launched = []
     for plan, job in zip(plans, jobs, strict=True):

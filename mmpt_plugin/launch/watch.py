@@ -69,7 +69,7 @@ class JobStatus:
     log: str
     """The output of the first task."""
     stop: str
-    """The command that stops the job."""
+    """The command that stops the job; empty if it is over."""
 
 
 def job_statuses(root: Path) -> list[JobStatus]:
@@ -80,7 +80,8 @@ def job_statuses(root: Path) -> list[JobStatus]:
     for job, (now, reason) in zip(jobs, states_and_reasons(jobs), strict=True):
         why = reason if now in WAITING else failure(job)
         last = progress(Path(job.folder) / "train.log")
-        found.append(JobStatus(job.folder, job.job_id, now, why, *last, log=str(job.log), stop=stop_command([job])))
+        stop = "" if is_over(now) else stop_command([job])
+        found.append(JobStatus(job.folder, job.job_id, now, why, *last, log=str(job.log), stop=stop))
     return found
 
 

@@ -19,7 +19,7 @@ pytest.importorskip("submitit")
 from submitit.core.utils import JobPaths, cloudpickle_dump
 
 from mmpt_plugin.launch import load_profile, stop_command, submit_plans
-from mmpt_plugin.launch.jobs import CommandJob
+from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
 from mmpt_plugin.launch.local import MODULE, slot
 from mmpt_plugin.launch.submit import Plan
 from mmpt_plugin.launch.watch import Launched, job_statuses
@@ -65,11 +65,8 @@ def test_jobs_as_json(two_jobs, running):
         "update": 24, "loss": 6.25, "pairs_per_second": 32.0,
         "log": f"{two_jobs}/runs/at work/slurm/{running.pid}_0_log.out", "stop": f"kill {running.pid}",
     }  # fmt: skip
-    assert (found[1]["state"], found[1]["why"], found[1]["loss"]) == (
-        "FAILED",
-        "ValueError: no shards in [/nowhere]",
-        None,
-    )
+    failed = [found[1][key] for key in ("state", "why", "loss", "stop")]
+    assert failed == ["FAILED", "ValueError: no shards in [/nowhere]", None, ""]
 
 
 def test_the_table_is_plain_and_uncut_without_a_terminal(two_jobs, running):
@@ -193,3 +190,29 @@ def test_a_local_command_is_stopped_with_its_job(tmp_path):
     finally:
         for pid in commands():
             os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.fairseq
+def test_a_local_training_can_be_stopped_before_it_trains(tmp_path):
+    """It reads the earlier starts from a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "starts.jsonl")
+    job = TrainingJob({"checkpoint": {"save_dir": str(tmp_path)}}, signal_seconds=60)
+    profile = load_profile("local", ["slurm.tasks_per_node=1"])
+    (record,) = submit_plans([Plan(tmp_path, job, ["train"])], profile, name="mmpt-train", logs=tmp_path / "slurm")
+
+    def catches_usr2(pid: str) -> bool:
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text()).group(1)
+        return bool(int(caught, 16) >> signal.SIGUSR2 - 1 & 1)
+
+    tasks: list[str] = []
+    try:
+        children = Path(f"/proc/{record.job_id}/task/{record.job_id}/children")
+        wait_until(lambda: any(map(catches_usr2, children.read_text().split())), "submitit's handlers")
+        tasks = children.read_text().split()
+        os.kill(int(record.job_id), signal.SIGTERM)
+        wait_until(lambda: states(tmp_path) == ["INTERRUPTED"], "the job's end")
+    finally:
+        for pid in (*tasks, record.job_id):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
