@@ -9,7 +9,7 @@ from mmpt_plugin.launch.jobs import CommandJob
 from mmpt_plugin.launch.profile import Profile
 from mmpt_plugin.launch.submit import Plan
 
-LISTED = 10
+LISTED = 4
 
 
 def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> str:
