@@ -25,6 +25,7 @@ from mmpt_plugin.cli import (
     jobs,
     launch,
     list_components,
+    prepare,
     report,
     search,
     serve,
@@ -33,8 +34,8 @@ from mmpt_plugin.cli import (
 )
 
 COMMANDS = (
-    list_components, help, doctor, generate, extract, cache_frames, shard, train, evaluate, report, convert, embed,
-    index, search, serve, launch, jobs,
+    list_components, help, doctor, generate, prepare, extract, cache_frames, shard, train, evaluate, report, convert,
+    embed, index, search, serve, launch, jobs,
 )  # fmt: skip
 
 EPILOG = """\

@@ -1,10 +1,12 @@
-"""`mmpt doctor`: list what this machine can run, and how to install what is missing."""
+"""`mmpt doctor`: list what this machine can run, and what a project needs to be trained on it."""
 
 import argparse
 import importlib.metadata
 import importlib.util
+import logging
 import platform
 from collections.abc import Iterator
+from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands
 
@@ -24,13 +26,91 @@ NEEDS = (
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("doctor", help="list what this machine can run, and how to install what is missing")
+    command = commands.add_parser(
+        "doctor",
+        help="list what this machine can run, and what is missing; with a project, what its training needs",
+        description="Without a project, list what this machine can run, and how to install what is missing. With a "
+        "project, check its weights, data, model and folder, and estimate the GPU memory and the number of updates of "
+        "its training. Exit with status 2 if something would stop the training.",
+    )
+    command.add_argument("project", nargs="?", help="a project to train: a YAML file, or a name (mmpt list)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the YAML file")
     command.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    for line in examine():
-        print(line)
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.project is None:
+        for line in examine():
+            print(line)
+        return 0
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports which processor it looks for
+    lines = list(examine_project(arguments.project, arguments.overrides))
+    print("\n".join(lines))
+    return 2 if any(line.startswith("--") for line in lines) else 0
+
+
+def examine_project(project: str, overrides: list[str]) -> Iterator[str]:
+    """Yield one line per finding about a training project, as `examine` does for the machine."""
+    from mmpt_plugin.config import load_project, overridden, plain
+    from mmpt_plugin.tasks import preflight
+    from mmpt_plugin.tasks.estimate import estimate_memory
+    from mmpt_plugin.tasks.finetuning import fine_tuned
+    from mmpt_plugin.tasks.project import with_sizes
+
+    composed = plain(load_project(project, overrides))
+    if not isinstance(composed.get("checkpoint"), dict):
+        raise ValueError(f"'{project}' evaluates: mmpt evaluate says what is missing. mmpt doctor checks a training")
+    composed = fine_tuned(composed)
+    if all(finding.ok for finding in preflight.weights_and_tokenizers(composed)):
+        try:
+            composed = with_sizes(composed, given=overridden(overrides))
+        except ValueError as error:
+            yield f"--  {error}"
+            return
+    found = preflight.examine(composed)
+    for finding in found.findings:
+        yield f"{'ok' if finding.ok else '--'}  {finding.line}"
+    yield from number_of_updates(composed, found.sampler)
+    if found.model is not None and found.dataset is not None:
+        yield from memory_line(estimate_memory(composed, found.model, found.dataset))
+
+
+def number_of_updates(project: dict[str, Any], sampler: Any) -> Iterator[str]:
+    """Yield a line with the number of updates, if the data are there, or with the setting that can't be used."""
+    try:
+        from mmpt_plugin.fairseq_bridge.schedule import total_updates
+        from mmpt_plugin.fairseq_bridge.train import fairseq_config
+
+        whole = fairseq_config(project)
+    except ModuleNotFoundError as error:
+        yield f"--  train: {error}, see mmpt doctor"
+        return
+    except ValueError as error:
+        yield f"--  {error}"
+        return
+    if (clusters := getattr(sampler, "num_clusters", None)) is None:
+        return
+    processes, epochs = whole.distributed_training.distributed_world_size, whole.optimization.max_epoch or 0
+    updates = total_updates(
+        clusters,
+        batch_size=whole.dataset.batch_size or 1,
+        world_size=processes,
+        update_freq=whole.optimization.update_freq,
+        max_epoch=epochs,
+        max_update=whole.optimization.max_update or 0,
+    )
+    counted = f"epochs {epochs}, clusters of videos in an epoch {clusters:,}, processes {processes}"
+    yield f"ok  {updates:,} updates: {counted}"
+
+
+def memory_line(memory: Any) -> Iterator[str]:
+    """Yield a line with the estimate of the memory, a problem if the smallest GPU of this machine has less."""
+    import torch
+
+    sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    fits = not sizes or memory.weights + memory.activations <= min(sizes)
+    here = f"; the smallest GPU here has {min(sizes) / 2**30:.1f} GiB" if sizes else ""
+    yield f"{'ok' if fits else '--'}  estimate of the memory of each GPU: {memory}{here}"
 
 
 def examine() -> Iterator[str]:

@@ -11,7 +11,12 @@ def add(commands: Commands) -> None:
         "embed", help="encode videos or sentences as vectors whose dot products are similarities"
     )
     command.add_argument("checkpoint", type=Path, help="a checkpoint file, or a folder of from_pretrained")
-    command.add_argument("videos", nargs="*", type=Path, help="video files, or one folder of videos")
+    command.add_argument(
+        "videos",
+        nargs="*",
+        type=Path,
+        help="video files, folders of videos (searched recursively), or one .txt file with one path per line",
+    )
     command.add_argument(
         "--text", type=Path, metavar="FILE", help="encode the sentences of this file, one per line, instead of videos"
     )

@@ -25,11 +25,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mmpt_plugin.config import load_project, plain
-    from mmpt_plugin.tasks.finetuning import fine_tuned
+    from mmpt_plugin.tasks.project import load_training
 
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports which processor it looks for
-    project = fine_tuned(plain(load_project(arguments.project, arguments.overrides)))
+    project = load_training(arguments.project, arguments.overrides)
     try:
         from mmpt_plugin.fairseq_bridge.train import command_line, train
     except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
 V videos, P pairs of each, B pairs in all, T seconds or frames, F feature width, N tokens, M caption offsets.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmpt_plugin.batch import Batch, Cluster, length_mask, pad_text, pad_video
 from mmpt_plugin.datasets.clip_sampling import ClipLengths, aligned_video_clips, overlapped_video_clips, text_clips
 from mmpt_plugin.datasets.splits import of_split
 from mmpt_plugin.registry import register_dataset
-from mmpt_plugin.shards.format import Shards, VideoRecord
+from mmpt_plugin.shards.format import INDEX, Shards, VideoRecord, read_index
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import FramesConfig, Videos, read_clips
 
@@ -71,6 +72,16 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
                     f"{len(lacking)} of the {len(self.shards)} videos of {self.shards.folder} can't be read in "
                     f"{config.videos}: {', '.join(lacking[:5])}"
                 )
+
+    @staticmethod
+    def sizes(section: Mapping[str, Any], split: str) -> dict[str, int]:
+        """The model's sizes that the shards of a project's section `dataset` determine; {} if they are not there."""
+        folder = (section.get("splits") or {}).get(split)
+        if not folder or not (Path(folder) / INDEX).is_file():
+            return {}
+        index = read_index(Path(folder))
+        found = {"feature_dim": index.feature_dim, "vocab_size": index.tokenizer.get("vocab_size")}
+        return {key: value for key, value in found.items() if value}  # shards for frames have no features
 
     def __len__(self) -> int:
         """Number of videos."""

@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def train(project: dict[str, Any], *, resume: bool = False, fairseq_log: bool = 
         )  # fmt: skip
         return True
     write_project(project)
+    if needs_gpu_for_fp16(project) and not cuda.is_available():
+        logger.warning("no GPU: this trains in float32, in spite of common.fp16")
     processes = config.distributed_training.distributed_world_size
     if processes > 1 and not was_launched(cpu=config.common.cpu):
         return train_ranks(project, processes, fairseq_log=fairseq_log)
@@ -240,6 +243,8 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     if cpu:
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
+        if needs_gpu_for_fp16(project):
+            groups["common"]["fp16"] = False
     for group, section in groups.items():
         check_keys(group, section)
         groups[group] = current_keys(group, section)
@@ -253,6 +258,12 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
         }
         for group, section in groups.items()
     }
+
+
+def needs_gpu_for_fp16(project: Mapping[str, Any]) -> bool:
+    """Whether a project trains in fp16 with the optimizer of fairseq that flattens gradients, which needs a GPU."""
+    common = project.get("common") or {}
+    return bool(common.get("fp16")) and not common.get("fp16_no_flatten_grads")
 
 
 def check_keys(group: str, section: dict[str, Any]) -> None:

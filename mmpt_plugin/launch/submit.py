@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from mmpt_plugin.config import load_project, plain, with_log
+from mmpt_plugin.config import with_log
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.hardware import bf16_problem
 from mmpt_plugin.launch.batch_file import only_the_batch_file_counts, slurm_parameters
@@ -26,7 +26,7 @@ from mmpt_plugin.launch.local import controller_line
 from mmpt_plugin.launch.profile import Profile
 from mmpt_plugin.launch.watch import Launched, is_over, state, states, stop_command
 from mmpt_plugin.tasks import preflight
-from mmpt_plugin.tasks.finetuning import fine_tuned
+from mmpt_plugin.tasks.project import load_training
 
 # A run is requeued as long as it makes progress (survival.note_start), without submitit's limit on requeues.
 NO_LIMIT = 10**6
@@ -50,11 +50,11 @@ def plan_training(project: str, overrides: Sequence[str], profile: Profile, *, r
     """
     plans = []
     for chosen in combinations(overrides):
-        composed = fine_tuned(plain(load_project(project, chosen)))
+        composed = load_training(project, chosen)
         if swept := [override for override in chosen if override not in overrides]:
             folder = Path(composed["checkpoint"]["save_dir"]) / ",".join(swept).replace("/", "_")
             chosen = [*chosen, f"checkpoint.save_dir='{folder}'"]
-            composed = fine_tuned(plain(load_project(project, chosen)))
+            composed = load_training(project, chosen)
         folder = Path(composed["checkpoint"]["save_dir"])
         composed = with_log(composed)
         check_trainable(composed, profile, resume=resume)

@@ -21,6 +21,9 @@ Model = TypeVar("Model", bound="PretrainedEmbedder")
 # Keys that name the starting weights of training; a trained model does not need them.
 STARTS = {"bert": None, "clip": None, "pretrained": None}
 
+# Keys of one training that the next one does not inherit. A model on CLIP itself reads the backbone's sizes.
+NOT_INHERITED = {*STARTS, "attend_to_cls", "backbone", "chunk_size", "freeze_layers", "freeze_vision"}
+
 
 class PretrainedEmbedder(Embedder):
     """An embedder that can be saved to a folder and loaded again, with its tokenizer."""
@@ -30,11 +33,26 @@ class PretrainedEmbedder(Embedder):
     batch_type: type = Batch
     heads: tuple[str, ...] = ()
     """Prefixes of weights that a pre-trained checkpoint may lack."""
+    sizes: tuple[str, ...] = ()
+    """Keys of the config that starting weights determine."""
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
         """The part of the configuration that follows from the weights; it overrides the file's configuration."""
         return {}
+
+    @classmethod
+    def start_settings(cls, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of the starting weights of a project's section `model` that training from them inherits.
+
+        {} without starting weights. Those that belong to one training, such as `chunk_size`, are left out.
+        """
+        if not model.get("pretrained"):
+            return {}
+        path = find_checkpoint(model["pretrained"])
+        config, weights = read_checkpoint(path, max_video_len=model.get("max_video_len"))
+        found = plain_values(cls.config_type, config | cls.config_of(weights, where=str(path)))
+        return {key: value for key, value in found.items() if value is not None and key not in NOT_INHERITED}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and, if there is a tokenizer, its files.

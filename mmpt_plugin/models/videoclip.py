@@ -25,6 +25,7 @@ from mmpt_plugin.tokenizer import cut_text
 logger = logging.getLogger(__name__)
 
 BERT_VOCAB_SIZE, BERT_CLS_ID = 30522, 101
+BERT_SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,13 @@ class VideoCLIP(PretrainedEmbedder):
 
     model_type = "videoclip"
     config_type = VideoCLIPConfig
+    sizes = (
+        *BERT_SIZES,
+        "feature_dim",
+        "num_video_layers",
+        "num_text_layers",
+        "cls_token_id",
+    )
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
@@ -162,6 +170,16 @@ class VideoCLIP(PretrainedEmbedder):
         """The vectors, scaled to unit length if `model.normalize` is set."""
         return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
+    @classmethod
+    def start_settings(cls, model: Mapping[str, Any]) -> dict[str, Any]:
+        """See `PretrainedEmbedder.start_settings`; those of a BERT are its sizes."""
+        if model.get("bert") and not model.get("pretrained"):
+            return bert_sizes(model["bert"])
+        settings = super().start_settings(model)
+        if settings.get("cls_token_id", -1) < 0:  # follows from vocab_size
+            settings.pop("cls_token_id", None)
+        return settings
+
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
         """See `PretrainedEmbedder.config_of`."""
@@ -202,6 +220,15 @@ def check_start(config: VideoCLIPConfig, found: Mapping[str, Any]) -> None:
         logger.warning(message)
 
 
+def bert_sizes(name: str) -> dict[str, Any]:
+    """The sizes of a BERT in a folder or in the hub's cache; {} if it is not there, or not yet."""
+    try:
+        found = BertConfig.from_pretrained(name, local_files_only=True)
+    except OSError:
+        return {}
+    return {key: getattr(found, key) for key in BERT_SIZES}
+
+
 def start_from_bert(model: VideoCLIP, name: str) -> None:
     """Initialize both encoders from BERT: its embeddings and as many of its first layers as each encoder has
     (section 5.2)."""
@@ -209,13 +236,7 @@ def start_from_bert(model: VideoCLIP, name: str) -> None:
         bert = BertModel.from_pretrained(name, add_pooling_layer=False)
     except OSError as error:
         raise ValueError(f"model.bert: no BERT at '{name}': {first_line(error)}") from error
-    for key in (
-        "vocab_size",
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-    ):
+    for key in BERT_SIZES:
         if getattr(bert.config, key) != getattr(model.config, key):
             raise ValueError(
                 f"model.{key} is {getattr(model.config, key)}, but '{name}' has {getattr(bert.config, key)}"
@@ -239,13 +260,14 @@ def shapes(weights: Mapping[str, Tensor], *, where: str) -> dict[str, int]:
 
     try:
         hidden_size, feature_dim = weights["video_encoder.videomlp.linear1.weight"].shape
+        classifier = weights.get("video_encoder.classifier.bias")
         return {
+            **({} if classifier is None else {"num_labels": len(classifier)}),
             "feature_dim": feature_dim,
             "hidden_size": hidden_size,
             "intermediate_size": len(weights["text_encoder.encoder.layer.0.intermediate.dense.weight"]),
             "num_video_layers": num_layers("video_encoder.bert"),
             "num_text_layers": num_layers("text_encoder"),
-            "num_labels": len(weights.get("video_encoder.classifier.bias", ())),
             "vocab_size": len(weights["text_encoder.embeddings.word_embeddings.weight"]),
             "max_position_embeddings": len(weights["text_encoder.embeddings.position_embeddings.weight"]),
         }

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -64,7 +66,8 @@ def write_frame_vectors(
             return error
 
     def readable() -> Iterator[Tensor]:
-        for path, frames in zip(videos, read_ahead(read, videos, num_threads=num_threads), strict=True):
+        ahead = zip(videos, read_ahead(read, videos, num_threads=num_threads), strict=True)
+        for path, frames in track(ahead, "embedding", total=len(videos), console=Console(stderr=True)):
             if isinstance(frames, ValueError):
                 report.failed[str(path)] = str(frames)
             else:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt_plugin.files import files_below
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
@@ -64,20 +65,23 @@ def caption_source(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class CaptionFolder(Source):
-    """`{video_id}.vtt`, `.srt` or `.jsonl`; or `{video_id}.en.vtt`, if there is only one language."""
+    """`{video_id}.vtt`, `.srt` or `.jsonl`; or `{video_id}.en.vtt`, if there is only one language.
+
+    A file that is not there is searched in the subfolders.
+    """
 
     folder: Path
 
     def lacking(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """See `Source.lacking`; also reports videos with captions in several languages."""
+        """See `Source.lacking`; also reports videos with several files, such as of several languages."""
         names = " or ".join(SUFFIXES)
         reasons = {}
         for video_id, paths in self.files_of(video_ids).items():
             if not paths:
                 reasons[video_id] = f"no {video_id} with {names} in {self.folder}"
             elif len(paths) > 1:
-                several = ", ".join(path.name for path in paths)
-                reasons[video_id] = f"several languages in {self.folder}, {several}: keep one file"
+                several = ", ".join(path.relative_to(self.folder).as_posix() for path in paths)
+                reasons[video_id] = f"several files in {self.folder}, {several}: keep one"
         return reasons
 
     def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
@@ -91,16 +95,39 @@ class CaptionFolder(Source):
 
         A file that belongs to another requested video, such as `a.en.vtt` to video `a.en`, does not count.
         """
-        places = {video_id: self.folder / video_id for video_id in video_ids}
-        wanted = set(places.values())
-        own, translated = {}, defaultdict(list)
-        for parent in {place.parent for place in wanted}:
-            for name, path in caption_files(parent).items():
-                own[parent / name] = path
-                before, _, language = name.rpartition(".")
-                if before and LANGUAGE.fullmatch(language) and parent / name not in wanted:
-                    translated[parent / before].append(path)
-        return {v: [own[place]] if place in own else translated[place] for v, place in places.items()}
+        wanted = {video_id: self.folder / video_id for video_id in video_ids}
+        places = set(wanted.values())
+        found = {}
+        own, translated = files_of_places({place.parent for place in places}, places)
+        for video_id, place in wanted.items():
+            found[video_id] = [own[place]] if place in own else translated[place]
+        if lost := {video_id for video_id, paths in found.items() if not paths and "/" not in video_id}:
+            folders = {path.parent for path in files_below(self.folder)} - {self.folder}
+            own, translated = files_of_places(folders, places)
+            for files in ({place: [path] for place, path in own.items()}, translated):
+                deeper: dict[str, list[Path]] = defaultdict(list)
+                for place, paths in files.items():
+                    deeper[place.name] += paths
+                for video_id in lost:
+                    found[video_id] = found[video_id] or deeper[video_id]
+        return found
+
+
+def files_of_places(
+    folders: Iterable[Path], places: Collection[Path]
+) -> tuple[dict[Path, Path], dict[Path, list[Path]]]:
+    """The caption files in folders, by their path without suffix, and those of a language, by the path without it.
+
+    A file whose path without suffix is one of `places` is not of a language.
+    """
+    own, translated = {}, defaultdict(list)
+    for folder in sorted(folders):
+        for name, path in caption_files(folder).items():
+            own[folder / name] = path
+            before, _, language = name.rpartition(".")
+            if before and LANGUAGE.fullmatch(language) and folder / name not in places:
+                translated[folder / before].append(path)
+    return own, translated
 
 
 def caption_files(folder: Path) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,34 +27,38 @@ class Finding(NamedTuple):
     line: str
 
 
+@dataclass
+class Examined:
+    """The findings about a project, and the parts that could be built."""
+
+    findings: list[Finding] = field(default_factory=list)
+    dataset: Any = None
+    """The data of the training split."""
+    sampler: Any = None
+    model: Any = None
+
+    def add(self, ok: bool, line: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(ok, line))
+
+
 def problems(project: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each thing that would stop the training of a composed project (`fine_tuned`).
+    """Yield one line for each thing that would stop the training of a composed project (`load_training`).
 
     Opens the data and builds the model as the training does, but does not read the checksums of shards.
     """
-    yield from (finding.line for finding in findings(project) if not finding.ok)
+    yield from (finding.line for finding in examine(project).findings if not finding.ok)
 
 
-def findings(project: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield a line for the weights, the data, the model, and the folder of a composed training project."""
-    started = list(weights_and_tokenizers(project))
-    yield from started
-    dataset, source = None, source_of(project)
-    for split, opened in open_splits(project).items():
-        if isinstance(opened, Exception):
-            yield Finding(False, f"{split}: {opened}{source}")
-            source = ""
-        else:
-            dataset = opened if split == "train" else dataset
-            yield Finding(True, f"{split}: {len(opened):,} videos" if hasattr(opened, "__len__") else f"{split}: there")
-    model = None
-    if all(finding.ok for finding in started):
-        try:
-            model = build_model(project, dataset)
-            yield Finding(True, f"model {project['model']['_name']}: {num_weights(model):,} parameters")
-        except (ValueError, OSError) as error:
-            yield Finding(False, f"model: {error}")
-    yield folder(project, 0 if model is None else num_weights(model))
+def examine(project: Mapping[str, Any]) -> Examined:
+    """Look at the weights, the data, the model and the folder of a composed training project; nothing is written."""
+    found = Examined(list(weights_and_tokenizers(project)))
+    there = all(finding.ok for finding in found.findings)
+    open_splits(project, found)
+    if there:
+        build_model(project, found)
+    found.findings.append(folder(project, num_weights(found.model)))
+    return found
 
 
 def weights_and_tokenizers(project: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,35 +100,38 @@ def is_cached(name: str) -> bool:
     )
 
 
-def open_splits(project: Mapping[str, Any]) -> dict[str, Any]:
-    """Each split that the training reads, and the benchmark, or the exception that says what is wrong with it."""
+def open_splits(project: Mapping[str, Any], found: Examined) -> None:
+    """Open the splits that the training reads, and the benchmark."""
     section = dict(project["task"]) | ({"sampler": project["sampler"]} if project.get("sampler") else {})
     dataset = dict(section.get("dataset") or {})
-    if "verify_checksums" in fields_of(dataset):
+    if "verify_checksums" in known_keys(dataset):
         section["dataset"] = dataset | {"verify_checksums": False}
-    try:
-        task: Any = registry.tasks.build(section)
-    except (ValueError, OSError) as error:
-        return {"task": error}
     validates = not (project.get("dataset") or {}).get("disable_validation")
-    benchmark_only = getattr(task, "has_benchmark_only", lambda split: False)
-    opened: dict[str, Any] = {}
+    source = source_of(project)
+    task: Any = None
     for split in ("train", "valid") if validates else ("train",):
         try:
-            if split != "train" and benchmark_only(split):
-                opened["benchmark"] = task.build_benchmark()
-            else:
-                opened[split] = task.dataset(split)
-                task.sampler(opened[split], split=split, seed=1)
+            task = task or registry.tasks.build(section)
+            if split == "valid" and getattr(task, "has_benchmark_only", lambda split: False)(split):
+                task.build_benchmark()
+                found.add(True, "valid: the benchmark alone")
+                continue
+            data = task.dataset(split)
+            sampler = task.sampler(data, split=split, seed=1)
+            if split == "train":
+                found.dataset, found.sampler = data, sampler
+            found.add(True, f"{split}: {len(data):,} videos")
         except (ValueError, OSError) as error:
-            opened[split] = error
-    return opened
+            found.add(False, f"{split}: {error}{source}")
+            source = ""
+            if task is None:
+                return
 
 
-def fields_of(section: Mapping[str, Any]) -> set[str]:
+def known_keys(section: Mapping[str, Any]) -> set[str]:
     """The keys of the data set that a section configures; none for an unknown name, which building it reports."""
-    name = section.get("_name")
-    return set(registry.datasets[name].config.__dataclass_fields__) if name in registry.datasets else set()
+    name = str(section.get("_name"))
+    return {field.name for field in fields(registry.datasets[name].config)} if name in registry.datasets else set()
 
 
 def source_of(project: Mapping[str, Any]) -> str:
@@ -133,17 +141,21 @@ def source_of(project: Mapping[str, Any]) -> str:
     return f". Source: {source}" if source else ""
 
 
-def build_model(project: Mapping[str, Any], dataset: Any) -> nn.Module:
-    """The model with its starting weights; ValueError if it does not fit them or the training data."""
-    model: Any = registry.models.build(project["model"])
-    if dataset is not None and isinstance(model, Embedder):
-        model.check_dataset(dataset, where="split 'train'")
-    return model
+def build_model(project: Mapping[str, Any], found: Examined) -> None:
+    """Build the model with its starting weights, and compare it with the training data."""
+    try:
+        model: Any = registry.models.build(project["model"])
+        if found.dataset is not None and isinstance(model, Embedder):
+            model.check_dataset(found.dataset, where="split 'train'")
+        found.model = model
+        found.add(True, f"model {project['model']['_name']}: {num_weights(model):,} parameters")
+    except (ValueError, OSError) as error:
+        found.add(False, f"model: {error}")
 
 
-def num_weights(model: nn.Module) -> int:
-    """The number of the model's parameters."""
-    return sum(weight.numel() for weight in model.parameters())
+def num_weights(model: nn.Module | None) -> int:
+    """The number of the model's parameters; 0 without a model."""
+    return 0 if model is None else sum(weight.numel() for weight in model.parameters())
 
 
 def folder(project: Mapping[str, Any], weights: int) -> Finding:
@@ -158,9 +170,7 @@ def folder(project: Mapping[str, Any], weights: int) -> Finding:
         return Finding(False, f"checkpoint.save_dir {save_dir}: {present} is not a folder that can be written")
     free = shutil.disk_usage(present).free
     number, needed = num_checkpoints(project), BYTES_SAVED * weights * (num_checkpoints(project) + 1)
-    line = (
-        f"checkpoint.save_dir {save_dir}: {free / GIB:.1f} GiB free, {number} checkpoints need {needed / GIB:.1f} GiB"
-    )
+    line = f"checkpoint.save_dir {save_dir}: {free / GIB:.1f} GiB free, {number} checkpoints need {needed / GIB:.2f}"
     return Finding(free >= needed, line)
 
 

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -119,10 +118,16 @@ def why_not(path: Path) -> str | None:
 
 
 def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
-    """One line for each of the first skipped files, and a line with the number of the others."""
-    lines = [f"left out: {reason}" for reason in islice(left_out.values(), NAMED)]
-    more = len(left_out) - len(lines)
-    return [*lines, f"left out: {more} more that are not videos"] if more else lines
+    """One line for each of the first skipped files, a line with the number of the others, and one for subtitles and
+    files that we write."""
+    ours = Counter(suffix for file in left_out if (suffix := Path(file).suffix.lower()) in OUR_SUFFIXES)
+    reasons = [reason for file, reason in left_out.items() if Path(file).suffix.lower() not in OUR_SUFFIXES]
+    lines = [f"left out: {reason}" for reason in reasons[:NAMED]]
+    if more := len(reasons) - len(lines):
+        lines.append(f"left out: {more} more that are not videos")
+    if ours:
+        lines.append(f"left out: {', '.join(f'{number} {suffix}' for suffix, number in sorted(ours.items()))}")
+    return lines
 
 
 def left_out_summary(left_out: Mapping[str, str]) -> str:

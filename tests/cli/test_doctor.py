@@ -3,6 +3,7 @@
 import pytest
 
 from mmpt_plugin.cli import main
+from mmpt_plugin.criterions import NCEConfig
 from mmpt_plugin.hardware import gpu_problem, has_avx2
 from mmpt_plugin.search.stores.store import store_of
 
@@ -60,3 +61,42 @@ def test_a_processor_without_avx2_is_named_before_lancedb_dies_of_it(
     if not has:
         with pytest.raises(ValueError, match="needs a processor with AVX2"):
             store_of(str(tmp_path / "c"))
+
+
+@pytest.fixture
+def project(kitchen, tmp_path):
+    """A project on the small kitchen, and the overrides that point it there."""
+    return ["videoclip/small", f"task.dataset.splits={{train: {kitchen.shards}}}", "dataset.disable_validation=true",
+            "sampler.cluster_size=4", "optimization.max_epoch=5", f"checkpoint.save_dir={tmp_path}/run"]  # fmt: skip
+
+
+def test_a_project_that_can_be_trained_is_described(project, capsys):
+    pytest.importorskip("fairseq")
+    assert main(["doctor", *project]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok  train: 12 videos" in lines
+    assert "ok  15 updates: epochs 5, clusters of videos in an epoch 3, processes 1" in lines
+    assert lines[-1].startswith("ok  estimate of the memory of each GPU: 0.")
+    assert all(line.startswith("ok  ") for line in lines)
+
+
+def test_what_would_stop_a_training_is_listed_and_the_status_says_so(project, capsys):
+    pytest.importorskip("fairseq")
+    wrong = ["model.pretrained=/nowhere", "sampler.cluster_size=99", "criterion.tau=3"]
+    assert main(["doctor", *project, *wrong]) == 2
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("--")] == [
+        "--  model.pretrained: there is no file or folder /nowhere",
+        "--  train: sampler.cluster_size is 99, but the split has only 12 videos",
+        f"--  no key 'nce.tau'. Possible: {sorted(vars(NCEConfig()))}",
+    ]
+
+
+def test_a_key_that_fairseq_would_refuse_is_listed(project, capsys):
+    pytest.importorskip("fairseq")
+    assert main(["doctor", *project, "optimization.lrr=3"]) == 2
+    assert "--  no key 'optimization.lrr'. Did you mean 'lr'?" in capsys.readouterr().out
+
+
+def test_an_evaluation_is_left_to_mmpt_evaluate(capsys):
+    assert main(["doctor", "videoclip/zeroshot", "checkpoint=x"]) == 2
+    assert "mmpt evaluate says what is missing" in capsys.readouterr().err

@@ -264,13 +264,14 @@ def test_features_of_the_first_seconds_serve_no_request_for_more(videos, tmp_pat
 def test_what_is_left_out_is_in_the_report(videos, tmp_path):
     (videos / "about.txt").write_text("not a video\n" * 50)
     for number in range(10):
+        (videos / f"c{number}.text").write_text("not a video\n" * 50)
         (videos / f"c{number}.json").write_text("{}")
     report = extract([videos], tmp_path / "out", encoder=COLOUR)
-    assert len(report.left_out) == 11
+    assert len(report.left_out) == 21
     first, *lines = str(report).split("\n")
     assert first == "2 videos extracted (4 s), 0 already finished"
     assert lines[0] == f"left out: {videos}/about.txt is a text file, not a video"
-    assert lines[-1] == "left out: 1 more that are not videos"
+    assert lines[-2:] == ["left out: 1 more that are not videos", "left out: 10 .json"]
 
 
 def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path):

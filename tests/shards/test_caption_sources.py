@@ -102,7 +102,7 @@ def test_other_pickles_are_named(tmp_path, content):
 
 def caption_folder(tmp_path, *names):
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"start": 1, "end": 2, "text": name}))
     return caption_source(tmp_path)
 
@@ -118,6 +118,8 @@ def caption_folder(tmp_path, *names):
         (["a.b.c.jsonl", "a.b.jsonl"], "a.b", "a.b.jsonl"),
         (["a.b.en.jsonl", "a.en.jsonl"], "a.b", "a.b.en.jsonl"),
         (["x/v.en.jsonl", "v.jsonl"], "x/v", "x/v.en.jsonl"),
+        (["x/v.jsonl", "y/v.en.jsonl"], "v", "x/v.jsonl"),
+        (["x/y/v.en.jsonl", "x/w.jsonl"], "v", "x/y/v.en.jsonl"),
     ],
 )
 def test_a_caption_file_may_name_its_language(tmp_path, files, video_id, taken):
@@ -130,8 +132,13 @@ def test_a_caption_file_may_name_its_language(tmp_path, files, video_id, taken):
 
 def test_of_several_languages_none_is_guessed(tmp_path):
     source = caption_folder(tmp_path, "v.en.jsonl", "v.de.jsonl")
-    assert source.lacking(["v"]) == {"v": f"several languages in {tmp_path}, v.de.jsonl, v.en.jsonl: keep one file"}
+    assert source.lacking(["v"]) == {"v": f"several files in {tmp_path}, v.de.jsonl, v.en.jsonl: keep one"}
     assert list(source(["v"])) == []
+
+
+def test_of_several_files_in_subfolders_none_is_guessed(tmp_path):
+    source = caption_folder(tmp_path, "x/v.jsonl", "y/v.jsonl")
+    assert source.lacking(["v"]) == {"v": f"several files in {tmp_path}, x/v.jsonl, y/v.jsonl: keep one"}
 
 
 def test_another_video_s_captions_are_not_a_translation(tmp_path):

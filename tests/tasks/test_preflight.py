@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmpt_plugin.tasks.preflight import findings, num_checkpoints, problems
+from mmpt_plugin.tasks.preflight import examine, num_checkpoints, problems
 from tests.conftest import TINY_MODEL
 
 
@@ -22,7 +22,7 @@ def project(kitchen, tmp_path):
 
 
 def test_a_complete_project_has_no_problems(project, tmp_path):
-    lines = [finding.line for finding in findings(project)]
+    lines = [finding.line for finding in examine(project).findings]
     assert list(problems(project)) == []
     assert lines[0] == "train: 12 videos"
     assert lines[1].startswith("model videoclip: ")

@@ -11,7 +11,7 @@ from PIL import Image
 from mmpt_plugin.features.extract import list_videos
 from mmpt_plugin.files import read_list
 from mmpt_plugin.video.decode import VideoError, probe, read_frames, read_seconds, read_squares
-from mmpt_plugin.video.store import VideoFolder, find_videos
+from mmpt_plugin.video.store import VideoFolder, find_videos, left_out_lines
 from mmpt_plugin.video.write import write_video
 
 CODECS = {"mpg": "mpeg1video", "wmv": "wmv2", "3gp": "mpeg4", "3g2": "mpeg4", "m4v": "mpeg4", "avi": "mpeg4"}
@@ -242,3 +242,11 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=rf"no folder of videos at {tmp_path}/gone"):
         VideoFolder(tmp_path / "gone")
+
+
+def test_files_that_are_known_not_to_be_videos_are_one_line():
+    left_out = {f"v/{number}.vtt": "a .vtt file" for number in range(12)} | {
+        "v/a.json": "",
+        "v/b.jpg": "v/b.jpg is an image",
+    }
+    assert left_out_lines(left_out) == ["left out: v/b.jpg is an image", "left out: 1 .json, 12 .vtt"]
