@@ -33,6 +33,16 @@ def fairseq_options() -> Iterator[tuple[str, str, str, Any, Any, str]]:
                 yield section, name, "warmup_fraction", float, 0.0, WARMUP_FRACTION
 
 
+def component_keys(section: str, name: str) -> set[str] | None:
+    """The keys of a component of fairseq, such as `lr_scheduler` `cosine`; None for an unknown name."""
+    install()
+    config = REGISTRIES[section]["dataclass_registry"].get(name)
+    if config is None:
+        return None
+    extra = {"warmup_fraction"} if section == "lr_scheduler" else set()
+    return {"_name", *extra, *(field.name for field in dataclasses.fields(config))}
+
+
 def options_of(section: str, component: str, config: Any) -> Iterator[tuple[str, str, str, Any, Any, str]]:
     """The keys of one of fairseq's dataclasses."""
     hints = typing.get_type_hints(config)
