@@ -9,9 +9,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.registry import REGISTRIES
 
 from mmpt_plugin.fairseq_bridge import install
-
-GROUPS = ("common", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema")
-COMPONENTS = ("optimizer", "lr_scheduler")
+from mmpt_plugin.fairseq_bridge.flags import COMPONENTS, GROUPS
 
 # This project adds lr_scheduler.warmup_fraction to every schedule of fairseq: see `fit_schedule`.
 WARMUP_FRACTION = "share of all updates, 0 to 1, in which the learning rate rises; instead of warmup_updates"

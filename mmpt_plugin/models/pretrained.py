@@ -115,11 +115,8 @@ def model_name(config: Mapping[str, Any], *, where: str) -> str:
         return "videoclip"
     if name not in registry.models:
         folder = config.get("user_dir")
-        trained = f", and it was trained with --user-dir {folder}" if folder else ""
-        raise ValueError(
-            f"{where} contains a model '{name}', which is not registered here{trained}: add --user-dir DIR, set "
-            f"MMPT_USER_DIR, or install the package that registers it. Registered: {sorted(registry.models)}"
-        )
+        remedy = f"it was trained with --user-dir {folder}" if folder else "add --user-dir DIR, or install its package"
+        raise ValueError(f"{where} contains a model '{name}', which is not registered here: {remedy}")
     return name
 
 
