@@ -68,17 +68,15 @@ def check_instance(kind: str, name: str, instance: Any) -> None:
 
 
 def lacking_methods(protocol: type, cls: type) -> Iterator[str]:
-    """The methods of a Protocol that a class lacks, or defines with other arguments, as they are called."""
-    for method, expected in methods_of(protocol):
-        method = "forward" if method == "__call__" and issubclass(cls, nn.Module) else method
-        found = getattr(cls, method, None)
+    """The methods of a Protocol that a class lacks, or that do not accept the arguments that they are called with."""
+    for name, expected in methods_of(protocol):
+        method = "forward" if name == "__call__" and issubclass(cls, nn.Module) else name
+        found = next((vars(base)[method] for base in cls.__mro__ if method in vars(base)), None)
         call = f"{method}{call_of(expected)}"
         if found is None or found is nn.Module.forward:
             yield call
-        elif callable(found) and not isinstance(inspect.getattr_static(cls, method), property):
-            bound = found if isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod) else None
-            if wrong_arguments(bound or found, expected, skip_self=bound is None):
-                yield f"{call} (it has {method}{inspect.signature(found)})"
+        elif inspect.isfunction(found) and wrong_arguments(found, expected, skip_self=True):
+            yield f"{call} (it has {method}{inspect.signature(found)})"
 
 
 def methods_of(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -113,7 +111,9 @@ def lacking_fields(cls: Any, config: type) -> list[str]:
 def call_of(expected: Callable[..., Any]) -> str:
     """The arguments of a method as they are passed: `(dataset, *, split, seed)`."""
     parameters = list(inspect.signature(expected).parameters.values())
-    own = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters if parameter.name != "self"]
+    own = [
+        parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters if parameter.name != "self"
+    ]
     return str(inspect.Signature(own))
 
 

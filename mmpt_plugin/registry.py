@@ -182,9 +182,9 @@ class Registry(Generic[P]):
                 raise ValueError(f"{self.kind} '{name}' is already registered by {present.cls.__module__}")
             if module is not None and not cls.__module__.endswith(module):
                 raise ValueError(f"{self.kind} '{name}' is already registered by mmpt_plugin.{module}")
+            conformance().check_class(self.kind, name, cls, dataclass)
             if hasattr(cls, "registered_as"):
                 cls.registered_as(name, dataclass)
-            conformance().check_class(self.kind, name, cls, dataclass)
             entry: Entry[P] = Entry(self.kind, name, cls, dataclass)
             for callback in self._subscribers:
                 callback(entry)

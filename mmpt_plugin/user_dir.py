@@ -69,7 +69,9 @@ def check_same(module: object, file: Path) -> None:
 def problem(error: Exception, path: Path) -> str:
     """An error and the last line of the user directory's code that led to it."""
     folder = path if path.is_dir() else path.parent
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(folder)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(folder)
+    ]
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         return text

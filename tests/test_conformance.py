@@ -73,13 +73,17 @@ class NoForward(nn.Module):
     ],
 )
 def test_what_a_class_lacks_is_named(kind, cls, message):
-    with pytest.raises(ValueError, match=rf"^{kind} 'mine' \(tests.test_conformance.{cls.__name__}\) {message}") as error:
+    with pytest.raises(
+        ValueError, match=rf"^{kind} 'mine' \(tests.test_conformance.{cls.__name__}\) {message}"
+    ) as error:
         Registry(kind).register("mine", dataclass=Config)(cls)
     assert "\n" not in str(error.value)
 
 
 def test_a_config_is_a_dataclass():
-    with pytest.raises(ValueError, match=r"^model 'mine' \(tests.test_conformance.Complete\): its config must be a data"):
+    with pytest.raises(
+        ValueError, match=r"^model 'mine' \(tests.test_conformance.Complete\): its config must be a data"
+    ):
         Registry("model").register("mine", dataclass=dict)(Complete)
 
 
@@ -97,7 +101,9 @@ def test_a_model_that_can_only_be_trained_is_accepted_with_a_warning(caplog):
 def test_an_attribute_that_init_does_not_set_is_named_when_the_component_is_built():
     encoders = Registry("encoder")
     encoders.register("mine", dataclass=Config)(type("Mine", (Empty,), {"fps": 1, "__call__": lambda self, frames: 0}))
-    with pytest.raises(ValueError, match=r"^encoder 'mine' \(Mine\) lacks the attribute size, feature_dim, fingerprint$"):
+    with pytest.raises(
+        ValueError, match=r"^encoder 'mine' \(Mine\) lacks the attribute size, feature_dim, fingerprint$"
+    ):
         encoders.build({"_name": "mine"})
 
 

@@ -92,7 +92,8 @@ def test_an_installed_packages_components_are_found(installed):
     installed(
         "from dataclasses import dataclass\nfrom mmpt_plugin.registry import register_criterion\n"
         "@dataclass(kw_only=True)\nclass C:\n    announced_margin: float = 1.0\n"
-        "@register_criterion('announced', dataclass=C)\nclass Announced:\n    def __init__(self, config): pass\n    def __call__(self, video, text): return 0\n"
+        "@register_criterion('announced', dataclass=C)\nclass Announced:\n    def __init__(self, config): pass\n"
+        "    def __call__(self, video, text): return 0\n"
     )
     assert "announced" in list(registry.criterions)
     del registry.criterions._entries["announced"]

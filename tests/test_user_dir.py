@@ -60,7 +60,11 @@ def test_other_processes_find_the_components_by_the_environment(tmp_path):
     ("name", "code", "message"),
     [
         ("own_none", None, r"no user directory .*own_none: expected a folder that contains __init__.py, or a .py file"),
-        ("own-dash.py", "", r"user directory .*own-dash.py: 'own-dash' is not a name that Python can import, rename it"),
+        (
+            "own-dash.py",
+            "",
+            r"user directory .*own-dash.py: 'own-dash' is not a name that Python can import, rename it",
+        ),
         ("json.py", "", r"json.py can't be imported, because .*json/__init__.py has its name: rename it"),
         ("own_error.py", "a = 1\nb = c", r"own_error.py: NameError: name 'c' is not defined \(.*own_error.py:2\)"),
         ("own_syntax.py", "a = (", r"user directory .*own_syntax.py: SyntaxError: .*own_syntax.py, line 1"),
@@ -107,9 +111,13 @@ def test_a_launched_command_keeps_its_user_directory(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_of_an_unknown_model_names_its_user_directory():
-    with pytest.raises(ValueError, match=r"^c.pt contains a model 'x', which is not registered here: it was trained with"):
+    with pytest.raises(
+        ValueError, match=r"^c.pt contains a model 'x', which is not registered here: it was trained with"
+    ):
         model_name({"_name": "x", "user_dir": "/a/mine"}, where="c.pt")
-    with pytest.raises(ValueError, match=r"'x', which is not registered here: add --user-dir DIR, or install its package"):
+    with pytest.raises(
+        ValueError, match=r"'x', which is not registered here: add --user-dir DIR, or install its package"
+    ):
         model_name({"model_type": "x"}, where="c.pt")
     assert model_name({"_name": "mmarch"}, where="c.pt") == model_name({}, where="c.pt") == "videoclip"
 

@@ -44,7 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
         log_file = (project.get("common") or {}).get("log_file") or (None if fairseq_log else save_dir / "train.log")
         print("\n".join([*results(save_dir, log_file), "next:", *next_commands(project, arguments, save_dir)]))
         return 0
-    words = [arguments.project, *arguments.overrides, *(["--resume"] if arguments.resume else []), *user_dir_of(project)]
+    words = [
+        arguments.project,
+        *arguments.overrides,
+        *(["--resume"] if arguments.resume else []),
+        *user_dir_of(project),
+    ]
     print(
         f"mmpt train: stopped and saved in {save_dir}; run the same command to resume:\n"
         f"  mmpt train {shlex.join(map(str, words))}",

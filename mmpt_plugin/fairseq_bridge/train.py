@@ -279,7 +279,8 @@ def check_keys(group: str, section: dict[str, Any]) -> None:
                 parts[component_name(key, section[key], sorted(parts))].parse(section[key])
         return
     elif group in REGISTRIES:
-        name = component_name(group, section, sorted(REGISTRIES[group]["registry"]))
+        typed = [name for name, config in REGISTRIES[group]["dataclass_registry"].items() if config is not None]
+        name = component_name(group, section, typed)  # others of fairseq have flags only
         known = [field.name for field in fields(component_dataclass(group, name))]
     else:
         raise ValueError(unknown_name("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))

@@ -212,7 +212,9 @@ def test_the_documented_file_trains_with_fairseq_hydra_train(kitchen, tmp_path):
     """From any folder, with the documentation's file but for its folders, sizes and length."""
     page = (ROOT / "docs" / "how-to" / "fairseq-train.md").read_text()
     text = page.split('title="run.yaml"\n')[1].split("```")[0]
-    text = text.replace("data/toy_kitchen/shards/train", str(kitchen.shards)).replace("cluster_size: 16", "cluster_size: 4")
+    text = text.replace("data/toy_kitchen/shards/train", str(kitchen.shards)).replace(
+        "cluster_size: 16", "cluster_size: 4"
+    )
     text = text.replace("runs/hydra", str(tmp_path / "run")).replace("max_epoch: 13", "max_epoch: 1")
     (tmp_path / "run.yaml").write_text(text.replace("feature_dim: 1280", "feature_dim: 512, num_text_layers: 1"))
     command = page.split("```bash\nfairseq-hydra-train")[1].split("\n")[0]
