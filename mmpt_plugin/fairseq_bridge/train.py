@@ -262,7 +262,7 @@ def load_user_dir(folder: str | None) -> Path:
         return user_dir.PACKAGE
     user_dir.load(folder)
     path = Path(folder).expanduser().resolve()
-    imported = getattr(import_user_module, "memo", set())
+    imported: set[str] = getattr(import_user_module, "memo", set())
     import_user_module.memo = {*imported, str(path)}  # fairseq would import a file as if it were a folder
     return path
 
