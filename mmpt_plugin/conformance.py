@@ -97,15 +97,28 @@ def has(instance: Any, attribute: str) -> bool:
     return hasattr(type(instance), attribute) or hasattr(instance, attribute)
 
 
-def abstract_methods(cls: type) -> list[str]:
-    """The methods that a base class leaves to its subclasses."""
-    return [name for name in dir(cls) if getattr(inspect.getattr_static(cls, name), "__isabstractmethod__", False)]
+def abstract_methods(cls: Any) -> Iterator[str]:
+    """The methods that a base class leaves to its subclasses, unless the class overrides their alternative."""
+    alternatives = getattr(cls, "alternatives", {})
+    for name in dir(cls):
+        if getattr(inspect.getattr_static(cls, name), "__isabstractmethod__", False):
+            owner = next(base for base in cls.__mro__ if name in vars(base))
+            other = alternatives.get(name, name)
+            if getattr(cls, other) is getattr(owner, other):
+                yield name
 
 
-def lacking_fields(cls: Any, config: type) -> list[str]:
+def lacking_fields(cls: Any, config: Any) -> Iterator[str]:
     """The settings that a class requires of its config."""
-    known = {field.name for field in fields(config)}  # type: ignore[arg-type]
-    return [name for name in getattr(cls, "config_fields", ()) if name not in known and not hasattr(config, name)]
+    alternatives = getattr(cls, "alternatives", {})
+    for name in getattr(cls, "config_fields", ()):
+        if not any(has_field(config, each) for each in (name, alternatives.get(name, name))):
+            yield name
+
+
+def has_field(config: Any, name: str) -> bool:
+    """Whether a dataclass has a field or a property."""
+    return name in {field.name for field in fields(config)} or hasattr(config, name)
 
 
 def call_of(expected: Callable[..., Any]) -> str:

@@ -1,6 +1,6 @@
 """What is refused when a class registers, in one line that names what is missing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
 import pytest
 from torch import nn
@@ -90,6 +90,26 @@ def test_a_config_is_a_dataclass():
 def test_a_complete_model_is_accepted_and_knows_its_name():
     Registry("model").register("mine", dataclass=EmbedderConfig)(Complete)
     assert (Complete.model_type, Complete.config_type) == ("mine", EmbedderConfig)
+
+
+def test_a_model_of_version_0_1_is_accepted():
+    """It overrides what callers call, sets its own config, and limits texts by positions."""
+
+    class Old(PretrainedEmbedder):
+        def __init__(self, config):
+            super().__init__()
+            self.config = config
+
+        def encode_video(self, features, mask=None):
+            return features
+
+        def encode_text(self, text, mask=None):
+            return text
+
+    sizes = ("feature_dim", "hidden_size", "max_video_len", "max_position_embeddings")
+    models = Registry("model")
+    models.register("old", dataclass=make_dataclass("Old", [(name, int, 8) for name in sizes], kw_only=True))(Old)
+    assert models.build({"_name": "old"}).max_text_tokens == 8
 
 
 def test_a_model_that_can_only_be_trained_is_accepted_with_a_warning(caplog):

@@ -108,6 +108,8 @@ def test_a_launched_command_keeps_its_user_directory(tmp_path, monkeypatch):
         arguments = parse(["launch", "--profile", "local", *words])
         assert arguments.words[-2:] == ["--user-dir", str(tmp_path / "mine")]
         assert arguments.launched.user_dir == tmp_path / "mine"
+    monkeypatch.setenv(user_dir.VARIABLE, "other")
+    assert parse(["launch", "p", "--profile", "local"]).words == ["train", "p", "--user-dir", str(tmp_path / "other")]
 
 
 def test_a_checkpoint_of_an_unknown_model_names_its_user_directory():

@@ -79,8 +79,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.command == "launch":
         arguments.for_profile = [word for word in rest if word.startswith("slurm.")]
         arguments.words = launch.as_command([word for word in rest if word not in arguments.for_profile])
-        if arguments.user_dir is not None:
-            arguments.words += ["--user-dir", str(arguments.user_dir.resolve())]
+        if folder := arguments.user_dir or mmpt_plugin.user_dir.current():
+            arguments.words += ["--user-dir", str(folder.resolve())]
         arguments.launched = parse(arguments.words)
         return arguments
     listed = next(

@@ -3,6 +3,7 @@
 V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
 
+import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +58,10 @@ class Embedder(nn.Module):
     config_fields: tuple[str, ...] = ("feature_dim", "hidden_size", "max_video_len", "max_text_len")
     """What the config must have; `EmbedderConfig` has it. Optional: vocab_size and max_position_embeddings, which limit
     texts, normalize, and chunk_size, the clips and texts encoded at a time."""
+    alternatives: ClassVar[dict[str, str]] = {
+        "video_vectors": "encode_video", "text_vectors": "encode_text", "max_text_len": "max_position_embeddings"
+    }  # fmt: skip
+    """What a subclass, or its config, may have instead, as those of version 0.1."""
     takes_frames: bool = False
     """Whether clips may be uint8 frames instead of feature rows of width feature_dim."""
     unit_vectors: bool | None = None
@@ -67,9 +72,10 @@ class Embedder(nn.Module):
     tokenizer: PreTrainedTokenizerBase | None = None
     """The tokenizer saved with the model, or None."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any = None) -> None:
         super().__init__()
-        self.config = config
+        if config is not None:
+            self.config = config
         if (normalize := getattr(config, "normalize", None)) is not None:
             self.unit_vectors = normalize
 
@@ -120,8 +126,8 @@ class Embedder(nn.Module):
     @property
     def max_text_tokens(self) -> int:
         """Maximum number of token ids per text, including special tokens."""
-        longest: int = self.config.max_text_len + 2
-        return min(longest, getattr(self.config, "max_position_embeddings", longest))
+        positions: int = getattr(self.config, "max_position_embeddings", sys.maxsize)
+        return min(getattr(self.config, "max_text_len", positions) + 2, positions)
 
     def tokenize(
         self, texts: str | Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
