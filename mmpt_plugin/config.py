@@ -33,9 +33,24 @@ def roots(group: str = "projects") -> list[Path]:
 
 
 def available(group: str) -> list[str]:
-    """The names of a group's YAML files, sorted: `videoclip/pretrain` for projects/videoclip/pretrain.yaml."""
-    folders = [folder / group for folder in roots(group)]
-    return sorted({str(path.relative_to(each).with_suffix("")) for each in folders for path in each.rglob("*.yaml")})
+    """The names of a group's YAML files, sorted: `videoclip/pretrain` for projects/videoclip/pretrain.yaml.
+
+    Of the current folder's `tasks` and `projects`, which may be about something else, three levels are listed, and
+    only projects that say so.
+    """
+    package, own = root() / group, [folder / group for folder in roots(group) if folder != root()]
+    names = {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.yaml")}
+    for folder in own:
+        paths = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.yaml")]
+        names |= {
+            str(path.relative_to(folder).with_suffix("")) for path in paths if group == "tasks" or is_project(path)
+        }
+    return sorted(names)
+
+
+def is_project(path: Path) -> bool:
+    """Whether a YAML file has the header that Hydra needs in a project."""
+    return b"@package _global_" in path.read_bytes()
 
 
 def find(group: str, name: str, *, kind: str, given: str | None = None) -> Path:
@@ -125,7 +140,7 @@ def with_recipe(project: str, overrides: Sequence[str]) -> str:
     """
     tasks = [override.partition("=")[2] for override in overrides if override.startswith("task=")]
     name = f"{project.removesuffix('.yaml').removeprefix('projects/')}/{tasks[-1]}" if tasks else ""
-    return name if name in available("projects") else project
+    return name if any((folder / "projects" / f"{name}.yaml").is_file() for folder in roots()) else project
 
 
 # Keys of the `finetune` section of a task's YAML in version 0.1, and their current place in a project.
@@ -294,7 +309,7 @@ def locate(project: str) -> tuple[Path, str]:
 
 def search_path(folder: Path) -> list[str]:
     """The override that lets a project in a folder use the YAML files of `roots()`."""
-    others = ",".join(f"'file://{other}'" for other in roots() if other != folder)
+    others = ",".join(quoted(f"file://{other}") for other in roots() if other != folder)
     return [f"hydra.searchpath=[{others}]"] if others else []
 
 

@@ -62,7 +62,7 @@ def follows(protocol: type, cls: type) -> bool:
 def check_instance(kind: str, name: str, instance: Any) -> None:
     """ValueError for an instance without an attribute of its Protocol."""
     kind = "corpus" if kind == "dataset" and follows(protocols.Corpus, type(instance)) else kind
-    expected = [name for protocol in PROTOCOLS.get(kind, ())[:1] for name in attributes_of(protocol)]
+    expected = [attribute for protocol in PROTOCOLS.get(kind, ())[:1] for attribute in attributes_of(protocol)]
     if missing := [attribute for attribute in expected if not has(instance, attribute)]:
         raise ValueError(f"{kind} '{name}' ({type(instance).__qualname__}) lacks the attribute {', '.join(missing)}")
 

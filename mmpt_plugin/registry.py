@@ -257,9 +257,12 @@ def conformance() -> Any:
 
 
 def load_outside() -> None:
-    """Import what registers components outside of this package: installed packages, and the user directory."""
-    load_entry_points()
+    """Import what registers components outside of this package: the user directory, then installed packages.
+
+    So an author's folder takes precedence over an installed copy of it.
+    """
     user_dir.load_current()
+    load_entry_points()
 
 
 @cache

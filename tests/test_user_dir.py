@@ -118,7 +118,7 @@ def test_a_checkpoint_of_an_unknown_model_names_its_user_directory():
     ):
         model_name({"_name": "x", "user_dir": "/a/mine"}, where="c.pt")
     with pytest.raises(
-        ValueError, match=r"'x', which is not registered here: add --user-dir DIR, or install its package"
+        ValueError, match=r"'x', which is not registered here: import its module \(--user-dir DIR\), or install"
     ):
         model_name({"model_type": "x"}, where="c.pt")
     assert model_name({"_name": "mmarch"}, where="c.pt") == model_name({}, where="c.pt") == "videoclip"

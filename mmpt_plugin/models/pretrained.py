@@ -115,7 +115,11 @@ def model_name(config: Mapping[str, Any], *, where: str) -> str:
         return "videoclip"
     if name not in registry.models:
         folder = config.get("user_dir")
-        remedy = f"it was trained with --user-dir {folder}" if folder else "add --user-dir DIR, or install its package"
+        remedy = (
+            f"it was trained with --user-dir {folder}"
+            if folder
+            else "import its module (--user-dir DIR), or install its package"
+        )
         raise ValueError(f"{where} contains a model '{name}', which is not registered here: {remedy}")
     return name
 
