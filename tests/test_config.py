@@ -158,8 +158,9 @@ def test_tasks_and_projects_of_the_current_folder_have_names(own):
 )
 def test_an_unknown_name_says_where_it_was_looked_for(own, project, words):
     group = "tasks" if words else "projects"
-    with pytest.raises(ValueError, match=r"'mime'. Did you mean 'mine'\?.* Looked in"):
+    with pytest.raises(ValueError, match=r"'mime'. Did you mean 'mine'\?.* Looked in ") as error:
         load_project(project, words)
+    assert str(error.value).endswith(f" Looked in {own / group} and {root() / group}")
 
 
 def test_two_different_files_of_one_name_are_refused(own):
