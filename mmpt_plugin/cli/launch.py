@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "launch",
         help="run a project or a command on SLURM",
-        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--dry-run] [--wait]\n"
+        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--user-dir DIR] [--dry-run] [--wait]\n"
         "       mmpt launch extract|embed|evaluate ... --profile slurm/NAME [--parts N] [--dry-run] [--wait]",
         description="Train a project, or run one of these commands, as a job that survives time limits, preemption and "
         "node failures. key=a,b trains once for each value; slurm.KEY=VALUE overrides a key of the profile.",
@@ -92,7 +92,9 @@ def planned(arguments: argparse.Namespace, profile: Any) -> list[Any]:
     if arguments.parts > 1 and not hasattr(command, "part"):
         raise ValueError("--parts divides videos into parts: it is only for extract and cache-frames")
     if command.command == "train":
-        return list(launch.plan_training(command.project, command.overrides, profile, resume=arguments.resume))
+        given = [] if command.user_dir is None else [f"common.user_dir='{command.user_dir}'"]
+        overrides = [*command.overrides, *given]
+        return list(launch.plan_training(command.project, overrides, profile, resume=arguments.resume))
     checkpoint = getattr(command, "checkpoint", None)
     if command.command == "evaluate":
         from mmpt_plugin.config import load_project
