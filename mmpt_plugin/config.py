@@ -1,5 +1,7 @@
 """Projects: YAML files of `tasks/`, `projects/` and `slurm/`, composed by Hydra, with overrides."""
 
+import importlib
+import importlib.util
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_plugin import moved, registry
+from mmpt_plugin import moved, registry, user_dir
 from mmpt_plugin.errors import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -24,20 +26,52 @@ def root() -> Path:
     return checkout if (checkout / "projects" / "base.yaml").is_file() else PACKAGE / "yaml"
 
 
+def roots(group: str = "projects") -> list[Path]:
+    """The folders that have a group's folder: the current one, for tasks and projects of one's own, and `root()`."""
+    own = [Path.cwd()] if group in ("tasks", "projects") else []
+    return list(dict.fromkeys([*own, root()]))
+
+
 def available(group: str) -> list[str]:
-    """The names of a group's YAML files, sorted: `videoclip/pretrain` for projects/videoclip/pretrain.yaml."""
-    folder = root() / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    """The names of a group's YAML files, sorted: `videoclip/pretrain` for projects/videoclip/pretrain.yaml.
+
+    Of the current folder's `tasks` and `projects`, which may be about something else, three levels are listed, and
+    only projects that say so.
+    """
+    package, own = root() / group, [folder / group for folder in roots(group) if folder != root()]
+    names = {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.yaml")}
+    for folder in own:
+        paths = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}.yaml")]
+        names |= {
+            str(path.relative_to(folder).with_suffix("")) for path in paths if group == "tasks" or is_project(path)
+        }
+    return sorted(names)
+
+
+def is_project(path: Path) -> bool:
+    """Whether a YAML file has the header that Hydra needs in a project."""
+    return b"@package _global_" in path.read_bytes()
+
+
+def find(group: str, name: str, *, kind: str, given: str | None = None) -> Path:
+    """The YAML file of a name. ValueError, with the folders, if there is none, or if two files of this name differ."""
+    paths = [path for folder in roots(group) if (path := folder / group / f"{name}.yaml").is_file()]
+    if not paths:
+        folders = " and ".join(str(folder / group) for folder in roots(group))
+        raise ValueError(f"{unknown_name(kind, given or name, available(group), guess=name)}. Looked in {folders}")
+    if len(paths) > 1 and paths[0].read_bytes() != paths[1].read_bytes():
+        raise ValueError(f"{kind} '{name}' is both {paths[0]} and {paths[1]}, which differ: rename your own")
+    return paths[0]
 
 
 def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """Compose a project with Hydra, apply overrides and resolve interpolations.
 
-    `project` is the path of a YAML file, which may be outside of the repository, or a name such as
-    `videoclip/pretrain`. The override `task=NAME` or `task=some/path.yaml` selects another task, and
+    `project` is the path of a YAML file, which may be anywhere, or a name such as `videoclip/pretrain`, in `./projects`
+    or in the repository. The override `task=NAME` or `task=some/path.yaml` selects another task, and
     `task.benchmark=NAME` a task to evaluate at each validation. `sampler._name=NAME` selects another component and
-    leaves out the project's settings that it does not have. Unknown names, missing values and invalid YAML are a
-    ValueError.
+    leaves out the project's settings that it does not have. `common.user_dir`, by default that of the environment, is
+    imported. Unknown names, missing values and invalid YAML are a ValueError.
     """
     import yaml  # with Hydra 0.3 s, which `mmpt list` does not need
     from hydra import compose, initialize_config_dir
@@ -55,10 +89,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(name, overrides=[*search_path(folder), *map(override_grammar, others)])
-            benchmark = [
-                compose(f"tasks/{override.partition('=')[2]}", overrides=search_path(folder)).tasks
-                for override in measured
-            ]
+        benchmark = [compose_task(override.partition("=")[2]) for override in measured]
         if files:
             OmegaConf.set_struct(config, False)
             config.task = OmegaConf.load(files[-1].partition("=")[2])
@@ -66,8 +97,9 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
         if benchmark:  # keys of it that are overridden are there already
             given = OmegaConf.select(config, "task.benchmark") or {}
             OmegaConf.update(config, "task.benchmark", OmegaConf.merge(benchmark[-1], given), force_add=True)
+        use_user_dir(config)
         use_new_names(config, overrides)
-        drop_other_keys(config, overrides)
+        drop_other_keys(config, [as_layer(overrides), *file_layers(folder, name)])
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
@@ -80,6 +112,27 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     return config
 
 
+def compose_task(name: str) -> "DictConfig":
+    """A task's YAML, composed with those that it builds on."""
+    from hydra import compose, initialize_config_dir
+
+    folder = next(folder for folder in roots() if (folder / "tasks" / f"{name}.yaml").is_file())
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        task: DictConfig = compose(f"tasks/{name}", overrides=search_path(folder)).tasks
+        return task
+
+
+def use_user_dir(config: "DictConfig") -> None:
+    """Import the user directory, and record its absolute path in a project that trains, for all ranks and restarts."""
+    from omegaconf import OmegaConf, open_dict
+
+    if given := OmegaConf.select(config, "common.user_dir"):
+        user_dir.load(given)
+    if "common" in config and (current := user_dir.current()):
+        with open_dict(config):
+            config.common.user_dir = str(current)
+
+
 def with_recipe(project: str, overrides: Sequence[str]) -> str:
     """The project's recipe for its task, if there is one.
 
@@ -87,7 +140,7 @@ def with_recipe(project: str, overrides: Sequence[str]) -> str:
     """
     tasks = [override.partition("=")[2] for override in overrides if override.startswith("task=")]
     name = f"{project.removesuffix('.yaml').removeprefix('projects/')}/{tasks[-1]}" if tasks else ""
-    return name if name in available("projects") else project
+    return name if any((folder / "projects" / f"{name}.yaml").is_file() for folder in roots()) else project
 
 
 # Keys of the `finetune` section of a task's YAML in version 0.1, and their current place in a project.
@@ -132,28 +185,81 @@ def overridden(overrides: Sequence[str]) -> set[str]:
     return {override.partition("=")[0].lstrip("+") for override in overrides}
 
 
-def drop_other_keys(config: "DictConfig", overrides: Sequence[str]) -> None:
-    """Delete, in place, the settings that an overridden `_name` makes meaningless; a log line names them.
+Layer = Mapping[str, Mapping[str, Any]]
+"""Section -> key -> value, as one file or the command line sets them."""
 
-    `sampler._name=uniform` keeps `sampler.cluster_size` of the project, and drops `sampler.num_neighbors`. Keys that
-    are overridden themselves stay, so that a wrong one is an error.
+
+def drop_other_keys(config: "DictConfig", layers: Sequence[Layer]) -> None:
+    """Delete, in place, the settings that another `_name` makes meaningless; a log line names them.
+
+    `sampler._name=uniform` keeps `sampler.cluster_size` of the project, and drops `sampler.num_neighbors`. `layers`
+    begin with what takes precedence. Keys that are set together with the name, or over it, stay, so that a wrong one is
+    an error.
     """
     from omegaconf import OmegaConf, open_dict
 
-    given = overridden(overrides)
-    for section, kind in registry.SECTIONS.items():
-        name = OmegaConf.select(config, f"{section}._name")
-        if f"{section}._name" not in given or name not in kind:
+    for section in (*registry.SECTIONS, *FAIRSEQ_SECTIONS):
+        values, name = config.get(section), OmegaConf.select(config, f"{section}._name")
+        naming = next((i for i, layer in enumerate(layers) if "_name" in layer.get(section, {})), None)
+        if naming is None or not OmegaConf.is_dict(values):
             continue
-        component = kind[name].config
-        known = {"_name", *(field.name for field in fields(component)), *getattr(component, "RENAMED", {})}
-        inherited = [key for key in config[section] if key not in known and f"{section}.{key}" not in given]
+        chosen = {key for layer in layers[: naming + 1] for key in layer.get(section, {})}
+        inherited = [key for key in values if key not in chosen]
+        known = component_keys(section, name) if inherited else None
+        dropped = [] if known is None else [str(key) for key in inherited if key not in known]
         with open_dict(config):
-            for key in inherited:
+            for key in dropped:
                 del config[section][key]
-        if inherited:
-            dropped = ", ".join(f"{section}.{key}" for key in inherited)
-            logger.info("%s._name=%s does not use the project's %s", section, name, dropped)
+        if dropped:
+            names = ", ".join(f"{section}.{key}" for key in dropped)
+            logger.info("%s._name=%s does not use the project's %s", section, name, names)
+
+
+FAIRSEQ_SECTIONS = ("optimizer", "lr_scheduler")  # components of fairseq
+
+
+def component_keys(section: str, name: str) -> set[str] | None:
+    """The keys of the component that a section names; None if it is unknown."""
+    if section in FAIRSEQ_SECTIONS:
+        if importlib.util.find_spec("fairseq") is None:
+            return None
+        options: Any = importlib.import_module("mmpt_plugin.fairseq_bridge.options")  # fairseq's only home
+        keys: set[str] | None = options.component_keys(section, name)
+        return keys
+    kind = registry.SECTIONS[section]
+    if name not in kind:
+        return None
+    component = kind[name].config
+    return {"_name", *(field.name for field in fields(component)), *getattr(component, "RENAMED", {})}
+
+
+def as_layer(overrides: Sequence[str]) -> Layer:
+    """The overrides `section.key=value`, by section."""
+    layer: dict[str, dict[str, Any]] = {}
+    for key in overridden(overrides):
+        section, _, name = key.partition(".")
+        layer.setdefault(section, {})[name.partition(".")[0]] = None
+    return layer
+
+
+def file_layers(folder: Path, name: str) -> list[Layer]:
+    """The YAML files that a project consists of, each as written; a file comes before those that it builds on."""
+    import yaml
+
+    places = dict.fromkeys([folder, *roots()])
+    path = next((path for place in places if (path := place / f"{name}.yaml").is_file()), None)
+    if path is None:
+        return []
+    written = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    bases = [str(entry) for entry in written.get("defaults", []) if "@_global_" in str(entry)]
+    layer = {section: values for section, values in written.items() if isinstance(values, Mapping)}
+    return [layer, *(each for base in reversed(bases) for each in file_layers(folder, base_name(base, name)))]
+
+
+def base_name(entry: str, name: str) -> str:
+    """The file of an entry of a `defaults` list, such as `/projects/base@_global_`, in the file `name`."""
+    base = entry.partition("@")[0]
+    return base[1:] if base.startswith("/") else str(Path(name).parent / base)
 
 
 def is_task_file(override: str) -> bool:
@@ -167,8 +273,7 @@ def is_benchmark(override: str) -> bool:
     key, _, value = override.partition("=")
     if key != "task.benchmark" or value.startswith("{") or value == "null":
         return False
-    if value not in available("tasks"):
-        raise ValueError(unknown_name("task YAML", value, available("tasks")))
+    find("tasks", value, kind="task YAML")
     return True
 
 
@@ -198,14 +303,14 @@ def locate(project: str) -> tuple[Path, str]:
             return root(), str(path.relative_to(root()).with_suffix(""))
         return path.parent, path.stem
     name = project.removesuffix(".yaml").removeprefix("projects/")
-    if name in available("projects"):
-        return root(), f"projects/{name}"
-    raise ValueError(unknown_name("project", project, available("projects"), guess=name))
+    path = find("projects", name, kind="project", given=project)
+    return next(folder for folder in roots() if folder / "projects" in path.parents), f"projects/{name}"
 
 
 def search_path(folder: Path) -> list[str]:
-    """The override that lets a project outside of the repository use the YAML files of `root()`."""
-    return [] if folder == root() else [f"hydra.searchpath=[file://{root()}]"]
+    """The override that lets a project in a folder use the YAML files of `roots()`."""
+    others = ",".join(quoted(f"file://{other}") for other in roots() if other != folder)
+    return [f"hydra.searchpath=[{others}]"] if others else []
 
 
 def override_grammar(override: str) -> str:
@@ -220,8 +325,7 @@ def override_grammar(override: str) -> str:
     if not equals:
         raise ValueError(f"override '{override}' is not of the form key=value")
     if key == "task":
-        if value not in available("tasks"):
-            raise ValueError(unknown_name("task YAML", value, available("tasks")))
+        find("tasks", value, kind="task YAML")
         return f"tasks@task={value}"
     if key[:1] in ("+", "~") or "@" in key:
         return override

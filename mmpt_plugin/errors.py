@@ -1,7 +1,11 @@
 """One-line error messages."""
 
 import difflib
+import json
 from collections.abc import Sequence
+from typing import Any
+
+KINDS: dict[Any, str] = {str: "a text", (int, float): "a number", list: "a list", dict: "an object"}
 
 
 def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
@@ -20,3 +24,21 @@ def first_ten(problems: Sequence[str]) -> str:
 def first_line(error: Exception) -> str:
     """The message up to its first line break; the `repr` if the message is empty."""
     return next(iter(str(error).splitlines()), repr(error))
+
+
+def require(record: Any, key: str, kind: Any, where: str) -> Any:
+    """`record[key]`; ValueError, which names the location `where`, if it is missing or not of the type `kind`."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected an object with '{key}', got {shortened(record)}")
+    if key not in record:
+        raise ValueError(f"{where}: '{key}' is missing, there is only {', '.join(map(str, record)) or 'nothing'}"[:300])
+    value = record[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: '{key}' must be {KINDS.get(kind, kind)}, got {shortened(value)}")
+    return value
+
+
+def shortened(value: Any) -> str:
+    """A value as JSON, with at most 60 characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

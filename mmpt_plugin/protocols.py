@@ -1,4 +1,4 @@
-"""The Protocol of each kind of component, which registered classes follow.
+"""The Protocol of each kind of component, against which a class is checked when it registers.
 
 A registered class is built as `cls(config)`, plus the arguments in the docstring of its kind. Inheritance is optional;
 the base classes of `mmpt_plugin` (`PretrainedEmbedder`, `Criterion`, `Benchmark`, `Corpus`) implement most methods.

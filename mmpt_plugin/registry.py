@@ -6,12 +6,14 @@ Built-in components are imported on first use, so this module imports neither to
 import importlib
 import importlib.metadata
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mmpt_plugin import moved
+from mmpt_plugin import moved, user_dir
 from mmpt_plugin.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 class Entry(Generic[P]):
     """A registered class and the dataclass that configures it."""
 
+    kind: str
     name: str
     cls: Callable[..., P]
     config: type
@@ -108,7 +111,9 @@ class Entry(Generic[P]):
             config = {}
         if not is_dataclass(config):
             config = self.parse(config)
-        return self.cls(config, *args, **kwargs)
+        built = self.cls(config, *args, **kwargs)
+        conformance().check_instance(self.kind, self.name, built)
+        return built
 
     def parse(self, values: Mapping[str, Any]) -> Any:
         """Convert a mapping to the dataclass, ignoring `_name`; see `parse_config`."""
@@ -166,20 +171,24 @@ class Registry(Generic[P]):
         """Return a class decorator: `@register_model("videoclip", dataclass=VideoCLIPConfig)`.
 
         The class is built as `cls(config)`. Registering another class with the same name is a ValueError; registering
-        the same class again, when a module of a user directory is imported twice, is allowed.
+        the same class again, when a module of a user directory is imported twice, is allowed. A class that does not
+        follow the Protocol of its kind is a ValueError that names what is missing.
         """
 
         def decorate(cls: C) -> C:
             present = self._entries.get(name)
             module = self._built_in.get(name)
-            if present is not None and present.cls.__qualname__ != cls.__qualname__:
+            if present is not None and origin(present.cls) != origin(cls):
                 raise ValueError(f"{self.kind} '{name}' is already registered by {present.cls.__module__}")
             if module is not None and not cls.__module__.endswith(module):
                 raise ValueError(f"{self.kind} '{name}' is already registered by mmpt_plugin.{module}")
-            entry: Entry[P] = Entry(name, cls, dataclass)
-            self._entries[name] = entry
+            conformance().check_class(self.kind, name, cls, dataclass)
+            if hasattr(cls, "registered_as"):
+                cls.registered_as(name, dataclass)
+            entry: Entry[P] = Entry(self.kind, name, cls, dataclass)
             for callback in self._subscribers:
                 callback(entry)
+            self._entries[name] = entry
             return cls
 
         return decorate
@@ -187,7 +196,7 @@ class Registry(Generic[P]):
     def subscribe(self, callback: Callable[[Entry[P]], None]) -> None:
         """Call `callback` with every entry, now and for each one registered later.
 
-        Entries include built-in components and those of installed packages.
+        Entries include built-in components, and those of installed packages and of the user directory.
         """
         for name in self:
             self[name]
@@ -199,7 +208,7 @@ class Registry(Generic[P]):
         if name not in self._entries and name in self._built_in:
             importlib.import_module(f"mmpt_plugin.{self._built_in[name]}")
         if name not in self._entries:
-            load_entry_points()
+            load_outside()
         if name not in self._entries and self.formerly is not None and name in self.formerly._entries:
             logger.warning(
                 "'%s' is a %s: register it with register_%s; register_%s still works for one version",
@@ -207,12 +216,12 @@ class Registry(Generic[P]):
             )
             return self.formerly[name]
         if name not in self._entries:
-            raise ValueError(unknown_name(self.kind, name, list(self)))
+            raise ValueError(unknown_name(self.kind, name, list(self)) + empty_user_dir())
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         """All names; built-in components are not imported."""
-        load_entry_points()
+        load_outside()
         return iter(dict.fromkeys([*self._built_in, *self._entries]))
 
     def __contains__(self, name: object) -> bool:
@@ -223,6 +232,37 @@ class Registry(Generic[P]):
         if "_name" not in config:
             raise ValueError(f"the {self.kind} section has no _name. Possible: {sorted(self)}")
         return self[config["_name"]].build(config, *args, **kwargs)
+
+
+def origin(cls: Any) -> tuple[str, str]:
+    """The file, or else the module, that defines a class, and its name there."""
+    module = sys.modules.get(cls.__module__)
+    return str(getattr(module, "__file__", None) or cls.__module__), str(cls.__qualname__)
+
+
+def empty_user_dir() -> str:
+    """The end of an error message: that the user directory registers nothing, if that is so."""
+    folder = user_dir.current()
+    if folder is None:
+        return ""
+    files = (Path(origin(entry.cls)[0]) for kind in REGISTRIES for entry in kind._entries.values())
+    if any(file.is_relative_to(folder) for file in files):
+        return ""
+    return f". The user directory {folder} registers nothing: does its __init__.py import all of its modules?"
+
+
+def conformance() -> Any:
+    """The module that checks classes against the Protocols. It needs torch, so it is imported when it is used."""
+    return importlib.import_module("mmpt_plugin.conformance")
+
+
+def load_outside() -> None:
+    """Import what registers components outside of this package: the user directory, then installed packages.
+
+    So an author's folder takes precedence over an installed copy of it.
+    """
+    user_dir.load_current()
+    load_entry_points()
 
 
 @cache

@@ -21,11 +21,11 @@ LEVELS = [
     {"tasks"},
     {"samplers", "datasets", "models", "criterions", "metrics", "toy_kitchen"},
     {"corpora", "index", "shards", "features"},
-    {"video", "tokenizer", "protocols"},
+    {"video", "tokenizer", "conformance", "protocols"},
     {"batch"},
     {"checkpoint", "files", "distributed", "config", "signals", "hardware"},
     {"registry", "moved"},
-    {"errors"},
+    {"errors", "user_dir"},
 ]
 
 HOMES = {

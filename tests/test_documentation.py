@@ -5,12 +5,9 @@ import shlex
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from mmpt_plugin import Batch, registry
 from mmpt_plugin.cli import parse
 from mmpt_plugin.cli.launch import as_command
 from mmpt_plugin.cli.prepare import write_project
@@ -108,48 +105,6 @@ def test_every_link_within_the_repository_leads_somewhere(page, link, heading):
     if heading:
         headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
         assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings]
-
-
-@pytest.fixture
-def example():
-    """Run a page's Python file, and return what it defines; the components in it are registered for one test."""
-
-    def defined(page: str, name: str) -> dict[str, Any]:
-        names: dict[str, Any] = {"__name__": "shown"}
-        exec(compile(files(ROOT / "docs" / "how-to" / page)[name], f"{page}: {name}", "exec"), names)
-        return names
-
-    yield defined
-    for registered in registry.REGISTRIES:
-        for name in [name for name, entry in registered._entries.items() if entry.cls.__module__ == "shown"]:
-            del registered._entries[name]
-
-
-def test_the_example_of_a_loss_works(example):
-    """Vectors that are each other's match, one apart from the others, at the margin and at twice the margin."""
-    defined = example("add-a-loss.md", "my_plugin/__init__.py")
-    assert registry.criterions.build({"_name": "hinge"})(torch.eye(3), torch.eye(3)).item() == 0
-    assert registry.criterions.build({"_name": "hinge", "margin": 2.0})(torch.eye(3), torch.eye(3)).item() == 1
-    assert defined["HingeConfig"]().margin == 1
-
-
-def test_the_example_of_a_model_works(example):
-    """Its video vector is that of the real rows alone."""
-    example("add-a-model.md", "my_models/__init__.py")
-    model = registry.models.build({"_name": "mean_pool", "feature_dim": 4, "vocab_size": 9, "width": 3})
-    rows, mask = torch.tensor([[[1.0, 0, 0, 0], [9, 9, 9, 9]]]), torch.tensor([[True, False]])
-    ids = torch.tensor([[2, 3]])
-    batch = Batch(video=rows, video_mask=mask, text=ids, text_mask=mask, video_ids=torch.tensor([0]))
-    video, text = model(batch)
-    torch.testing.assert_close(video, model.video(rows[:, 0]))
-    torch.testing.assert_close(text, model.words(ids[:, 0]))
-
-
-def test_the_example_of_a_model_on_clip_works(example):
-    defined = example("add-a-model.md", "my_clip_models/__init__.py")
-    frames, mask = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]]), torch.tensor([[True, True, False]])
-    torch.testing.assert_close(defined["CLIPMax"].pool_frames(None, frames, mask), torch.tensor([[0.6, 0.8]]))
-    assert registry.models["clip_max"].cls is defined["CLIPMax"]
 
 
 @pytest.mark.fairseq

@@ -9,6 +9,7 @@ import pytest
 
 from mmpt_plugin import registry
 from mmpt_plugin.registry import Registry, load_entry_points
+from mmpt_plugin.samplers import Uniform
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,7 @@ def test_an_installed_packages_components_are_found(installed):
         "from dataclasses import dataclass\nfrom mmpt_plugin.registry import register_criterion\n"
         "@dataclass(kw_only=True)\nclass C:\n    announced_margin: float = 1.0\n"
         "@register_criterion('announced', dataclass=C)\nclass Announced:\n    def __init__(self, config): pass\n"
+        "    def __call__(self, video, text): return 0\n"
     )
     assert "announced" in list(registry.criterions)
     del registry.criterions._entries["announced"]
@@ -112,7 +114,7 @@ class RenamedConfig:
 
 def test_a_renamed_key_works_with_a_warning_and_one_that_another_section_owns_is_refused(caplog):
     registry = Registry("sampler")
-    registry.register("nearest", dataclass=RenamedConfig)(type("Nearest", (), {}))
+    registry.register("nearest", dataclass=RenamedConfig)(type("Nearest", (Uniform,), {}))
     assert registry["nearest"].parse({"neighbours": 5}).neighbors == 5
     assert "nearest.neighbours is now nearest.neighbors" in caplog.text
     with pytest.raises(ValueError, match=r"nearest.normalise was removed: set model.normalize instead"):

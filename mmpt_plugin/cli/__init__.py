@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmpt_plugin
+import mmpt_plugin.user_dir
 from mmpt_plugin.cli import (
     cache_frames,
     convert,
@@ -31,11 +31,12 @@ from mmpt_plugin.cli import (
     serve,
     shard,
     train,
+    user_dir,
 )
 
 COMMANDS = (
     list_components, help, doctor, generate, prepare, extract, cache_frames, shard, train, evaluate, report, convert,
-    embed, index, search, serve, launch, jobs,
+    embed, index, search, serve, launch, jobs, user_dir,
 )  # fmt: skip
 
 EPILOG = """\
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        if arguments.user_dir is not None:
+            mmpt_plugin.user_dir.load(arguments.user_dir)
         status: int | None = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
@@ -81,6 +84,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.command == "launch":
         arguments.for_profile = [word for word in rest if word.startswith("slurm.")]
         arguments.words = launch.as_command([word for word in rest if word not in arguments.for_profile])
+        if folder := arguments.user_dir or mmpt_plugin.user_dir.current():
+            arguments.words += ["--user-dir", str(folder.resolve())]
         arguments.launched = parse(arguments.words)
         return arguments
     listed = next(
@@ -106,4 +111,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--user-dir",
+            type=Path,
+            metavar="DIR",
+            help="a folder with __init__.py, or a .py file, that registers components of your own "
+            "(default: the environment variable MMPT_USER_DIR)",
+        )
     return top

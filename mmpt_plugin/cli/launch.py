@@ -1,6 +1,7 @@
 """`mmpt launch`: run a command as a job on SLURM."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "launch",
         help="run a project or a command on SLURM",
-        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--dry-run] [--wait]\n"
+        usage="mmpt launch [train] PROJECT --profile slurm/NAME [key=value ...] [--user-dir DIR] [--dry-run] [--wait]\n"
         "       mmpt launch extract|embed|evaluate ... --profile slurm/NAME [--parts N] [--dry-run] [--wait]",
         description="Train a project, or run one of these commands, as a job that survives time limits, preemption and "
         "node failures. key=a,b trains once for each value; slurm.KEY=VALUE overrides a key of the profile.",
@@ -27,7 +28,15 @@ def add(commands: Commands) -> None:
         "--parts", type=int, default=1, metavar="N", help="submit an array of N jobs, each for a part of the videos"
     )
     command.add_argument(
-        "--dry-run", action="store_true", help="print the batch script and each rank's command, and submit nothing"
+        "--parallel", type=int, metavar="N", help="run at most N jobs of a sweep or an array at the same time"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the batch file and the command of a rank, and submit nothing"
+    )
+    command.add_argument(
+        "--no-check",
+        action="store_true",
+        help="don't look for the data, weights, tokenizers and disk space of a training first: only the nodes see them",
     )
     command.add_argument(
         "--resume", action="store_true", help="resume a run in the same folder even if its settings have changed"
@@ -45,33 +54,56 @@ def as_command(words: list[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     launch, command = launching(), arguments.launched
-    profile = launch.load_profile(arguments.profile, arguments.for_profile)
-    if arguments.parts > 1 and not hasattr(command, "part"):
-        raise ValueError("--parts divides videos into parts: it is only for extract and cache-frames")
-    if command.command == "train":
-        plans = launch.plan_training(command.project, command.overrides, profile, resume=arguments.resume)
-    else:
-        inputs = launched_videos(command, arguments.parts)
-        plans = launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs)
-    logs = (plans[0].folder if len(plans) == 1 else plans[0].folder.parent) / "slurm"
+    parallel = [f"slurm.array_parallelism={arguments.parallel}"] if arguments.parallel is not None else []
+    profile = launch.load_profile(arguments.profile, [*arguments.for_profile, *parallel])
+    plans = planned(arguments, profile)
+    folder = plans[0].folder if len(plans) == 1 else plans[0].folder.parent
+    job = {"name": f"mmpt-{command.command}", "logs": folder / "slurm"}
     if arguments.parts > 1:
         plans = launch.unfinished(plans)
         print(
             f"{len(plans)} of {arguments.parts} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}"
         )
-    name = f"mmpt-{command.command}"
+    problems = [] if arguments.no_check else launch.problems_of(plans)
+    for problem in problems:
+        print(f"mmpt launch: {problem}", file=sys.stderr)
     if arguments.dry_run:
-        print(launch.dry_run(plans, profile, name=name, logs=logs))
+        print(launch.dry_run(plans, profile, **job))
         return 0
-    launched = launch.submit_plans(plans, profile, name=name, logs=logs) if plans else []
-    for job in launched:
-        print(f"job {job.job_id}: {job.folder}, log {job.log}")
+    if problems:
+        print("mmpt launch: nothing was launched; --no-check launches it all the same", file=sys.stderr)
+        return 2
+    launched = launch.submit_plans(plans, profile, **job) if plans else []
+    for each in launched:
+        print(f"job {each.job_id}: {each.folder}, log {each.log}")
+    if launched:
+        print(f"watch: mmpt jobs {folder} --watch\nstop: {launch.stop_command(launched)}")
     if not arguments.wait:
         return 0
     states = launch.wait(launched)
-    for job, state in zip(launched, states, strict=True):
-        print(f"job {job.job_id}: {state} {launch.failure(job)}".rstrip())
+    for each, state in zip(launched, states, strict=True):
+        print(f"job {each.job_id}: {state} {launch.failure(each)}".rstrip())
     return 0 if set(states) <= {"COMPLETED"} else 1
+
+
+def planned(arguments: argparse.Namespace, profile: Any) -> list[Any]:
+    """The jobs of the command; ValueError for what is wrong with the command itself."""
+    launch, command = launching(), arguments.launched
+    if arguments.parts > 1 and not hasattr(command, "part"):
+        raise ValueError("--parts divides videos into parts: it is only for extract and cache-frames")
+    if command.command == "train":
+        given = [] if command.user_dir is None else [f"common.user_dir='{command.user_dir}'"]
+        overrides = [*command.overrides, *given]
+        return list(launch.plan_training(command.project, overrides, profile, resume=arguments.resume))
+    checkpoint = getattr(command, "checkpoint", None)
+    if command.command == "evaluate":
+        from mmpt_plugin.config import load_project
+
+        checkpoint = load_project(command.project, command.overrides).get("checkpoint")
+    if checkpoint is not None and not arguments.no_check and not Path(checkpoint).exists():
+        raise ValueError(f"there is no checkpoint {checkpoint}; --no-check launches it all the same")
+    inputs = launched_videos(command, arguments.parts)
+    return list(launch.plan_command(arguments.words, RUNS, parts=arguments.parts, inputs=inputs))
 
 
 def launching() -> Any:

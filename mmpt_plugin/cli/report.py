@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def report(folder: Path, videos: Path | None) -> None:
     """Write the curve and the page of one run."""
-    from mmpt_plugin.report import find_log, read_metrics, write_curve, write_page
+    from mmpt_plugin.report import about_run, find_log, read_metrics, write_curve, write_page
 
     path = folder / "metrics.json"
     if not folder.exists():
@@ -60,5 +60,6 @@ def report(folder: Path, videos: Path | None) -> None:
         raise ValueError("--videos FOLDER is missing: the page of one run shows frames of its videos")
     result = read_metrics(path)
     write_curve(find_log(folder), folder / "curve.png")
-    write_page(folder / "index.html", title="Unseen videos, found by text", result=result, videos=videos)
+    page, title = folder / "index.html", "Unseen videos, found by text"
+    write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
     print(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")

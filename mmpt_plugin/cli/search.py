@@ -26,6 +26,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from mmpt_plugin.search import Collection
+    from mmpt_plugin.video.clock import clock
 
     if (arguments.text is None) == (arguments.like is None):
         raise ValueError("expected either a sentence or --like FILE@SECONDS")
@@ -48,9 +49,3 @@ def found(collection: "Collection", arguments: argparse.Namespace) -> "list[Mome
     if not path or not second.replace(".", "", 1).isdigit():
         raise ValueError(f"--like must be FILE@SECONDS, such as trip.mp4@12.5, got '{arguments.like}'")
     return collection.similar(collection.at(path, float(second)), arguments.k, folder=arguments.folder)
-
-
-def clock(seconds: float) -> str:
-    """`1:05:07` or `5:07`."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -43,7 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
         log_file = (project.get("common") or {}).get("log_file") or (None if fairseq_log else save_dir / "train.log")
         print("\n".join([*results(save_dir, log_file), "next:", *next_commands(project, arguments, save_dir)]))
         return 0
-    words = [arguments.project, *arguments.overrides, *(["--resume"] if arguments.resume else [])]
+    words = [
+        arguments.project,
+        *arguments.overrides,
+        *(["--resume"] if arguments.resume else []),
+        *user_dir_of(project),
+    ]
     print(
         f"mmpt train: stopped and saved in {save_dir}; run the same command to resume:\n"
         f"  mmpt train {shlex.join(map(str, words))}",
@@ -80,12 +85,18 @@ def next_commands(project: dict[str, Any], arguments: argparse.Namespace, save_d
         videos = (task.get("dataset") or {}).get("videos") or "VIDEOS"
         commands.append(["report", save_dir, "--videos", videos])
     commands.append(["convert", checkpoint, "--out", "MODEL"])
-    lines = [f"  mmpt {shlex.join(map(str, words))}" for words in commands]
+    lines = [f"  mmpt {shlex.join(map(str, [*words, *user_dir_of(project)]))}" for words in commands]
     if "task=NAME" in commands[0]:
         lines.append("NAME is a benchmark: `mmpt list` shows them, as tasks/")
     if (save_dir / "checkpoint_best.pt").exists():
         lines.append("checkpoint_best.pt is the best on the validation videos: evaluate it only on other videos")
     return lines
+
+
+def user_dir_of(project: dict[str, Any]) -> list[str]:
+    """The option --user-dir of a project that has a user directory."""
+    folder = (project.get("common") or {}).get("user_dir")
+    return ["--user-dir", folder] if folder else []
 
 
 def benchmark_name(arguments: argparse.Namespace) -> str:

@@ -2,6 +2,10 @@ from .activitynet import ActivityNet as ActivityNet
 from .activitynet import ActivityNetConfig as ActivityNetConfig
 from .coin import COIN as COIN
 from .coin import COINConfig as COINConfig
+from .corpus import AnnotatedClip as AnnotatedClip
+from .corpus import ClipCorpus as ClipCorpus
+from .corpus import Corpus as Corpus
+from .corpus import CorpusConfig as CorpusConfig
 from .crosstask import CrossTask as CrossTask
 from .crosstask import CrossTaskConfig as CrossTaskConfig
 from .didemo import DiDeMo as DiDeMo

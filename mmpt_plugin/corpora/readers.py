@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from mmpt_plugin.errors import require as require
 from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
@@ -120,14 +121,6 @@ def check_choice(kind: str, given: str, possible: Iterable[str], path: str) -> N
     known = sorted(set(possible))
     if given not in known:
         raise ValueError(f"{path}: {unknown_name(kind, given, known)}")
-
-
-def require(record: Any, key: str, kind: Any, where: str) -> Any:
-    """`record[key]`; ValueError, which names the location `where`, if it is missing or not of the type `kind`."""
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: '{key}' is missing or of the wrong type")
-    return value
 
 
 def check_segment(times: Any, where: str) -> tuple[float, float]:

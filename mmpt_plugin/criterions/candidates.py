@@ -40,13 +40,14 @@ class CandidateNCE(SimilarityCriterion):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The mean loss over this rank's texts, and the share of texts that have a candidate with a higher score than
-        every clip of the other videos."""
+        every clip of the other videos, and its chance."""
         scores = self.scale() * text @ self.all_pairs(video).T  # (B, N)
         candidates = video_ids[:, None] == (gather_ids(video_ids) if self.num_ranks > 1 else video_ids)
         loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
         best = scores.detach().masked_fill(~candidates, -torch.inf).amax(dim=1)
         other = scores.detach().masked_fill(candidates, -torch.inf).amax(dim=1)
-        return loss, {"t2v_recall@1": float((best > other).float().mean())}
+        metrics = {"t2v_recall@1": float((best > other).float().mean())}
+        return loss, metrics | {"chance_recall@1": float(candidates.float().mean())}
 
     @abstractmethod
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:

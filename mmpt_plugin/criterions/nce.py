@@ -53,7 +53,7 @@ class NCE(SimilarityCriterion):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The sum or the mean of the directions' cross entropies, each averaged over this rank's pairs, and the
-        in-batch recall@1 of both directions: the share of pairs that score higher than all others."""
+        in-batch recall@1 of both directions: the share of pairs that score higher than all others, and its chance."""
         if video.shape[1] % self.config.parts:
             raise ValueError(f"criterion.parts {self.config.parts} does not divide the vectors' width {video.shape[1]}")
         pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
@@ -71,7 +71,7 @@ class NCE(SimilarityCriterion):
             f"{short}_recall@1": strict_recall_at_1(torch.stack(scores[name]).detach().sum(dim=0), target)
             for short, name in (("t2v", "text_to_video"), ("v2t", "video_to_text"))
         }
-        return loss, metrics
+        return loss, metrics | {"chance_recall@1": 1 / scores["text_to_video"][0].shape[1]}
 
 
 def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> float:

@@ -59,7 +59,7 @@ class Sigmoid(Criterion):
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The loss in nats per pair of this rank, and the in-batch recall@1 of videos: the share of videos whose own
-        text scores higher than the texts of all other pairs."""
+        text scores higher than the texts of all other pairs, and its chance."""
         positions = torch.arange(len(video), device=video.device)
         none = torch.full_like(positions, -1)
         loss = video.new_zeros(())
@@ -75,7 +75,8 @@ class Sigmoid(Criterion):
                 with torch.no_grad():
                     others = (video @ text[some].T).masked_fill(is_own(own_position, text[some]), -torch.inf)
                     best_other = torch.maximum(best_other, others.amax(dim=1))
-        return loss / len(video), {"v2t_recall@1": float((own > best_other).float().mean())}
+        metrics = {"v2t_recall@1": float((own > best_other).float().mean())}
+        return loss / len(video), metrics | {"chance_recall@1": 1 / (len(video) * self.num_ranks)}
 
     def chunk(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "C D"], own_position: Int[Tensor, " B"]

@@ -183,7 +183,7 @@ class TrainingConsole:
 
     def show_averages(self, epoch: int, tag: str, stats: Stats) -> None:
         """Print the averages of an epoch, or the values of a validation, in a line that stays."""
-        names = learned(stats) if tag == "train" else [name for name in stats if name not in BOOKKEEPING]
+        names = learned(stats) if tag == "train" else [name for name in stats if is_learned(name)]
         cells = {"epoch": str(epoch), "update": str(stats.get("num_updates", 0))}
         cells |= {f"{tag}_{name}": number(stats[name]) for name in names}
         self.print("  ".join(f"{name} {value}" for name, value in cells.items()))
@@ -278,8 +278,12 @@ def updates_left(epoch: int, done: int, size: int, *, update: int, max_epoch: in
 
 def learned(stats: Stats) -> list[str]:
     """The names of the loss and of the metrics of the criterion."""
-    names = [name for name in stats if name not in BOOKKEEPING]
-    return sorted(names, key=lambda name: (name != "loss", name))
+    return sorted(filter(is_learned, stats), key=lambda name: (name != "loss", name))
+
+
+def is_learned(name: str) -> bool:
+    """Whether a value shows what is learned: not the speed, and not chance, which is for the curves."""
+    return name not in BOOKKEEPING and not name.startswith("chance_")
 
 
 def table(cells: Cells) -> Table:

@@ -8,6 +8,7 @@ from typing import Any, Optional
 import yaml
 from fairseq.dataclass import FairseqDataclass
 
+from mmpt_plugin.fairseq_bridge.flags import claim_flags
 from mmpt_plugin.registry import Entry
 
 
@@ -15,7 +16,9 @@ def fairseq_dataclass(entry: Entry[Any], name: str, extra: tuple[tuple[str, type
     """A FairseqDataclass with the fields of the entry's config and the `extra` fields (name, type, default).
 
     fairseq supports neither `X | None`, which becomes Optional[X], nor mappings and lists, which become YAML strings.
+    ValueError for a field whose flag another component has.
     """
+    claim_flags(entry)
     hints = typing.get_type_hints(entry.config)
     members = []
     for config_field in dataclasses.fields(entry.config):

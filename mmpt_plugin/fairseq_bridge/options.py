@@ -9,9 +9,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.registry import REGISTRIES
 
 from mmpt_plugin.fairseq_bridge import install
-
-GROUPS = ("common", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema")
-COMPONENTS = ("optimizer", "lr_scheduler")
+from mmpt_plugin.fairseq_bridge.flags import COMPONENTS, GROUPS
 
 # This project adds lr_scheduler.warmup_fraction to every schedule of fairseq: see `fit_schedule`.
 WARMUP_FRACTION = "share of all updates, 0 to 1, in which the learning rate rises; instead of warmup_updates"
@@ -31,6 +29,16 @@ def fairseq_options() -> Iterator[tuple[str, str, str, Any, Any, str]]:
             yield from options_of(section, name, config)
             if section == "lr_scheduler":
                 yield section, name, "warmup_fraction", float, 0.0, WARMUP_FRACTION
+
+
+def component_keys(section: str, name: str) -> set[str] | None:
+    """The keys of a component of fairseq, such as `lr_scheduler` `cosine`; None for an unknown name."""
+    install()
+    config = REGISTRIES[section]["dataclass_registry"].get(name)
+    if config is None:
+        return None
+    extra = {"warmup_fraction"} if section == "lr_scheduler" else set()
+    return {"_name", *extra, *(field.name for field in dataclasses.fields(config))}
 
 
 def options_of(section: str, component: str, config: Any) -> Iterator[tuple[str, str, str, Any, Any, str]]:

@@ -17,13 +17,14 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from fairseq.utils import import_user_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from torch import cuda, multiprocessing
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from mmpt_plugin import registry
+from mmpt_plugin import registry, user_dir
 from mmpt_plugin.config import with_log
 from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.fairseq_bridge import install
@@ -41,7 +42,6 @@ from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
 
-USER_DIR = Path(__file__).parents[1]
 OURS: dict[str, registry.Registry[Any]] = {
     "model": registry.models,
     "criterion": registry.criterions,
@@ -228,7 +228,6 @@ def fairseq_config(project: dict[str, Any]) -> DictConfig:
 
 def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     """The project's values for fairseq's groups, with the sampler inside the task and, on a CPU, the CPU's settings."""
-    install()
     for group, section in project.items():
         if section is not None and not isinstance(section, dict):
             raise ValueError(f"'{group}' must be a section, as in {group}.key=value, got {section!r}")
@@ -239,7 +238,9 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     warmup_fraction = schedule.pop("warmup_fraction", None)
     if schedule.get("_name") == "polynomial_decay" and schedule.get("total_num_update") is None:
         schedule["total_num_update"] = 0  # until the end of training; fairseq requires a value
-    groups.setdefault("common", {})["user_dir"] = str(USER_DIR)
+    common = groups.setdefault("common", {})
+    common["user_dir"] = str(load_user_dir(common.get("user_dir")))
+    install()
     if cpu:
         for group, values in CPU.items():
             groups[group] = groups.get(group, {}) | values
@@ -266,6 +267,17 @@ def needs_gpu_for_fp16(project: Mapping[str, Any]) -> bool:
     return bool(common.get("fp16")) and not common.get("fp16_no_flatten_grads")
 
 
+def load_user_dir(folder: str | None) -> Path:
+    """Import the user directory of a project, and return it; without one, it is this package."""
+    if folder is None:
+        return user_dir.PACKAGE
+    user_dir.load(folder)
+    path = Path(folder).expanduser().resolve()
+    imported: set[str] = getattr(import_user_module, "memo", set())
+    import_user_module.memo = {*imported, str(path)}  # fairseq would import a file as if it were a folder
+    return path
+
+
 def check_keys(group: str, section: dict[str, Any]) -> None:
     """ValueError for an unknown group, component or key; the message suggests the closest name."""
     plain_groups = {field.name: field.type for field in fields(FairseqConfig) if is_dataclass(field.type)}
@@ -278,7 +290,8 @@ def check_keys(group: str, section: dict[str, Any]) -> None:
                 parts[component_name(key, section[key], sorted(parts))].parse(section[key])
         return
     elif group in REGISTRIES:
-        name = component_name(group, section, sorted(REGISTRIES[group]["registry"]))
+        typed = [name for name, config in REGISTRIES[group]["dataclass_registry"].items() if config is not None]
+        name = component_name(group, section, typed)  # others of fairseq have flags only
         known = [field.name for field in fields(component_dataclass(group, name))]
     else:
         raise ValueError(unknown_name("section", group, [*plain_groups, *OURS, *REGISTRIES, "sampler"]))
@@ -319,6 +332,9 @@ def command_line(project: dict[str, Any], *, cpu: bool | None = None) -> str:
     if groups["common"].get("bf16"):
         raise ValueError("fairseq-train supports --bf16 only on TPUs: use mmpt train, or set common.bf16=false")
     words = ["fairseq-train"]
+    if groups["common"]["user_dir"].endswith(".py"):  # fairseq can only import a folder
+        words = ["env", f"{user_dir.VARIABLE}={groups['common']['user_dir']}", "fairseq-train"]
+        groups["common"]["user_dir"] = str(user_dir.PACKAGE)
     for group, section in groups.items():
         if "_name" in section:
             option = "arch" if group == "model" else group.replace("_", "-")

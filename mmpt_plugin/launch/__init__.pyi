@@ -1,10 +1,15 @@
+from .preview import dry_run as dry_run
 from .profile import Profile as Profile
 from .profile import load_profile as load_profile
-from .submit import dry_run as dry_run
 from .submit import plan_command as plan_command
 from .submit import plan_training as plan_training
+from .submit import problems_of as problems_of
 from .submit import submit_plans as submit_plans
 from .submit import unfinished as unfinished
 from .submit import wait as wait
-from .watch import describe_jobs as describe_jobs
+from .table import jobs_table as jobs_table
+from .watch import JobStatus as JobStatus
 from .watch import failure as failure
+from .watch import is_over as is_over
+from .watch import job_statuses as job_statuses
+from .watch import stop_command as stop_command

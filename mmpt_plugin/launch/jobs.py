@@ -1,6 +1,7 @@
 """The jobs: importable classes that submitit calls in every task, and again after a requeue."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mmpt_plugin.launch.survival import (
     leave,
     note_start,
     peer_is_gone,
+    reaches_slurm,
     starts_before,
     stops_on_job_signals,
 )
@@ -35,11 +37,13 @@ class TrainingJob:
     """Seconds before the time limit at which the job is signalled."""
 
     def __call__(self) -> None:
+        env = JobEnvironment()
+        if env.cluster == "local":  # submitit ignores it; until training starts, there is nothing to save
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Imported here because submitit also imports the class on the login node, and only training needs fairseq.
         from mmpt_plugin.fairseq_bridge import preemption
         from mmpt_plugin.fairseq_bridge.train import train_rank
 
-        env = JobEnvironment()
         env.paths.result_pickle.unlink(missing_ok=True)  # left by an earlier start
         common = self.project.get("common") or {}
         if problems := list(gpu_problems(bf16=bool(common.get("bf16")))):
@@ -66,20 +70,44 @@ class TrainingJob:
 
 @dataclass
 class CommandJob:
-    """Runs an `mmpt` command that skips finished work when it runs again, such as extraction or evaluation."""
+    """Runs an `mmpt` command that skips finished work when it runs again, such as extraction or evaluation.
+
+    Of a job's tasks only the first one does.
+    """
 
     words: list[str]
 
     def __call__(self) -> None:
         env = JobEnvironment()
         env.paths.result_pickle.unlink(missing_ok=True)
-        status = subprocess.run([sys.executable, "-m", "mmpt_plugin.cli", *self.words], check=False).returncode
+        if env.global_rank > 0:
+            return
+        if not reaches_slurm(env):  # where submitit's handler would fail; the command ends by the same signal
+            signal.signal(signal.SIGUSR2, lambda *_: None)
+        status = self.run(alone=env.cluster == "local")
         if status > 0 or status == -signal.SIGKILL:
             why = "it was killed, perhaps out of memory" if status < 0 else f"exit status {status}"
             raise RuntimeError(f"mmpt {' '.join(self.words)}: {why}")
         if status:  # SLURM signals the subprocess too; submitit's handler may be about to requeue the job
             time.sleep(5)
             flush_and_exit(INTERRUPTED)
+
+    def run(self, *, alone: bool) -> int:
+        """Run the command and return its status. If only this process is signalled (`alone`), SIGTERM stops both."""
+        command = [sys.executable, "-m", "mmpt_plugin.cli", *self.words]
+        with subprocess.Popen(command, process_group=0 if alone else None) as process:
+
+            def stop(*_: object) -> None:
+                os.killpg(process.pid, signal.SIGTERM)
+                flush_and_exit(1)
+
+            if alone:
+                signal.signal(signal.SIGTERM, stop)
+            try:
+                return process.wait()
+            except BaseException:  # submitit's handler leaves, for a restart
+                process.kill()
+                raise
 
     def checkpoint(self) -> DelayedSubmission:
         """The job that submitit requeues: the same command, which skips what is finished."""

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt_plugin import config
 from mmpt_plugin.errors import first_line, unknown_name
+from mmpt_plugin.launch.options import check_options, gpus_of
 from mmpt_plugin.registry import parse_config
 
 # sbatch's own environment variables, used for keys that a profile does not set.
@@ -29,13 +30,17 @@ class Profile:
     nodes: int = 1
     """Nodes of the job; 1 with the local executor."""
     gpus_per_node: int = 0
-    """GPUs on each node; 0 runs on CPUs."""
+    """GPUs on each node; 0 runs on CPUs, or means as many as `gres` asks for."""
+    gpu_type: str | None = None
+    """Type of the GPUs: `a100` asks for --gpus-per-node=a100:4."""
+    gres: str | None = None
+    """Asks for GPUs with --gres, such as `gpu:a100:4`; `none` asks with no option, where partitions come with GPUs."""
     tasks_per_node: int = 0
     """Processes on each node; 0 means one per GPU, or one without GPUs."""
     cpus_per_task: int = 1
     """CPU cores of each process; data-loader workers share them."""
-    mem_gb: float = 0.0
-    """Memory of each node in gigabytes; 0 means all of it."""
+    mem_gb: int | float | str = 0
+    """Memory of each node in gigabytes; 0 means all of it, `none` leaves out --mem."""
     hours: float = 1.0
     """Time limit in hours. A training job that reaches it is requeued, and resumes from its checkpoint."""
     signal_seconds: int = 300
@@ -54,21 +59,33 @@ class Profile:
     compute_capability: str | None = None
     """Compute capability of the GPUs, "7.0" for a V100. A project that cannot run on them is refused at launch."""
     array_parallelism: int = 64
-    """Jobs of an array that run at the same time."""
+    """Jobs of a sweep or an array that run at the same time; `--parallel N` sets it."""
     setup: list[str] = field(default_factory=list)
-    """Shell lines that run before the job starts: modules, environment variables."""
+    """Shell lines that run before the job starts: modules, conda, environment variables."""
+    python: str | None = None
+    """The command for Python on the nodes, such as `apptainer exec --nv image.sif python`; null means this Python."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Any other options of sbatch: `{reservation: icml, exclusive: true, mail-type: "END,FAIL"}`."""
+    extra_srun: dict[str, Any] = field(default_factory=dict)
+    """Any other options of srun, which starts the processes: `{container-image: image.sqsh, cpu-bind: none}`."""
 
     def __post_init__(self) -> None:
         if self.executor not in ("slurm", "local"):
             raise ValueError(f"slurm.executor must be slurm or local, got '{self.executor}'")
         for name, least in (
-            ("nodes", 1), ("gpus_per_node", 0), ("tasks_per_node", 0), ("cpus_per_task", 1), ("mem_gb", 0),
+            ("nodes", 1), ("gpus_per_node", 0), ("tasks_per_node", 0), ("cpus_per_task", 1),
             ("signal_seconds", 1), ("array_parallelism", 1),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"slurm.{name} must be at least {least}, got {getattr(self, name)}")
         if self.executor == "local" and self.nodes > 1:
             raise ValueError(f"slurm.nodes must be 1 if slurm.executor is local, got {self.nodes}")
+        check_options(self)
+        self.gpus_per_node = self.gpus_per_node or gpus_of(self.gres)
+        if gpus_of(self.gres) not in (0, self.gpus_per_node):
+            raise ValueError(
+                f"slurm.gres is '{self.gres}' and slurm.gpus_per_node {self.gpus_per_node}: set one of them"
+            )
         if self.gpus_per_node and self.tasks_per_node not in (0, self.gpus_per_node):
             raise ValueError(
                 f"slurm.tasks_per_node is {self.tasks_per_node} and slurm.gpus_per_node {self.gpus_per_node}: "
@@ -117,11 +134,14 @@ def profile(values: Any, *, where: str) -> Profile:
     """
     if not isinstance(values, dict):
         raise ValueError(f"profile {where}: expected keys and values. Possible: {[f.name for f in fields(Profile)]}")
+    if isinstance(values.get("setup"), str):  # a block of lines
+        values = values | {"setup": [values["setup"]]}
     from_environment = {key: os.environ[name] for key, name in FROM_ENVIRONMENT.items() if os.environ.get(name)}
     try:
         made: Profile = parse_config(Profile, from_environment | values, "slurm")
     except ValueError as error:
-        raise ValueError(f"profile {where}: {error}") from error
+        hint = ". Any other option of sbatch belongs in slurm.extra" if str(error).startswith("no key") else ""
+        raise ValueError(f"profile {where}: {error}{hint}") from error
     return made
 
 

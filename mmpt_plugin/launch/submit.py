@@ -1,4 +1,4 @@
-"""Submit jobs to SLURM or to local processes: trainings, sweeps, arrays of a command; and dry runs."""
+"""Submit jobs to SLURM or to local processes: trainings, sweeps, arrays of a command."""
 
 import contextlib
 import hashlib
@@ -14,15 +14,18 @@ from typing import Any
 import submitit
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from mmpt_plugin.config import with_log
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.hardware import bf16_problem
+from mmpt_plugin.launch.batch_file import only_the_batch_file_counts, slurm_parameters
 from mmpt_plugin.launch.jobs import CommandJob, TrainingJob
+from mmpt_plugin.launch.local import controller_line
 from mmpt_plugin.launch.profile import Profile
-from mmpt_plugin.launch.survival import requeue_lines
-from mmpt_plugin.launch.watch import Launched, is_over, state
+from mmpt_plugin.launch.watch import Launched, is_over, state, states, stop_command
+from mmpt_plugin.tasks import preflight
 from mmpt_plugin.tasks.project import load_training
 
 # A run is requeued as long as it makes progress (survival.note_start), without submitit's limit on requeues.
@@ -91,6 +94,21 @@ def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) 
             raise ValueError(f"common.bf16 is set, but the profile's GPU {problem}")
 
 
+def problems_of(plans: Sequence[Plan]) -> list[str]:
+    """One line for each thing that would stop the trainings: missing data, weights or tokenizers, no disk space."""
+    found: dict[str, None] = {}
+    checked = []
+    for plan in plans:
+        if isinstance(plan.call, TrainingJob):
+            needs = [plan.call.project.get(section) for section in ("model", "task", "sampler", "dataset")]
+            if needs not in checked:  # the runs of a sweep mostly need the same
+                checked.append(needs)
+                found |= dict.fromkeys(preflight.problems(plan.call.project))
+    if any("hf download" in line for line in found):
+        found["nodes without internet need HF_HUB_OFFLINE=1, and the download in an HF_HOME that they can read"] = None
+    return list(found)
+
+
 def plan_command(words: Sequence[str], root: Path, *, parts: int = 1, inputs: Sequence[Path] = ()) -> list[Plan]:
     """An `mmpt` command as one job, or as an array of jobs that each do one part (`--part 3/16`).
 
@@ -128,15 +146,18 @@ def submit_plans(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Pa
     """Submit the jobs, several as one array, and record in each folder which job uses it."""
     for plan in plans:
         check_idle(plan.folder)
+    logs = logs.resolve()
     machine = executor(profile, name=name, logs=logs)
     array = machine.batch() if len(plans) > 1 else contextlib.nullcontext()
-    with output_to(logs / "submit.log"), array:
-        jobs = [machine.submit(plan.call) for plan in plans]
+    try:
+        with only_the_batch_file_counts(profile), output_to(logs / "submit.log"), array:
+            jobs = [machine.submit(plan.call) for plan in plans]
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise ValueError(f"SLURM refuses the job: {'; '.join(str(error).splitlines())}") from error
     launched = []
     for plan, job in zip(plans, jobs, strict=True):
         tasks = profile.nodes * profile.tasks
-        where = str(logs.resolve())
-        record = Launched(str(plan.folder), job.job_id, profile.executor, tasks, where, plan.words, plan.inputs)
+        record = Launched(str(plan.folder), job.job_id, profile.executor, tasks, str(logs), plan.words, plan.inputs)
         record.write()
         launched.append(record)
     return launched
@@ -145,7 +166,9 @@ def submit_plans(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Pa
 def check_idle(folder: Path) -> None:
     """ValueError if a running or pending job uses the folder."""
     if (before := Launched.read(folder)) and not is_over(state(before)):
-        raise ValueError(f"{folder}: job {before.job_id} there is {state(before)}; wait for it or cancel it (scancel)")
+        raise ValueError(
+            f"{folder}: job {before.job_id} there is {state(before)}; wait for it, or stop it: {stop_command([before])}"
+        )
 
 
 @contextlib.contextmanager
@@ -169,83 +192,23 @@ def executor(profile: Profile, *, name: str, logs: Path) -> Any:
     if profile.executor == "slurm":
         if shutil.which("srun") is None:
             raise ValueError("SLURM is not installed here: launch from a login node, or locally with --profile local")
-        return ask(SlurmExecutor(logs.resolve(), max_num_timeout=NO_LIMIT), profile, name=name)
-    machine = submitit.LocalExecutor(logs.resolve(), max_num_timeout=NO_LIMIT)
+        machine: Any = SlurmExecutor(logs, max_num_timeout=NO_LIMIT, python=profile.python)
+        machine.update_parameters(**slurm_parameters(profile, name=name, logs=logs))
+        return machine
+    machine = submitit.LocalExecutor(logs, max_num_timeout=NO_LIMIT, python=profile.python)
     machine.update_parameters(
         timeout_min=profile.minutes,
         tasks_per_node=profile.tasks,
         gpus_per_node=profile.gpus_per_node,
         signal_delay_s=profile.signal_seconds,
         stderr_to_stdout=True,
-        setup=profile.setup,
+        setup=[controller_line(profile.setup, profile.array_parallelism, logs)],
     )
     return machine
-
-
-def ask(machine: SlurmExecutor, profile: Profile, *, name: str) -> SlurmExecutor:
-    """Set the executor's sbatch parameters from the profile."""
-    optional = {key: getattr(profile, key) for key in ("partition", "account", "qos", "constraint", "exclude")}
-    optional |= {"gpus_per_node": profile.gpus_per_node, "setup": profile.setup}
-    machine.update_parameters(
-        job_name=name,
-        nodes=profile.nodes,
-        ntasks_per_node=profile.tasks,
-        cpus_per_task=profile.cpus_per_task,
-        mem=f"{round(1024 * profile.mem_gb)}MB",
-        time=profile.minutes,
-        signal_delay_s=profile.signal_seconds,
-        array_parallelism=profile.array_parallelism,
-        stderr_to_stdout=True,
-        srun_args=["--kill-on-bad-exit=1"],
-        teardown=requeue_lines(Path(machine.folder)),
-        additional_parameters={"requeue": True},
-        **{key: value for key, value in optional.items() if value},
-    )
-    return machine
-
-
-class WithoutSlurm(SlurmExecutor):
-    """Writes batch files on machines without SLURM."""
-
-    @classmethod
-    def affinity(cls) -> int:
-        """Report SLURM as available; otherwise submitit refuses to create the executor."""
-        return 1
-
-
-def dry_run(plans: Sequence[Plan], profile: Profile, *, name: str, logs: Path) -> str:
-    """The batch file, and the equivalent command of each rank. Nothing is written or submitted."""
-    lines = []
-    if profile.executor == "slurm":
-        machine = ask(WithoutSlurm(logs.resolve()), profile, name=name)
-        if len(plans) > 1:
-            machine.parameters["map_count"] = len(plans)
-        lines += machine._make_submission_file_text(machine._submitit_command_str, "").splitlines()
-    for plan in plans:
-        lines += [f"# {plan.folder}", *rank_commands(plan, profile)]
-    return "\n".join(lines)
-
-
-def rank_commands(plan: Plan, profile: Profile) -> Iterator[str]:
-    """The lines of a dry run with the job's command, or with the `fairseq-train` command of each rank."""
-    if isinstance(plan.call, CommandJob):
-        yield f"mmpt {' '.join(plan.words)}"
-        return
-    from mmpt_plugin.fairseq_bridge.train import RankInfo, command_line
-
-    ranks = profile.nodes * profile.tasks
-    project = dict(plan.call.project)
-    if project["common"].get("bf16"):
-        yield "# the job itself trains in bf16, for which fairseq-train has no flag (its --bf16 is for TPUs)"
-        project["common"] = project["common"] | {"bf16": False}
-    for rank in range(ranks):
-        rank_info = RankInfo(rank, ranks, device=rank % profile.tasks, init_method="tcp://FIRST_NODE:PORT")
-        yield f"# rank {rank} on node {rank // profile.tasks}"
-        yield command_line(rank_info.apply_to(project), cpu=profile.gpus_per_node == 0)
 
 
 def wait(launched: Sequence[Launched]) -> list[str]:
     """Wait until all jobs have ended, and return their final states."""
-    while not all(map(is_over, states := [state(job) for job in launched])):
+    while not all(map(is_over, found := states(launched))):
         time.sleep(2)
-    return states
+    return found

@@ -13,6 +13,8 @@ the current update; rank 0 requeues the job, unless it was cancelled |
 import json
 import logging
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,12 +66,16 @@ class StopListener:
 
     def requeue(self) -> None:
         """Requeue the job if SLURM lists it as running; called if it has not stopped in time."""
+        if not reaches_slurm(self.env):
+            flush_and_exit(INTERRUPTED)
         if is_running(self.env):
             logger.warning("no update has ended in time: requeued, resumes from the last checkpoint")
             subprocess.run(["scontrol", "requeue", self.env.job_id], check=False)
 
     def exit_for_requeue(self) -> None:
         """Exit after the checkpoint; rank 0 requeues the job. No result is written, because it would mean job done."""
+        if not reaches_slurm(self.env):
+            flush_and_exit(INTERRUPTED if self.env.global_rank == 0 else 0)
         wanted = is_running(self.env) if self.env.cluster == "slurm" else signal.SIGUSR2 in self.signals
         status: object = 0
         if self.env.global_rank == 0 and wanted and callable(self.submitit_handler):
@@ -91,6 +97,12 @@ def stops_on_job_signals(
         yield listener
 
 
+def reaches_slurm(env: JobEnvironment) -> bool:
+    """Whether this process can requeue its job. In a container it can't; the batch script does if rank 0 is
+    INTERRUPTED."""
+    return env.cluster != "slurm" or shutil.which("scontrol") is not None
+
+
 def is_running(env: JobEnvironment) -> bool:
     """Whether SLURM lists the job as running. A cancelled or requeued job is not, even while its processes run."""
     words = ["squeue", "--noheader", "--jobs", env.raw_job_id, "--format", "%T"]
@@ -105,8 +117,9 @@ def requeue_lines(folder: Path) -> list[str]:
     return [
         "status=$?",
         "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
-        f'mine="{folder}/${{id:-$SLURM_JOB_ID}}"',
-        'if [ $status -ne 0 ] && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
+        "mine=${id:-$SLURM_JOB_ID}",
+        f"if [ $status -ne 0 ] && cd {shlex.quote(str(folder))} \\",
+        '    && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
         '    && [ "$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)" = RUNNING ] \\',
         '    && head -c 65536 /dev/zero > "${mine}.space"; then',
         "  scontrol requeue $SLURM_JOB_ID",

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from submitit import LocalJob, SlurmJob
 
 from mmpt_plugin.files import atomic_write
+from mmpt_plugin.launch.local import MODULE
 from mmpt_plugin.report.curve import records
 
 RECORD = "job.json"
@@ -51,38 +52,83 @@ class Launched:
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
 
-def describe_jobs(root: Path) -> Iterator[str]:
-    """A few lines for each job in the folders below `root`, newest first."""
+@dataclass(frozen=True)
+class JobStatus:
+    """What is known of a launched job; a value is None if there is none yet."""
+
+    folder: str
+    job: str
+    state: str
+    """SLURM's word for it, such as RUNNING."""
+    why: str
+    """The error of a failed job, or the reason for which a job waits."""
+    epoch: int | None
+    update: int | None
+    loss: float | None
+    pairs_per_second: float | None
+    log: str
+    """The output of the first task."""
+    stop: str
+    """The command that stops the job; empty if it is over."""
+
+
+def job_statuses(root: Path) -> list[JobStatus]:
+    """The jobs in the folders below `root`, newest first."""
     paths = sorted(root.rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
-    for job in filter(None, map(Launched.read, (path.parent for path in paths))):
+    jobs = list(filter(None, map(Launched.read, (path.parent for path in paths))))
+    found = []
+    for job, (now, reason) in zip(jobs, states_and_reasons(jobs), strict=True):
+        why = reason if now in WAITING else failure(job)
         last = progress(Path(job.folder) / "train.log")
-        yield "  ".join([job.folder, f"job {job.job_id}", state(job), *(f"{key} {last[key]}" for key in last)])
-        if why := failure(job):
-            yield f"    {why}"
-        yield f"    log {job.log}"
+        stop = "" if is_over(now) else stop_command([job])
+        found.append(JobStatus(job.folder, job.job_id, now, why, *last, log=str(job.log), stop=stop))
+    return found
 
 
-def progress(log: Path) -> dict[str, str]:
-    """The values of the newest training line in fairseq's log; empty if there is none."""
-    if not log.is_file():
-        return {}
-    for record in reversed(list(records(log))):
+def stop_command(jobs: Sequence[Launched]) -> str:
+    """The shell command that stops the jobs; all members of an array have one number."""
+    numbers = dict.fromkeys(job.job_id.partition("_")[0] if len(jobs) > 1 else job.job_id for job in jobs)
+    return " ".join(["scancel" if jobs[0].executor == "slurm" else "kill", *numbers])
+
+
+def progress(log: Path) -> tuple[int | None, int | None, float | None, float | None]:
+    """Epoch, update, loss and pairs per second of the newest training line in fairseq's log, or None for each."""
+    for record in reversed(list(records(log))) if log.is_file() else ():
         if "num_updates" in record:
             rate = float(record.get("ups", 0)) * float(record.get("bsz", 0))
-            return {
-                "epoch": str(record["epoch"]),
-                "update": str(record["num_updates"]),
-                "loss": str(record["loss"]),
-                "pairs/s": f"{rate:.0f}",
-            }
-    return {}
+            return int(record["epoch"]), int(record["num_updates"]), float(record["loss"]), rate
+    return None, None, None, None
 
 
 def state(job: Launched) -> str:
-    """The state from SLURM; from the result files if SLURM no longer lists the job, or for a local job."""
-    if job.executor == "slurm":
-        return from_squeue(job.job_id) or from_results(job) or from_sacct(job.job_id) or "UNKNOWN"
-    return "RUNNING" if is_controller(int(job.job_id)) else from_results(job) or "INTERRUPTED"
+    """The state of one job; see `states_and_reasons`."""
+    return states([job])[0]
+
+
+def states(jobs: Sequence[Launched]) -> list[str]:
+    """The states of jobs; see `states_and_reasons`."""
+    return [now for now, _ in states_and_reasons(jobs)]
+
+
+def states_and_reasons(jobs: Sequence[Launched]) -> list[tuple[str, str]]:
+    """Each job's state and, if it waits, SLURM's reason.
+
+    From the result files if SLURM no longer lists the job, or for a local job; otherwise from SLURM's accounting.
+    """
+    queued = from_squeue([job.job_id for job in jobs if job.executor == "slurm"])
+    found = [queued.get(job.job_id) or (of_files(job), "") for job in jobs]
+    unknown = [job.job_id for job, (now, _) in zip(jobs, found, strict=True) if not now]
+    accounted = from_sacct(unknown)
+    return [
+        (now or accounted.get(job.job_id, "UNKNOWN"), reason) for job, (now, reason) in zip(jobs, found, strict=True)
+    ]
+
+
+def of_files(job: Launched) -> str:
+    """The state of a job as seen on this machine; empty for a job of SLURM that left no results."""
+    if job.executor == "local" and is_controller(int(job.job_id)):
+        return "RUNNING" if job.log.exists() else "PENDING"
+    return from_results(job) or ("INTERRUPTED" if job.executor == "local" else "")
 
 
 def is_over(job_state: str) -> bool:
@@ -90,24 +136,25 @@ def is_over(job_state: str) -> bool:
     return job_state not in (*WAITING, *ACTIVE)
 
 
-def from_squeue(job_id: str) -> str:
-    """The state of a queued or recent job; empty if SLURM no longer lists it."""
-    words = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format", "%T"]
-    return first_word(words)
+def from_squeue(job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The states of queued or recent jobs, and the reasons for which they wait; without those SLURM does not list."""
+    words = ["squeue", "--noheader", "--array", "--states=all", "--format", "%i|%T|%r", "--jobs", ",".join(job_ids)]
+    return {number: (now, reason) for number, now, reason in asked(words)} if job_ids else {}
 
 
-def from_sacct(job_id: str) -> str:
-    """The state in SLURM's accounting; empty if there is none."""
-    return first_word(["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", job_id, "--format", "State"])
+def from_sacct(job_ids: Sequence[str]) -> dict[str, str]:
+    """The states in SLURM's accounting, without what follows the word, as in `CANCELLED by 1000`."""
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", "--format", "JobID,State", "--jobs"]
+    return {number: now.split()[0] for number, now in asked([*words, ",".join(job_ids)]) if now} if job_ids else {}
 
 
-def first_word(words: list[str]) -> str:
-    """The first word of a command's output, as of `CANCELLED by 1000`; empty if the command fails or is missing."""
+def asked(words: list[str]) -> list[list[str]]:
+    """The fields of each line of a command's output; empty if the command fails or is missing."""
     try:
         done = subprocess.run(words, text=True, capture_output=True, check=False, timeout=60)
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.split()[0] if done.returncode == 0 and done.stdout.split() else ""
+        return []
+    return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
 def from_results(job: Launched) -> str:
@@ -144,4 +191,4 @@ def is_controller(pid: int) -> bool:
     except OSError:
         return False
     # A process that has ended but was not waited for has state Z; one that is starting has an empty command line.
-    return state != "Z" and (not words or b"submitit.local" in words)
+    return state != "Z" and (not words or MODULE.encode() in words)

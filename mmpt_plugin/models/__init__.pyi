@@ -7,6 +7,7 @@ from .clip_mean import CLIPMean as CLIPMean
 from .clip_transformer import CLIPTransformer as CLIPTransformer
 from .clip_transformer import CLIPTransformerConfig as CLIPTransformerConfig
 from .embedding import Embedder as Embedder
+from .embedding import EmbedderConfig as EmbedderConfig
 from .pretrained import PretrainedEmbedder as PretrainedEmbedder
 from .pretrained import load_model as load_model
 from .segmenter import VideoCLIPSegmenter as VideoCLIPSegmenter

@@ -6,7 +6,7 @@ of a model's own.
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin import moved
-from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
 from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
 from mmpt_plugin.models.embedding import path_list, read_ahead
-from mmpt_plugin.models.padding import chunked, full_mask
 from mmpt_plugin.models.pretrained import (
     PretrainedEmbedder,
     plain_values,
@@ -31,7 +29,6 @@ from mmpt_plugin.models.pretrained import (
     start_from_pretrained,
 )
 from mmpt_plugin.protocols import Encoder
-from mmpt_plugin.tokenizer import cut_text
 from mmpt_plugin.video.sparse_frames import FramesConfig, check_sampling, sample_times
 
 # The parameter group of the backbone's weights, which may have their own learning rate.
@@ -137,7 +134,7 @@ class CLIPModel(PretrainedEmbedder):
     heads: tuple[str, ...] = ()
 
     def __init__(self, config: CLIPModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         model, pixels = None, None
         weights: dict[str, Tensor] = {}
         if config.pretrained is not None:
@@ -147,7 +144,7 @@ class CLIPModel(PretrainedEmbedder):
         elif config.clip is not None:
             model, pixels = load_clip(config.clip, key="model.clip")
             config = replace(config, backbone=plain_config(model.config))
-        self.config: Any = config
+        self.config = config
         self.backbone = Backbone(config.sizes, model, pixels)
         if config.pretrained is not None:
             start_backbone(self.backbone, weights, where=config.pretrained)
@@ -164,32 +161,8 @@ class CLIPModel(PretrainedEmbedder):
     def add_heads(self) -> None:
         """Create the weights that a subclass adds; the backbone already has its starting weights."""
 
-    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
-        """The video and text embeddings of every pair."""
-        return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
-
-    def encode_video(
-        self,
-        video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"],
-        mask: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B E"]:
-        """One unit vector per clip of RGB frames or frozen features; `mask` is False for padding."""
-        return chunked(self.video_vectors, video, full_mask(video, mask), size=self.config.chunk_size)
-
-    def encode_text(
-        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
-    ) -> Float[Tensor, "B E"]:
-        """One unit vector per text: token ids with their mask, or strings, which need a tokenizer.
-
-        A text is cut to max_text_len word pieces; its last token, CLIP's end of text, is kept.
-        """
-        if not isinstance(text, Tensor):
-            text, mask = self.tokenize(text)
-        ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
-        return chunked(self.text_vectors, ids, mask, size=self.config.chunk_size)
-
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """One unit vector per clip: `encode_video` for one chunk."""
+        """One unit vector per clip of RGB frames or frozen features."""
         return self.pool_frames(self.backbone.frames(video, mask), mask)
 
     @abstractmethod

@@ -50,8 +50,6 @@ class CLIP2Video(CLIPModel):
     with `parts: 2`.
     """
 
-    model_type = "clip2video"
-    config_type = CLIP2VideoConfig
     heads = ("difference.", "skipping.", "alignment.")
 
     def add_heads(self) -> None:

@@ -12,7 +12,6 @@ class CLIPLSTM(CLIPModel):
     """The mean of frame vectors after an LSTM across them, and CLIP's text vector (CLIP4Clip, Luo et al., 2021,
     `seqLSTM`)."""
 
-    model_type = "clip_lstm"
     heads = ("lstm.",)
 
     def add_heads(self) -> None:

@@ -12,8 +12,6 @@ from mmpt_plugin.registry import register_model
 class CLIPMean(CLIPModel):
     """The mean of CLIP's unit frame vectors, and CLIP's text vector (CLIP4Clip, Luo et al., 2021, mean pooling)."""
 
-    model_type = "clip_mean"
-
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """The unit vector of the mean of each clip's unit frame vectors."""
         return normalized_mean(frames, mask)

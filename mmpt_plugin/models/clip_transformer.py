@@ -30,8 +30,6 @@ class CLIPTransformer(CLIPModel):
     """The mean of frame vectors after a transformer across them, and CLIP's text vector (CLIP4Clip, Luo et al., 2021,
     `seqTransf`)."""
 
-    model_type = "clip_transformer"
-    config_type = CLIPTransformerConfig
     heads: tuple[str, ...] = ("position.", "temporal.")
     layer_norm_eps: float | None = LAYER_NORM_EPS
 

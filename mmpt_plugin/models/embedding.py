@@ -3,35 +3,65 @@
 V videos, Q sentences, T seconds, F feature width, D hidden width.
 """
 
+import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mmpt_plugin import registry
-from mmpt_plugin.batch import pad_video
+from mmpt_plugin.batch import Batch, pad_video
+from mmpt_plugin.models.padding import chunked, full_mask
 from mmpt_plugin.protocols import Encoder, EncoderSettings
-from mmpt_plugin.tokenizer import token_ids
+from mmpt_plugin.tokenizer import cut_text, token_ids
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
+@dataclass(kw_only=True)
+class EmbedderConfig:
+    """Settings that training, evaluation and search read of a model: a base class for the configs of new models."""
+
+    feature_dim: int = 512
+    """Width of the video features: one row per second."""
+    vocab_size: int = 30522
+    """Number of token ids that the model knows; 30522 is bert-base-uncased."""
+    hidden_size: int = 256
+    """Width of the vectors of videos and texts."""
+    max_video_len: int = 32
+    """Longest clip, in seconds."""
+    max_text_len: int = 61
+    """Maximum word pieces per text, not counting the first and the last special token. A longer text is cut."""
+    normalize: bool = False
+    """Scale all vectors to unit length, which makes dot products cosines."""
+
+
 class Embedder(nn.Module):
-    """Base class of models that embed videos and texts; takes tensors, or video files and sentences."""
+    """Base class of models that embed videos and texts; takes tensors, or video files and sentences.
+
+    A subclass calls `super().__init__(config)` and defines `video_vectors` and `text_vectors`.
+    """
 
     config: Any
-    """Has feature_dim, hidden_size, max_video_len and max_position_embeddings; max_text_len and vocab_size are
-    optional limits of the text."""
+    config_fields: tuple[str, ...] = ("feature_dim", "hidden_size", "max_video_len", "max_text_len")
+    """What the config must have; `EmbedderConfig` has it. Optional: vocab_size and max_position_embeddings, which limit
+    texts, normalize, and chunk_size, the clips and texts encoded at a time."""
+    alternatives: ClassVar[dict[str, str]] = {
+        "video_vectors": "encode_video", "text_vectors": "encode_text", "max_text_len": "max_position_embeddings"
+    }  # fmt: skip
+    """What a subclass, or its config, may have instead, as those of version 0.1."""
     takes_frames: bool = False
     """Whether clips may be uint8 frames instead of feature rows of width feature_dim."""
     unit_vectors: bool | None = None
@@ -42,22 +72,61 @@ class Embedder(nn.Module):
     tokenizer: PreTrainedTokenizerBase | None = None
     """The tokenizer saved with the model, or None."""
 
-    @abstractmethod
-    def encode_video(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
-    ) -> Float[Tensor, "B D"]:
-        """One vector per clip of at most max_video_len seconds; `mask` is False where a row is padding."""
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        if config is not None:
+            self.config = config
+        if (normalize := getattr(config, "normalize", None)) is not None:
+            self.unit_vectors = normalize
 
     @abstractmethod
+    def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """One vector per clip: rows (B, T, F) in the model's precision, or uint8 frames (B, T, H, W, 3) if it takes
+        them; `mask` is False for padding."""
+
+    @abstractmethod
+    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """One vector per text: ids `[CLS] w1..wn [SEP] [PAD]..`, at most max_text_tokens; `mask` is False for
+        padding."""
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        """The video and text embeddings of every pair."""
+        return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
+
+    def encode_video(
+        self, video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """One vector per clip of at most max_video_len seconds, or frames; `mask` is False where a row is padding."""
+        if video.is_floating_point():  # shards and feature files are in half precision
+            video = video.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
+        return self.scaled(chunked(self.video_vectors, video, full_mask(video, mask), size=self.chunk_size))
+
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector per text: token ids with their mask, or strings, which need a tokenizer."""
+        """One vector per text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
+
+        Strings need a tokenizer: load the model from a folder that has one, or set `model.tokenizer`. A text is cut to
+        max_text_tokens, and keeps its last token.
+        """
+        if not isinstance(text, Tensor):
+            text, mask = self.tokenize(text)
+        ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
+        return self.scaled(chunked(self.text_vectors, ids, mask, size=self.chunk_size))
+
+    def scaled(self, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The vectors, scaled to unit length if `model.normalize` is set."""
+        return F.normalize(vectors, dim=-1) if getattr(self.config, "normalize", False) else vectors
+
+    @property
+    def chunk_size(self) -> int:
+        """Clips, and texts, encoded at a time; 0 is all."""
+        return int(getattr(self.config, "chunk_size", 0))
 
     @property
     def max_text_tokens(self) -> int:
         """Maximum number of token ids per text, including special tokens."""
-        positions: int = self.config.max_position_embeddings
+        positions: int = getattr(self.config, "max_position_embeddings", sys.maxsize)
         return min(getattr(self.config, "max_text_len", positions) + 2, positions)
 
     def tokenize(

@@ -29,12 +29,23 @@ class PretrainedEmbedder(Embedder):
     """An embedder that can be saved to a folder and loaded again, with its tokenizer."""
 
     model_type: str
+    """The name that the class is registered under."""
     config_type: type
+    """The dataclass of its configuration."""
     batch_type: type = Batch
+    """The type of batch that `forward` takes."""
     heads: tuple[str, ...] = ()
     """Prefixes of weights that a pre-trained checkpoint may lack."""
     sizes: tuple[str, ...] = ()
     """Keys of the config that starting weights determine."""
+
+    @classmethod
+    def registered_as(cls, name: str, config_type: type) -> None:
+        """Set model_type and config_type, on registration."""
+        if "model_type" not in vars(cls):
+            cls.model_type = name
+        if "config_type" not in vars(cls):
+            cls.config_type = config_type
 
     @staticmethod
     def config_of(weights: Mapping[str, Tensor], *, where: str) -> dict[str, Any]:
@@ -90,14 +101,16 @@ class PretrainedEmbedder(Embedder):
         """
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path, max_video_len=settings.get("max_video_len"))
-        name = str(config.get("_name") or config.get("model_type"))  # "mmarch" in the original
-        named: Any = registry.models[name if name in registry.models else "videoclip"].cls
+        named: Any = registry.models[model_name(config, where=str(path))].cls
         if issubclass(named, cls):
             cls = named
         elif cls is PretrainedEmbedder:
-            raise ValueError(f"{path} contains a model '{name}', which has no from_pretrained")
+            raise ValueError(
+                f"{path} contains a {named.__module__}.{named.__qualname__}, which can't be loaded: it has no "
+                "from_pretrained, derive it from PretrainedEmbedder"
+            )
         elif not issubclass(cls, named):
-            raise ValueError(f"{path} contains a '{name}', not a '{cls.model_type}': load_model reads both")
+            raise ValueError(f"{path} contains a '{named.model_type}', not a '{cls.model_type}': load_model reads both")
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
@@ -111,6 +124,22 @@ class PretrainedEmbedder(Embedder):
             model.tokenizer = load_tokenizer(str(tokenizer))
             model.check_vocabulary(len(model.tokenizer), where=f"tokenizer {tokenizer}")
         return model.eval()
+
+
+def model_name(config: Mapping[str, Any], *, where: str) -> str:
+    """The registered name of a checkpoint's model, VideoCLIP if it names none; ValueError for an unknown name."""
+    name = str(config.get("_name") or config.get("model_type") or "mmarch")
+    if name == "mmarch":  # in the original
+        return "videoclip"
+    if name not in registry.models:
+        folder = config.get("user_dir")
+        remedy = (
+            f"it was trained with --user-dir {folder}"
+            if folder
+            else "import its module (--user-dir DIR), or install its package"
+        )
+        raise ValueError(f"{where} contains a model '{name}', which is not registered here: {remedy}")
+    return name
 
 
 def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +209,7 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
     config, criterion = (config_section(content, name) for name in ("model", "criterion"))
     if criterion.get("l2_normalize") or (criterion.get("_name") == "sigmoid" and "normalize" not in config):
         config["normalize"] = True  # earlier, a setting of the criterion
-    return config, weights
+    return config | {"user_dir": config_section(content, "common").get("user_dir")}, weights
 
 
 def config_section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -27,8 +27,6 @@ class VideoCLIPSegmenterConfig(VideoCLIPConfig):
 class VideoCLIPSegmenter(VideoCLIP):
     """VideoCLIP with a linear classifier on the last hidden state of every second (VideoCLIP, section 4.3)."""
 
-    model_type = "videoclip_segmenter"
-    config_type = VideoCLIPSegmenterConfig
     batch_type = LabelledBatch
     heads = ("video_encoder.classifier.",)
     config: VideoCLIPSegmenterConfig

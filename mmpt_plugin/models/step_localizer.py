@@ -28,8 +28,6 @@ class VideoCLIPStepLocalizer(VideoCLIP):
     It adds no weights, so you can load any VideoCLIP checkpoint into it.
     """
 
-    model_type = "videoclip_step_localizer"
-    config_type = VideoCLIPStepLocalizerConfig
     batch_type = StepBatch
 
     def forward(self, batch: StepBatch) -> tuple[Float[Tensor, "S K"], Float[Tensor, "S K"]]:  # type: ignore[override]

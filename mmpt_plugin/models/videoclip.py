@@ -4,23 +4,20 @@ B clips, T video seconds, L text tokens, F feature width, D hidden width.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from mmpt_plugin.batch import Batch
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.padding import chunked, full_mask
+from mmpt_plugin.models.padding import full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
-from mmpt_plugin.tokenizer import cut_text
 
 logger = logging.getLogger(__name__)
 
@@ -91,20 +88,11 @@ class VideoCLIPConfig:
 class VideoCLIP(PretrainedEmbedder):
     """Encodes frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
-    model_type = "videoclip"
-    config_type = VideoCLIPConfig
-    sizes = (
-        *BERT_SIZES,
-        "feature_dim",
-        "num_video_layers",
-        "num_text_layers",
-        "cls_token_id",
-    )
+    config: VideoCLIPConfig
+    sizes = (*BERT_SIZES, "feature_dim", "num_video_layers", "num_text_layers", "cls_token_id")
 
     def __init__(self, config: VideoCLIPConfig) -> None:
-        super().__init__()
-        self.config: VideoCLIPConfig = config
-        self.unit_vectors = config.normalize
+        super().__init__(config)
         self.video_encoder = VideoEncoder(
             bert_config(config, config.num_video_layers),
             feature_dim=config.feature_dim,
@@ -124,16 +112,13 @@ class VideoCLIP(PretrainedEmbedder):
     def add_heads(self) -> None:
         """Create the weights that a subclass adds; called before starting weights are loaded."""
 
-    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """The video and text embeddings of every pair."""
-        return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
+    def video_vectors(self, video: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """The mean of the last hidden states of seconds and [SEP]."""
+        return self.video_encoder.encode(video, mask)
 
-    def encode_video(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None = None
-    ) -> Float[Tensor, "B D"]:
-        """One vector per clip of at most max_video_len seconds; `mask` is False where a row is padding."""
-        mask = full_mask(features, mask)
-        return self.scaled(chunked(self.video_encoder.encode, features, mask, size=self.config.chunk_size))
+    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The mean of the last hidden states of words and [SEP]."""
+        return self.text_encoder.encode(ids, mask)
 
     def encode_video_steps(
         self,
@@ -153,22 +138,6 @@ class VideoCLIP(PretrainedEmbedder):
         visible = next((choice for choice in (own, attend_to_cls) if choice is not None), True)
         states: Tensor = self.video_encoder(features, full_mask(features, mask), attend_to_cls=visible)
         return self.scaled(states[:, 1:-1])
-
-    def encode_text(
-        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
-    ) -> Float[Tensor, "B D"]:
-        """One vector per text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
-
-        Strings need a tokenizer: load the model from a folder that has one, or set `model.tokenizer`.
-        """
-        if not isinstance(text, Tensor):
-            return self.encode_text(*self.tokenize(text))
-        ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
-        return self.scaled(chunked(self.text_encoder.encode, ids, mask, size=self.config.chunk_size))
-
-    def scaled(self, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """The vectors, scaled to unit length if `model.normalize` is set."""
-        return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     @classmethod
     def start_settings(cls, model: Mapping[str, Any]) -> dict[str, Any]:

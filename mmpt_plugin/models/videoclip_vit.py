@@ -43,8 +43,6 @@ class VideoCLIPViT(CLIPTransformer):
     so training from CLIP's weights starts near `clip_mean`. Train it with `best_fit_nce` on several clips per video.
     """
 
-    model_type = "videoclip_vit"
-    config_type = VideoCLIPViTConfig
     heads = (*CLIPTransformer.heads, "video_head.", "text_head.")
     layer_norm_eps = None  # CLIP's own
 

@@ -5,14 +5,20 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METRICS = ("loss", "t2v_recall@1", "v2t_recall@1")
 
 # Only a benchmark has these metrics, so if they are in a log, its `valid_t2v_recall@1` is the benchmark's as well.
 BENCHMARK = ("t2v_recall@5", "t2v_recall@10", "v2t_recall@5", "v2t_recall@10")
+
+# What a model that guesses reaches: in the batch, and on a benchmark, where it is the same in both directions.
+CHANCE = ("chance_recall@1", "chance_t2v_recall@1", "chance_t2v_recall@5", "chance_t2v_recall@10")
 
 # Prefixes of names in fairseq's log: every few updates, at the end of an epoch, at a validation.
 INTERVAL, EPOCH, VALIDATION = "", "train_", "valid_"
@@ -34,14 +40,13 @@ def write_curve(log: Path, path: Path) -> None:
     for axis, (title, series) in zip(figure.subplots(1, len(drawn)), drawn.items(), strict=True):
         for name, points in sorted(series.items()):
             updates, values = zip(*sorted(points.items()), strict=True)
-            axis.plot(updates, values, label=name, marker="." if len(points) < 50 else "")
+            marker = {"marker": "." if len(points) < 50 else ""}
+            style = {"color": "grey", "linestyle": ":"} if name.endswith(CHANCE) else marker
+            axis.plot(updates, values, label=name.replace("_", " "), **style)
         axis.set_title(title)
-        axis.set_xlabel("update")
-        axis.grid(alpha=0.3)
+        finish(axis, is_share="recall" in title)
         if series:
             axis.legend()
-        if "recall" in title:
-            axis.set_ylim(bottom=0)
     atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
@@ -63,11 +68,22 @@ def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:
                 marker = "." if len(points) < 50 else ""
                 axis.plot([x for x, _ in points], [y for _, y in points], style, color=colour, marker=marker)
         axis.set_title(metric)
-        axis.set_xlabel("update")
-        axis.grid(alpha=0.3)
+        finish(axis, is_share="recall" in metric)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png")
     return picture.getvalue()
+
+
+def finish(axis: "Axes", *, is_share: bool) -> None:
+    """Label the axes, with the units of the tables: percent for a share, otherwise nats."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_xlabel("update")
+    axis.set_ylabel("share of queries" if is_share else "nats")
+    if is_share:
+        axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axis.grid(alpha=0.3)
 
 
 def panels(series: Series) -> dict[str, Series]:
@@ -97,7 +113,8 @@ def read_log(log: Path) -> Series:
         for prefix, series in found.items():
             if f"{prefix}num_updates" not in record:
                 continue
-            for metric in METRICS + (BENCHMARK if prefix == VALIDATION else ()):
+            names = METRICS + (BENCHMARK if prefix == VALIDATION else ())
+            for metric in names + CHANCE:
                 if f"{prefix}{metric}" in record:
                     series[metric][int(record[f"{prefix}num_updates"])] = float(record[f"{prefix}{metric}"])
     train = found[INTERVAL] or found[EPOCH]

@@ -1,13 +1,19 @@
-"""A self-contained HTML page with queries and the frames of the retrieved clips."""
+"""An HTML page of one run: its curve and settings, and queries with the retrieved clips.
+
+Pictures are part of the file. A click on a clip plays its video, which the page finds by a relative path.
+"""
 
 import base64
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from mmpt_plugin.files import atomic_write
+from mmpt_plugin.report.runs import PROJECT, find_log, read_settings, time_of_end
 from mmpt_plugin.report.table import heads, rows
 
 if TYPE_CHECKING:
@@ -37,7 +43,10 @@ section > p { margin: 0 0 .4rem; }
 .clip.apart { margin-top: 1.2rem; }
 .clip p { margin: 0; font-size: .85rem; overflow-wrap: anywhere; }
 .frames { display: flex; gap: 2px; }
+.frames { padding: 0; border: 0; background: none; cursor: pointer; }
 .frames img { height: 72px; min-width: 0; border-radius: 3px; object-fit: cover; }
+.clip video { height: 216px; max-width: 100%; }
+.curve { width: 100%; }
 .mark { color: var(--right); font-weight: 600; }
 @media (max-width: 44rem) {
   td, th { padding-left: .6rem; font-size: .75rem; }
@@ -48,16 +57,28 @@ section > p { margin: 0 0 .4rem; }
 """
 
 
-def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Path) -> None:
+PLAY = """
+addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-video]");
+  if (!button) return;
+  const video = document.createElement("video");
+  Object.assign(video, { src: button.dataset.video, controls: true, autoplay: true });
+  video.onerror = () => video.replaceWith(`This browser can't play ${decodeURI(button.dataset.video.split("#")[0])}`);
+  button.replaceWith(video);
+});
+"""
+
+
+def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Path, about: str = "") -> None:
     """Write the metrics and examples of a retrieval result, with frames from a folder of videos (`find_videos`).
 
-    A missing video is a ValueError.
+    `about` is HTML that follows the title; see `about_run`. A missing video is a ValueError.
     """
     if not any("found" in example for example in result.get("examples", ())):
         raise ValueError(
             f"the result of '{result.get('task')}' has no examples to show: only retrieval tasks have them"
         )
-    strips = Strips(videos)
+    strips = Strips(videos, path.parent)
     sections = "".join(half(name, result, strips) for name in HALVES)
     missing = result.get("missing_videos", 0)
     left_out = f" {missing:d} videos are missing and were skipped." if missing else ""
@@ -65,12 +86,26 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style>
 <h1>{escape(title)}</h1>
+{about}
 <p>{result["num_queries"]:d} sentences retrieve their own clip among {result["num_clips"]:d} clips of held-out videos
 (t2v), and each clip retrieves its sentence (v2t). Recall@k is the share of queries whose own item is among the first k;
 higher is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
-{about_meaning(result)}{table(result)}{sections}</html>
+{about_meaning(result)}{table(result)}{sections}<script>{PLAY}</script></html>
 """
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+
+def about_run(folder: Path) -> str:
+    """The name and date of a run, its curve.png, and its settings if it has a project.yaml, as HTML."""
+    end = time_of_end(find_log(folder))
+    made = f"<p>Run <strong>{escape(folder.resolve().name)}</strong>{f', trained until {end}' if end else ''}.</p>"
+    picture = base64.b64encode((folder / "curve.png").read_bytes()).decode()
+    made += f'<img class="curve" alt="training curves" src="data:image/png;base64,{picture}">'
+    if (folder / PROJECT).is_file():
+        settings = {key: value for key, value in read_settings(folder / PROJECT).items() if value is not None}
+        lines = [[escape(key), escape(str(value))] for key, value in settings.items()]
+        made += f"<details><summary>Settings</summary>{html_table([['key', 'value'], *lines])}</details>"
+    return made
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -139,22 +174,26 @@ def clip(found: Mapping[str, Any], place: int, strips: "Strips", *, kind: str) -
     mark = f'<span class="mark">✓ {words}</span><br>' if words else ""
     where = f"{escape(found['video_id'])}, {found['start']:.0f}–{found['end']:.0f} s, score {found['score']:.2f}"
     return (
-        f'<div class="clip {kind}"><strong>{place}.</strong><div class="frames">{strips.html(found)}</div>'
+        f'<div class="clip {kind}"><strong>{place}.</strong>{strips.html(found)}'
         f"<p>{mark}{escape(found['caption'])}<br>{where}</p></div>"
     )
 
 
 class Strips:
-    """Frames spread evenly over clips; each clip is decoded once."""
+    """Buttons that show frames spread evenly over a clip and play it; each clip is decoded once.
 
-    def __init__(self, videos: Path) -> None:
+    `folder` is that of the page, from which the videos' paths are relative.
+    """
+
+    def __init__(self, videos: Path, folder: Path) -> None:
         from mmpt_plugin.video.store import VideoFolder  # PyAV and Pillow are extras, which tables do without
 
         self.videos = VideoFolder(videos)
+        self.folder = folder
         self.made: dict[tuple[str, float, float], str] = {}
 
     def html(self, found: Mapping[str, Any]) -> str:
-        """The frames of a clip as HTML images with embedded data."""
+        """The button of a clip, with frames as embedded images."""
         key = (found["video_id"], found["start"], found["end"])
         if key not in self.made:
             self.made[key] = self._decode(*key)
@@ -168,7 +207,9 @@ class Strips:
         path = self.videos.file(video_id)
         times = [start + (end - start) * (i + 0.5) / FRAMES_SHOWN for i in range(FRAMES_SHOWN)]
         pictures = [jpeg(Image.fromarray(frame)) for frame in read_frames(path, times, height=FRAME_HEIGHT)]
-        return "".join(f'<img alt="" src="data:image/jpeg;base64,{picture}">' for picture in pictures)
+        images = "".join(f'<img alt="" src="data:image/jpeg;base64,{picture}">' for picture in pictures)
+        address = f"{quote(os.path.relpath(path, self.folder))}#t={start},{end}"
+        return f'<button class="frames" data-video="{escape(address)}" title="play">{images}</button>'
 
 
 def jpeg(picture: "Image.Image") -> str:

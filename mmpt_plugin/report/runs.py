@@ -1,6 +1,7 @@
 """Read the folder of a run: its settings, its training log, and its metrics if it has been evaluated."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def find_log(folder: Path) -> Path:
     if not log.is_file():
         raise ValueError(f"no {log}: train with common.log_format=json common.log_file={log}")
     return log
+
+
+def time_of_end(log: Path) -> str:
+    """The last time at the beginning of a line of the log, `2026-01-31 12:34:56`; empty if there is none."""
+    times = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", log.read_text(encoding="utf-8", errors="replace"), re.M)
+    return times[-1] if times else ""
 
 
 def read_settings(path: Path) -> dict[str, Any]:

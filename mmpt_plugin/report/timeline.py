@@ -7,11 +7,17 @@ from typing import Any
 
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.report.page import STYLE, table
+from mmpt_plugin.report.table import title_of
+from mmpt_plugin.video.clock import clock
 
-WIDTH, BAND = 900, 26
+WIDTH, LEFT, BAND, AXIS = 900, 80, 26, 22
+GOLDEN_ANGLE = 137.508  # degrees between the hues of successive labels, so that labels of one video differ clearly
+TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds between two marks of the time axis
+MOST_TICKS = 12
 
 TIMELINE_STYLE = """
 svg { width: 100%; height: auto; display: block; margin: .2rem 0 .6rem; }
+svg line { stroke: currentColor; stroke-opacity: .25; }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 .none { fill: #8883; }
 .legend span { display: inline-block; margin-right: .9rem; font-size: .85rem; }
@@ -28,21 +34,30 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
     """Write the metrics of a segmentation or localization result, and its examples as timelines."""
     if not has_timelines(result):
         raise ValueError(f"the result of '{result['task']}' has no segments to show")
-    title = f"{result.get('benchmark', result['task'])}: predicted and true"
+    title = f"{title_of(result).replace('_', ' ')}: predicted and true segments"
+    labels = dict.fromkeys(
+        label for example in result["examples"] for part in example["segments"].values() for _, _, label in part
+    )
+    colours = {label: colour(number) for number, label in enumerate(labels)}
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}{TIMELINE_STYLE}</style>
-<h1>{escape(title)}</h1>{table(result)}{"".join(section(example) for example in result["examples"])}</html>
+<h1>{escape(title)}</h1>{table(result)}<p>A step has the same color in all videos.</p>
+{"".join(section(example, colours) for example in result["examples"])}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
-def section(example: Mapping[str, Any]) -> str:
-    """One video as HTML: a band for each kind of segments, with one color per label, and a legend."""
+def colour(number: int) -> str:
+    """The color of a label by its number, in CSS."""
+    return f"hsl({number * GOLDEN_ANGLE % 360:.0f} 60% {(50, 38, 62)[number % 3]}%)"
+
+
+def section(example: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    """One video as HTML: a band for each kind of segments, a time axis, and a legend."""
     segments = example["segments"]
     labels = list(dict.fromkeys(label for part in segments.values() for _, _, label in part))
-    colours = {label: f"hsl({360 * number / len(labels):.0f} 60% 50%)" for number, label in enumerate(labels)}
     height = len(segments) * (BAND + 4)
     bands = "".join(
         band(name, part, example["seconds"], colours, top=number * (BAND + 4))
@@ -50,8 +65,20 @@ def section(example: Mapping[str, Any]) -> str:
     )
     legend = "".join(f'<span><i style="background:{colours[label]}"></i>{escape(label)}</span>' for label in labels)
     return (
-        f"<section><h2>{escape(example['video_id'])}, {example['seconds']} s</h2>"
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{bands}</svg><p class="legend">{legend}</p></section>'
+        f"<section><h2>{escape(example['video_id'])}, {clock(float(example['seconds']))}</h2>"
+        f'<svg viewBox="0 0 {WIDTH} {height + AXIS}" role="img">{bands}{axis(example["seconds"], top=height)}</svg>'
+        f'<p class="legend">{legend}</p></section>'
+    )
+
+
+def axis(seconds: int, *, top: int) -> str:
+    """The times below the bands."""
+    step = next((step for step in TICKS if seconds / step <= MOST_TICKS), TICKS[-1])
+    scale = (WIDTH - LEFT) / seconds
+    return "".join(
+        f'<line x1="{LEFT + second * scale:.1f}" x2="{LEFT + second * scale:.1f}" y1="0" y2="{top}"/>'
+        f'<text x="{LEFT + second * scale:.1f}" y="{top + 14}">{clock(float(second))}</text>'
+        for second in range(0, seconds, step)
     )
 
 
@@ -64,13 +91,13 @@ def band(
     top: int,
 ) -> str:
     """One row of the timeline: a name on the left, and segments whose label and times are shown on hover."""
-    left, scale = 80, (WIDTH - 80) / seconds
+    scale = (WIDTH - LEFT) / seconds
     boxes = "".join(
-        f'<rect x="{left + start * scale:.1f}" y="{top}" width="{max((end - start) * scale, 2):.1f}" height="{BAND}" '
+        f'<rect x="{LEFT + start * scale:.1f}" y="{top}" width="{max((end - start) * scale, 2):.1f}" height="{BAND}" '
         f'fill="{colours[label]}"><title>{escape(label)}, {start:g} to {end:g} s</title></rect>'
         for start, end, label in segments
     )
     return (
-        f'<rect class="none" x="{left}" y="{top}" width="{WIDTH - left}" height="{BAND}"/>{boxes}'
+        f'<rect class="none" x="{LEFT}" y="{top}" width="{WIDTH - LEFT}" height="{BAND}"/>{boxes}'
         f'<text x="0" y="{top + BAND * 0.65:.0f}">{escape(name)}</text>'
     )

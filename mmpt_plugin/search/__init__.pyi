@@ -1,3 +1,3 @@
 from .collection import Collection as Collection
-from .collection import IndexReport as IndexReport
 from .moments import Moment as Moment
+from .video_files import IndexReport as IndexReport

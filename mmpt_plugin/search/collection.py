@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpt_plugin.files import absolute, file_sha256, files_below
+from mmpt_plugin.files import absolute, file_sha256
 from mmpt_plugin.models import PretrainedEmbedder, load_model, pretrained
 from mmpt_plugin.protocols import Store
-from mmpt_plugin.search.indexing import indexing
+from mmpt_plugin.search.indexing import alone, indexing
 from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overlaps
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
+from mmpt_plugin.search.video_files import Found, IndexReport, find, gone_from, moved_to, prefix_of, roots_of
 from mmpt_plugin.search.windows import WindowWork, window_work, work_of
-from mmpt_plugin.video.store import left_out_lines, why_not
 from mmpt_plugin.video.workers import Failure, check_num_workers, outcomes
 
 logger = logging.getLogger(__name__)
@@ -31,47 +30,6 @@ COMMIT_ROWS = 4096  # a commit takes about 70 ms in LanceDB, however few rows it
 COMMIT_SECONDS = 10.0  # how much work a killed run loses at most, apart from the videos being decoded
 SAMPLED_VIDEOS = 64  # whose windows give the usual scores of a sentence
 SAMPLED_SECONDS = 60.0  # how long that sample is used
-
-
-@dataclass
-class IndexReport:
-    """What `Collection.index` did; `str()` formats it for the terminal."""
-
-    added: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    """Videos whose file has another size or time than when they were indexed."""
-    moved: dict[str, str] = field(default_factory=dict)
-    """New id -> old id of files that are found elsewhere with the same content."""
-    unchanged: int = 0
-    missing: list[str] = field(default_factory=list)
-    """Videos whose file is no longer there; they stay in the collection unless they are removed."""
-    removed: list[str] = field(default_factory=list)
-    """Missing videos that were removed: on request, or because another file has the same content."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Video file -> why it can't be indexed; the next run tries again."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """File of a folder -> why it is not a video."""
-
-    def __str__(self) -> str:
-        counts = {
-            "added": self.added, "changed": self.changed, "moved": self.moved, "removed": self.removed,
-            "missing": self.missing, "failed": self.failed,
-        }  # fmt: skip
-        some = [f"{len(videos)} {name}" for name, videos in counts.items() if videos]
-        lines = [f"{', '.join([*some, f'{self.unchanged} unchanged'])}"]
-        lines += [f"missing: {video}" for video in self.missing]
-        lines += [f"failed: {reason}" for reason in self.failed.values()]
-        return "\n".join([*lines, *left_out_lines(self.left_out)])
-
-
-@dataclass(frozen=True)
-class Found:
-    """A video file on disk."""
-
-    path: Path
-    root: str
-    size: int
-    modified: int
 
 
 class Collection:
@@ -165,29 +123,16 @@ class Collection:
         report = IndexReport()
         known = self.store.videos()
         given = [absolute(Path(path).expanduser()) for path in paths]
-        found = self._find(given, known, report)
-        gone = {
-            video
-            for video, about in known.items()
-            if video not in found and is_below(about.path(video), given) and not about.path(video).is_file()
-        }
+        found = find(given, known, report)
+        gone = gone_from(given, found, known)
         if remove_missing and gone and not found:
             raise ValueError(
                 f"no videos in {', '.join(map(str, given))}: nothing is removed, in case a disk is not mounted"
             )
-        lost: dict[int, list[str]] = {}
-        for video, about in known.items():
-            if not about.path(video).is_file():
-                lost.setdefault(about.size, []).append(video)
-        waiting = []
-        for video, file in found.items():
-            before = known.get(video)
-            if before is not None and (before.size, before.modified) == (file.size, file.modified):
-                report.unchanged += 1
-            elif before is None and (old := moved_from(file, lost.get(file.size, []), known)):
-                report.moved[video] = old
-            else:
-                waiting.append((video, file.path))
+        report.moved = moved_to(found, known)
+        unchanged = {video for video, file in found.items() if file.is_unchanged(known.get(video))}
+        report.unchanged = len(unchanged)
+        waiting = [(video, found[video].path) for video in found if video not in unchanged | report.moved.keys()]
         self._move(report.moved, found, known)
         with indexing(self.url):
             self._compute(waiting, found, known, num_workers, report)
@@ -253,42 +198,25 @@ class Collection:
         """All videos by id."""
         return self.store.videos()
 
-    def _find(self, paths: Sequence[Path], known: Mapping[str, StoredVideo], report: IndexReport) -> dict[str, Found]:
-        """The video files of `paths` by id; files that are not videos go to the report."""
-        roots = {video.partition("/")[0]: about.root for video, about in known.items()}
-        found: dict[str, Found] = {}
-        for path in paths:
-            if not path.exists():
-                raise ValueError(f"no video or folder at {path}")
-            folder = path if path.is_dir() else path.parent
-            for file in files_below(path) if path.is_dir() else [path]:
-                if path.is_dir() and (reason := outside(file, folder) or why_not(file)):
-                    report.left_out[str(file)] = reason
-                    continue
-                if not is_unicode(file):
-                    shown = os.fsencode(file).decode(errors="replace")
-                    report.failed[shown] = f"{shown}: rename it, its name is not UTF-8"
-                    continue
-                name = root_name(file, folder, roots)
-                try:
-                    about = file.stat()
-                except OSError as error:
-                    report.failed[str(file)] = f"{file}: {error.strerror}"
-                    continue
-                below = file.relative_to(roots[name]).as_posix()
-                found[f"{name}/{below}"] = Found(file, roots[name], about.st_size, about.st_mtime_ns)
-        if not found and not known:
-            where = ", ".join(map(str, paths[:3]))
-            why = f"; left out: {next(iter(report.left_out.values()))}" if report.left_out else ""
-            raise ValueError(f"no videos in {where}{why}")
-        return found
-
     def _move(self, moved: Mapping[str, str], found: Mapping[str, Found], known: Mapping[str, StoredVideo]) -> None:
         """Store the rows of moved files under new ids; if that is killed halfway, the next run removes the old."""
         for video, old in moved.items():
             about = replace(known[old], root=found[video].root, modified=found[video].modified)
-            self.store.replace({video: (about, self.store.rows(old))})
+            self._store({video: (about, self.store.rows(old))})
         self.store.remove(list(moved.values()))
+
+    def _store(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
+        """Store videos; ValueError if another run has given the name of their folder to a folder of its own."""
+        with alone(self.url):
+            roots = roots_of(self.store.videos())
+            for video, (about, _) in videos.items():
+                name = video.partition("/")[0]
+                if (other := roots.get(name, about.root)) != about.root:
+                    raise ValueError(
+                        f"{self.url}: another run has meanwhile indexed {other} as '{name}', which was free for "
+                        f"{about.root}: index {about.root} again"
+                    )
+            self.store.replace(videos)
 
     def _compute(
         self,
@@ -309,7 +237,7 @@ class Collection:
 
         def commit() -> None:
             if pending:
-                self.store.replace(pending)
+                self._store(pending)
                 for video in pending:
                     (report.changed if video in known else report.added).append(video)
                 pending.clear()
@@ -399,17 +327,6 @@ class Collection:
         return vector
 
 
-def moved_from(file: Found, lost: Sequence[str], known: Mapping[str, StoredVideo]) -> str | None:
-    """The one of these videos, whose files are gone and of the same size, that has the content of this file."""
-    content = file_sha256(file.path) if lost else ""
-    return next((video for video in lost if known[video].content == content), None)
-
-
-def outside(file: Path, folder: Path) -> str | None:
-    """Why a file below a folder is not followed: a link leads out of the folder. None for other files."""
-    return None if file.resolve().is_relative_to(folder.resolve()) else f"{file} is a link out of {folder}"
-
-
 def with_absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `load_model` that JSON can hold and that mean the same in every working folder."""
     given = dict(options)
@@ -423,49 +340,6 @@ def with_absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
 def absolute_or_name(path: str | Path) -> str:
     """The absolute path of a file or folder that exists; other names, such as those of a hub, as they are."""
     return str(absolute(Path(path))) if Path(path).exists() else str(path)
-
-
-def is_unicode(path: Path) -> bool:
-    """Whether a path is valid UTF-8, as the strings of stores are; a file system allows any bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_below(path: Path, roots: Sequence[Path]) -> bool:
-    """Whether a path is one of the roots or below one."""
-    return any(path.is_relative_to(root) for root in roots)
-
-
-def root_name(file: Path, root: Path, roots: dict[str, str]) -> str:
-    """The name, in ids, of the folder that a file was indexed under; a new one is added to `roots` (name -> folder).
-
-    A folder within an indexed folder is part of that one.
-    """
-    for name, folder in roots.items():
-        if file.is_relative_to(folder):
-            return name
-    name, number = root.name or "root", 2
-    while name in roots:
-        name, number = f"{root.name or 'root'}-{number}", number + 1
-    roots[name] = str(root)
-    return name
-
-
-def prefix_of(video: str, about: StoredVideo, folder: str) -> str | None:
-    """The beginning of a video's id that is in the folder, which is below a root, an id's beginning, or a path."""
-    name, _, below = video.partition("/")
-    wanted = f"{folder.rstrip('/')}/"
-    if below.startswith(wanted):
-        return f"{name}/{wanted}"
-    if video.startswith(wanted):
-        return wanted
-    path, root = (f"{str(each).rstrip('/')}/" for each in (absolute(Path(folder).expanduser()), about.root))
-    if str(about.path(video)).startswith(path):
-        return f"{name}/{path.removeprefix(root)}" if path.startswith(root) else f"{name}/"
-    return None
 
 
 def weights_of(model: PretrainedEmbedder) -> str:

@@ -1,4 +1,4 @@
-"""Whether a collection's folder is being indexed: `Collection.index` holds a shared lock on a file in it."""
+"""The locks of `Collection.index`, on files in the collection's folder. Buckets and servers have none."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,12 +10,26 @@ LOCK = "index.lock"
 
 @contextmanager
 def indexing(url: str) -> Iterator[None]:
-    """Hold the lock of a collection; several processes may hold it. Buckets and servers have none."""
+    """Say, for `is_indexing`, that this process indexes; several processes may."""
+    with locked(url, LOCK, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def alone(url: str) -> Iterator[None]:
+    """Wait until no other process on this machine is in a block of this kind."""
+    with locked(url, "roots.lock", fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def locked(url: str, name: str, kind: int) -> Iterator[None]:
+    """Hold a lock of this kind on a file of the collection."""
     if "://" in url:
         yield
         return
-    with (Path(url).expanduser() / LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    with (Path(url).expanduser() / name).open("a") as file:
+        fcntl.flock(file, kind)
         yield
 
 

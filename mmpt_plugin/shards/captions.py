@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from mmpt_plugin.errors import require
+
 SUFFIXES = (".vtt", ".srt", ".jsonl")
 
 TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]\d)[.,](\d{3})"
@@ -81,12 +83,10 @@ def from_json(line: str, where: str) -> Caption:
     """Parse a JSON line; ValueError, naming the location `where`, if a field is missing or has the wrong type."""
     try:
         record = json.loads(line)
-        start, end, text = (record[key] for key in ("start", "end", "text"))
-        if not isinstance(text, str) or isinstance(start, str) or isinstance(end, str):
-            raise TypeError("start and end must be numbers, text must be a string")
-        return Caption(float(start), float(end), " ".join(text.split()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"captions {where}: a line needs start, end (seconds) and text: {error!r}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"captions {where}: not valid JSON: {error}") from error
+    start, end = (float(require(record, key, (int, float), f"captions {where}")) for key in ("start", "end"))
+    return Caption(start, end, " ".join(require(record, "text", str, f"captions {where}").split()))
 
 
 def check_captions(captions: Sequence[Caption], *, where: str, duration: float | None = None) -> None:

@@ -1,3 +1,5 @@
+from .benchmark import Benchmark as Benchmark
+from .benchmark import BenchmarkConfig as BenchmarkConfig
 from .classification import ZeroShotClassification as ZeroShotClassification
 from .classification import ZeroShotClassificationConfig as ZeroShotClassificationConfig
 from .finetuning import FineTuning as FineTuning

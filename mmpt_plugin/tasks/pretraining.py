@@ -78,10 +78,13 @@ class VideoTextPretraining:
         return self.benchmark
 
     def measure(self, model: Embedder) -> dict[str, float]:
-        """The metrics of the benchmark; empty if none is configured."""
+        """The metrics of the benchmark, and the values of chance as `chance_NAME`; empty if none is configured."""
         benchmark = self.build_benchmark()
-        metrics: dict[str, float] = {} if benchmark is None else benchmark.evaluate(model)["metrics"]
-        return metrics
+        if benchmark is None:
+            return {}
+        result = benchmark.evaluate(model)
+        metrics: dict[str, float] = result["metrics"]
+        return metrics | {f"chance_{name}": value for name, value in result.get("chance", {}).items()}
 
     def keep_apart(self, name: str, dataset: object) -> None:
         """ValueError if a data set used for validation shares videos with the training split.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
 Result = TypeVar("Result")
@@ -214,8 +214,3 @@ def stated_seconds(path: Path) -> float:
         return probe(path).duration
     except (ValueError, OSError):
         return 0.0
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03`."""
-    return str(timedelta(seconds=round(seconds)))

@@ -16,6 +16,7 @@ from fairseq.dataclass.configs import FairseqConfig  # noqa: E402
 
 from mmpt_plugin import registry  # noqa: E402
 from mmpt_plugin.checkpoint import read_torch_file  # noqa: E402
+from mmpt_plugin.criterions import NCE  # noqa: E402
 from mmpt_plugin.fairseq_bridge import install  # noqa: E402
 from mmpt_plugin.fairseq_bridge.preemption import stops_at_step_boundaries  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import component_dataclass, fairseq_config  # noqa: E402
@@ -329,3 +330,16 @@ def test_a_cpu_gets_what_fairseq_needs_there():
     assert config.common.cpu
     assert config.distributed_training.ddp_backend == "legacy_ddp"
     assert config.distributed_training.distributed_backend == "gloo"
+
+
+@pytest.mark.parametrize(
+    ("field", "owner"),
+    [("dropout", "model 'videoclip'"), ("max_epoch", r"fairseq \(optimization\)"), ("lr", "fairseq ")],
+)
+def test_a_component_with_the_flag_of_another_is_refused_when_it_registers(field, owner):
+    """fairseq-train would silently set only one of them; a refused component is not registered."""
+    install()
+    config = dataclasses.make_dataclass("Config", [(field, float, 1.0)], kw_only=True)
+    with pytest.raises(ValueError, match=rf"^criterion 'shares': Config.{field} has the flag of {owner}.* rename it$"):
+        registry.criterions.register("shares", dataclass=config)(type("Shares", (NCE,), {}))
+    assert "shares" not in registry.criterions

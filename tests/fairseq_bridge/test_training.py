@@ -13,7 +13,7 @@ import torch
 
 from mmpt_plugin import VideoCLIP
 from mmpt_plugin.report.curve import records
-from tests.conftest import PLUGIN, ROOT, TINY_MODEL, run
+from tests.conftest import ROOT, TINY_MODEL, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
@@ -202,11 +202,25 @@ def test_the_documented_command_trains(kitchen, tmp_path):
     command = command.replace("data/toy_kitchen/shards/train", str(kitchen.shards)).replace(
         "runs/by_hand", str(tmp_path)
     )
-    command = command.replace("--user-dir mmpt_plugin", f"--user-dir {PLUGIN}")
     command = re.sub(r"--max-epoch \d+", "--max-epoch 1", command).replace("--feature-dim 1280", "--feature-dim 512")
     command = command.replace("cluster_size: 16, num_neighbors: 32", "cluster_size: 4, num_neighbors: 8")
-    run("bash", "-c", str(Path(sys.executable).parent / command))
+    run("bash", "-c", command, cwd=tmp_path, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert (tmp_path / "checkpoint_last.pt").is_file()
+
+
+def test_the_documented_file_trains_with_fairseq_hydra_train(kitchen, tmp_path):
+    """From any folder, with the documentation's file but for its folders, sizes and length."""
+    page = (ROOT / "docs" / "how-to" / "fairseq-train.md").read_text()
+    text = page.split('title="run.yaml"\n')[1].split("```")[0]
+    text = text.replace("data/toy_kitchen/shards/train", str(kitchen.shards)).replace(
+        "cluster_size: 16", "cluster_size: 4"
+    )
+    text = text.replace("runs/hydra", str(tmp_path / "run")).replace("max_epoch: 13", "max_epoch: 1")
+    (tmp_path / "run.yaml").write_text(text.replace("feature_dim: 1280", "feature_dim: 512, num_text_layers: 1"))
+    command = page.split("```bash\nfairseq-hydra-train")[1].split("\n")[0]
+    command = f"fairseq-hydra-train{command} common.cpu=true distributed_training.distributed_world_size=1"
+    run("bash", "-c", command, cwd=tmp_path, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert VideoCLIP.from_pretrained(tmp_path / "run" / "checkpoint_last.pt").config.hidden_size == 128
 
 
 def test_torchrun_without_fairseqs_flags_is_stopped(kitchen, tmp_path):

@@ -49,6 +49,9 @@ def test_the_benchmark_is_evaluated_after_each_epoch_without_a_validation_split(
 
     curves = panels(read_log(tmp_path / "train.log"))["recall on held-out videos"]
     assert list(curves["valid t2v_recall@10"].values()) == scores
+    chance = json.loads(result.read_text())["chance"]["t2v_recall@10"]
+    assert list(curves["valid chance_t2v_recall@10"].values()) == pytest.approx([chance] * 2, abs=1e-4)
+    assert "chance_" not in done.stderr
     tags = {folder.name: tensorboard_names(folder) for folder in (tmp_path / "tensorboard").iterdir()}
     assert tags["valid"] == {name.removeprefix("valid_") for name in last} - {"epoch", "num_updates"}
     assert {"loss", "t2v_recall@1", "pairs_per_second"} <= tags["train_inner"]

@@ -24,6 +24,7 @@ PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 HOSTS = Path("/etc/hosts")
 LOCK = Path("/run/lock/slurm-for-tests")
 NETWORK = "127.0.99"
+NUM_CPUS = min(2, os.cpu_count() or 1)
 
 CONFIGURATION = """\
 ClusterName=test
@@ -46,6 +47,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
+GresTypes=gpu
 MpiDefault=none
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
@@ -64,17 +66,24 @@ SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 # A job in `urgent` preempts jobs in `main`, which then have 30 s to save.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=node[1-{num_nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=node[1-{num_nodes}] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+# A node that binds each task to its cores, as most clusters do.
+PartitionName=bound Nodes={bound} MaxTime=INFINITE State=UP PreemptMode=OFF
 """
 
 
 class Cluster:
-    """`num_nodes` nodes of four CPUs (as far as SLURM knows), each at work once `start` returns."""
+    """`num_nodes` nodes of four CPUs and four GPUs (as far as SLURM knows), each at work once `start` returns.
+
+    One more, `bound`, has the machine's CPUs, up to two, and binds tasks to them.
+    """
+
+    bound = "bound1"
 
     def __init__(self, folder: Path, num_nodes: int) -> None:
         self.folder, self.num_nodes = folder, num_nodes
-        self.first_port = free_ports(num_nodes + 1)
+        self.first_port = free_ports(num_nodes + 2)
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
 
     @property
@@ -83,7 +92,7 @@ class Cluster:
 
     def start(self) -> None:
         self.configure()
-        add_hosts({f"{NETWORK}.{number}": node for number, node in enumerate(self.nodes, start=1)})
+        add_hosts({f"{NETWORK}.{number}": node for number, node in enumerate([*self.nodes, self.bound], start=1)})
         key, socket_path = self.folder / "munge.key", self.folder / "munge.socket"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o600)
@@ -92,26 +101,37 @@ class Cluster:
             f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munged.seed",
         )  # fmt: skip
         self.daemon("slurmctld", "-i")
-        for node in self.nodes:
+        for node in [*self.nodes, self.bound]:
             self.start_node(node)
 
     def configure(self) -> None:
         (self.folder / "state").mkdir(parents=True)
+        for number in range(4):
+            (self.folder / f"gpu{number}").symlink_to("/dev/null")
+        gpus = f"AutoDetect=off\nNodeName=node[1-{self.num_nodes}] Name=gpu Type=a100 File={self.folder}/gpu[0-3]\n"
+        (self.folder / "gres.conf").write_text(gpus)
         (self.folder / "cgroup.conf").write_text("# slurmd asks for this file; nothing here is bound by it\n")
         lines = [
             f"NodeName={node} NodeAddr={NETWORK}.{number} Port={self.first_port + number} CPUs=4 RealMemory=100000 "
-            "Feature=volta32gb"
+            "Feature=volta32gb Gres=gpu:a100:4"
             for number, node in enumerate(self.nodes, start=1)
         ]
-        (self.folder / "slurm.conf").write_text(
-            CONFIGURATION.format(
-                host=socket.gethostname().partition(".")[0],
-                port=self.first_port,
-                folder=self.folder,
-                first_job=int(time.time()) % 10**6 * 60 + 1000,
-                nodes="\n".join(lines),
-            )
+        number = self.num_nodes + 1
+        lines.append(
+            f"NodeName={self.bound} NodeAddr={NETWORK}.{number} Port={self.first_port + number} CPUs={NUM_CPUS}"
         )
+        text = CONFIGURATION.format(
+            host=socket.gethostname().partition(".")[0],
+            port=self.first_port,
+            folder=self.folder,
+            first_job=int(time.time()) % 10**6 * 60 + 1000,
+            nodes="\n".join(lines),
+            num_nodes=self.num_nodes,
+            bound=self.bound,
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        binding = "TaskPlugin=task/affinity\nTaskPluginParam=autobind=cores"
+        (self.folder / "bound.conf").write_text(text.replace("TaskPlugin=task/none", binding))
 
     def daemon(self, *words: str) -> None:
         subprocess.run(words, env=self.all_environment(), check=True, stdin=subprocess.DEVNULL, timeout=60)
@@ -123,7 +143,8 @@ class Cluster:
         """Under a host name of its own, where the kernel allows that."""
         own_name = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', node]
         allowed = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
-        self.daemon(*(own_name if allowed else []), "slurmd", "-N", node)
+        configuration = self.folder / ("bound.conf" if node == self.bound else "slurm.conf")
+        self.daemon(*(own_name if allowed else []), "slurmd", "-N", node, "-f", str(configuration))
         wait_until(lambda: self.node_state(node) in ("idle", "mixed", "allocated"), f"{node} to come up")
 
     def kill_node(self, node: str) -> None:
@@ -169,7 +190,7 @@ class Cluster:
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.command("scancel", "--user=root")
             time.sleep(1)
-        for node in self.nodes:
+        for node in [*self.nodes, self.bound]:
             for pid in self.step_processes(node):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

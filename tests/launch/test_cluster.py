@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 
 from mmpt_plugin.report.curve import records
 from tests.conftest import TINY_ENCODER, run
-from tests.launch.cluster import Cluster, wait_until
+from tests.launch.cluster import NUM_CPUS, Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.fairseq]
 
@@ -119,8 +120,11 @@ def test_nodes_train_as_one_process_with_all_their_clusters(training, narrated, 
 
 
 def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straight, record_property):
-    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs."""
-    training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30)
+    """SLURM sends SIGUSR2 30 s before the end of a minute, or earlier. The second start has all the time it needs.
+
+    The tasks don't find SLURM's commands, as in a container."""
+    python = f"env PATH=/nowhere {sys.executable}"
+    training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30, python=python)
     wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
     training.resumes_after(lambda: None, "time limit", record_property)
     training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=10")
@@ -247,7 +251,7 @@ def test_two_jobs_at_once_on_the_same_nodes(training, slurm, narrated, tmp_path)
 
 
 def test_an_error_of_ones_own_fails_the_job_at_once(training):
-    training.launch("model.bert=/no/such/folder").ends("FAILED")
+    training.launch("model.bert=/no/such/folder", "--no-check").ends("FAILED")
     assert training.starts == 1
     assert "/no/such/folder" in run("mmpt", "jobs", training.folder).stdout
 
@@ -305,3 +309,52 @@ def test_an_evaluation_runs_as_a_job(slurm, kitchen, narrated, tmp_path):
         "--json", tmp_path / "metrics.json", "--profile", "cpu", "slurm.cpus_per_task=1", "--wait", cwd=tmp_path,
     )  # fmt: skip
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["t2v_recall@10"] >= 0
+
+
+def test_each_key_of_a_profile_reaches_sbatch(slurm, tmp_path, monkeypatch):
+    """A job that is held, in spite of what sbatch's variables say. `mmpt jobs` has the reason and how to stop it."""
+    now = {"starttime": "now", "duration": "10", "users": "root", "nodes": "node1", "flags": "maint,ignore_jobs"}
+    slurm.command("scontrol", "create", "reservation=icml", *(f"{key}={value}" for key, value in now.items()))
+    extra = {"reservation": "icml", "exclusive": True, "mail-type": "END,FAIL", "mail-user": "me@example.org"}
+    extra |= {"comment": "it's $HOME; #1", "hold": True}
+    profile = {"gres": "gpu:a100:4", "mem_gb": "none", "cpus_per_task": 1, "partition": "main", "extra": extra}
+    (tmp_path / "mine.yaml").write_text(json.dumps(profile))
+    (tmp_path / "video.mp4").touch()
+    monkeypatch.setenv("SBATCH_PARTITION", "urgent")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "7")
+    words = ["mmpt", "launch", "extract", "video.mp4", "--encoder", "s3d", "--out", "out", "--profile", "mine.yaml"]
+    run(*words, cwd=tmp_path)
+    try:
+        (job,) = json.loads(run("mmpt", "jobs", "--json", cwd=tmp_path).stdout)
+        shown = slurm.command("scontrol", "show", "job", job["job"])
+        for words in (
+            "Partition=main", "TresPerNode=gres:gpu:a100:4", "Reservation=icml", "OverSubscribe=NO",
+            "TimeLimit=01:00:00", "MailType=END,FAIL", "MailUser=me@example.org", "Comment=it's $HOME; #1",
+        ):  # fmt: skip
+            assert words in shown
+        assert (job["state"], job["why"], job["stop"]) == ("PENDING", "JobHeldUser", f"scancel {job['job']}")
+        slurm.command(*job["stop"].split())
+        assert json.loads(run("mmpt", "jobs", "--json", cwd=tmp_path).stdout)[0]["state"] == "CANCELLED"
+    finally:
+        slurm.command("scontrol", "delete", "reservation=icml")
+
+
+def test_what_slurm_refuses_is_one_line(slurm, tmp_path):
+    (tmp_path / "video.mp4").touch()
+    words = ["launch", "extract", "video.mp4", "--encoder", "s3d", "--out", "out", "--profile", "cpu"]
+    done = run("mmpt", *words, "slurm.extra.reservation=nowhere", cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "SLURM refuses the job: sbatch: error: Batch job submission failed: Requested reservation" in done.stderr
+
+
+def test_a_task_has_all_its_cores(slurm, tmp_path):
+    """On a node that binds tasks to cores; `python` is a command that counts them."""
+    (tmp_path / "video.mp4").touch()
+    run(
+        "mmpt", "launch", "extract", "video.mp4", "--encoder", "s3d", "--out", "out", "--profile", "cpu",
+        "slurm.mem_gb=0", "slurm.partition=bound", f"slurm.cpus_per_task={NUM_CPUS}",
+        "slurm.python=sh -c 'unset OMP_NUM_THREADS; nproc'", cwd=tmp_path,
+    )  # fmt: skip
+    (job,) = json.loads(run("mmpt", "jobs", "--json", cwd=tmp_path).stdout)
+    wait_until(lambda: slurm.job_state(job["job"]) == "COMPLETED", "the job")
+    assert Path(job["log"]).read_text().splitlines()[-1] == str(NUM_CPUS)

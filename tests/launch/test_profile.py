@@ -46,8 +46,25 @@ def test_a_profile_of_ones_own_by_path(tmp_path):
             "slurm.signal_seconds must be less than the time limit of 259200 s, got 300000",
         ),
         ("slurm.compute_capability=volta", "slurm.compute_capability must look like \"7.0\", got 'volta'"),
+        ("slurm.reservation=icml", "Any other option of sbatch belongs in slurm.extra"),
+        ("slurm.mem_gb=60G", "slurm.mem_gb must be a number or none, got '60G'"),
+        ("slurm.mem_gb=.nan", "slurm.mem_gb must be at least 0, got nan"),
+        ("slurm.gres=gpu:a100:4", "slurm.gres is 'gpu:a100:4' and slurm.gpus_per_node 8: set one of them"),
+        ("slurm.gpu_type=v100:8", "slurm.gpu_type must be one word such as a100"),
+        ('slurm.partition="gpu\\n#SBATCH --nodes=99"', "slurm.partition must not contain line breaks or backslashes"),
+        ('slurm.extra.comment="a\\nb"', "slurm.extra.comment must not contain line breaks or backslashes"),
+        ("slurm.extra.comment='a\\b'", "slurm.extra.comment must not contain line breaks or backslashes"),
+        ("slurm.extra.mem=4G", "slurm.extra.mem: set slurm.mem_gb instead"),
+        ("slurm.extra.mem_per_cpu=4G", "slurm.extra.mem-per-cpu replaces --mem: set slurm.mem_gb=none with it"),
+        ("slurm.extra.output=log", "slurm.extra.output can't be set: mmpt launch relies on its own"),
+        ("slurm.extra.--hold=true", "slurm.extra.--hold: write the long name of an option without dashes"),
+        ("slurm.extra.mail-type=[END,FAIL]", "slurm.extra.mail-type must be text, a number, true or false"),
+        ("slurm.extra_srun.ntasks=3", "slurm.extra_srun.ntasks can't be set: mmpt launch relies on its own"),
+        ('slurm.setup=["#SBATCH --nodes=3"]', "slurm.setup holds shell lines; set options of sbatch in slurm.extra"),
+        ("slurm.python=''", "slurm.python: an empty command, got ''"),
+        ("slurm.python='a \"b'", "slurm.python: No closing quotation"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_said_with_the_key(override, message):
     if message is None:
         load_profile("v100x8", [override])
@@ -62,3 +79,16 @@ def test_what_is_wrong_is_said_with_the_key(override, message):
 def test_an_unknown_profile_names_the_nearest():
     with pytest.raises(ValueError, match="no profile 'slurm/v100x9'. Did you mean 'v100x8'?"):
         load_profile("slurm/v100x9")
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [("gpu:4", 4), ("gpu:a100:4", 4), ("gpu", 1), ("gpu:a100", 1), ("nvme:1,gpu:a100:2,gpu:h100:2", 4), ("none", 0)],
+)
+def test_gres_says_how_many_gpus_there_are(gres, gpus):
+    assert load_profile("cpu", [f"slurm.gres={gres}"]).gpus_per_node == gpus
+
+
+def test_setup_may_be_a_block_of_lines(tmp_path):
+    (tmp_path / "mine.yaml").write_text("setup: |\n  if true; then\n    module load cuda\n  fi\n")
+    assert "".join(load_profile(str(tmp_path / "mine.yaml")).setup).count("\n") == 3

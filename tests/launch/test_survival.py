@@ -100,4 +100,8 @@ def test_the_batch_script_asks_for_another_start_only_where_that_can_help(tmp_pa
     assert not requeued(1, result="12_3_result.pkl")
     assert requeued(1, result="13_0_result.pkl"), "another job's"
     assert not requeued(143, state="CANCELLED")
+    odd = tmp_path / 'a "$(touch hit)" [b]'
+    odd.mkdir()
+    (odd / "12_0_result.pkl").touch()
+    assert not requeued(1, folder=odd), "the folder's name is no pattern, and nothing for the shell"
     assert not requeued(137, folder=Path("/dev/full")), "nothing can be written"

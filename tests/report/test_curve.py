@@ -96,3 +96,12 @@ def test_the_recall_of_a_benchmark_has_its_own_panel(log, tmp_path):
     write_curve(log, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.width == 3 * 550
+
+
+def test_chance_is_drawn_in_the_panel_of_what_it_is_compared_with(log):
+    chance = '"chance_recall@1": "0.004", "loss": "13.5"'
+    measured = '"valid_t2v_recall@5": "0.3", "valid_chance_t2v_recall@5": "0.02", "valid_num_updates"'
+    log.write_text(LOG.replace('"loss": "13.5"', chance).replace('"valid_num_updates"', measured))
+    drawn = panels(read_log(log))
+    assert drawn["in-batch recall@1"]["train chance_recall@1"] == {5: 0.004}
+    assert drawn["recall on held-out videos"]["valid chance_t2v_recall@5"] == {15: 0.02}

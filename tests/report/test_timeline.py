@@ -35,8 +35,20 @@ def test_segments_stand_where_they_are_in_the_video(tmp_path):
         (80, 30, 10, "chop, 0 to 1 s"),
     ]
     assert boxes[0][3] == boxes[2][3] != boxes[1][3]  # a colour a label
-    assert "a&lt;b, 82 s" in page
+    assert "a&lt;b, 1:22" in page
+    marks = re.findall(r'<text x="([\d.]+)" y="74">(.*?)</text>', page)
+    assert [(float(x), time) for x, time in marks] == [(80 + 100 * n, f"{n // 6}:{n % 6}0") for n in range(9)]
     assert "50.0 %" in page
+
+
+def test_a_label_has_the_same_color_in_all_videos(tmp_path):
+    one, two = ({"video_id": name, "seconds": 9} for name in "ab")
+    one["segments"] = {"true": [(0, 3, "chop"), (3, 6, "fry")]}
+    two["segments"] = {"true": [(0, 3, "boil"), (3, 6, "fry"), (6, 9, "chop")]}
+    write_timelines(tmp_path / "t.html", RESULT | {"examples": [one, two]})
+    colors = re.findall(r'fill="([^"]+)"><title>(\w+)', (tmp_path / "t.html").read_text())
+    assert len(set(colors)) == 3
+    assert len({color for color, _ in colors}) == 3
 
 
 def test_labels_a_second_become_segments():

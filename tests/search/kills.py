@@ -108,6 +108,23 @@ def kill_once(setting: Setting, url: str, moment: float) -> Killed:
     return check_killed(setting, url, moment)
 
 
+def kill_after_videos(setting: Setting, url: str, videos: int) -> Killed:
+    """Kill `mmpt index` as soon as the collection has this many videos; then see `check_killed`."""
+    process = setting.start(url)
+    begun = time.monotonic()
+    go(process)
+    wait_for_videos(process, url, videos)
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    return check_killed(setting, url, time.monotonic() - begun)
+
+
+def wait_for_videos(process: "subprocess.Popen[str]", url: str, videos: int) -> None:
+    """Wait until a collection that a process writes has this many videos."""
+    while process.poll() is None and not (Collection.exists(url) and len(Collection.open(url).videos()) >= videos):
+        time.sleep(0.001)
+
+
 def kill_after_commits(setting: Setting, url: str, commits: int) -> Killed:
     """Kill `mmpt index` as soon as it has made this many commits; then see `check_killed`."""
     process = setting.start(url)

@@ -1,8 +1,21 @@
 """A killed `mmpt index` leaves whole videos, and two at once lose nothing."""
 
+from uuid import uuid4
+
 import pytest
 
-from tests.search.kills import SECONDS, contents, go, kill_after_commits, prepare
+from mmpt_plugin.search import Collection
+from tests.search.kills import (
+    SECONDS,
+    collection_of,
+    contents,
+    go,
+    kill_after_commits,
+    kill_after_videos,
+    prepare,
+    wait_for_videos,
+)  # fmt: skip
+from tests.search.milvus_server import Forwarder, listening
 
 
 @pytest.mark.slow
@@ -26,3 +39,31 @@ def test_two_runs_at_once_give_one_collection(tmp_path):
     outputs = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert contents(url) == setting.contents
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_or_loses_its_milvus_server_leaves_whole_videos(tmp_path, milvus_port):
+    setting = prepare(tmp_path)
+    assert kill_after_videos(setting, milvus_url(milvus_port), 4).num_videos >= 4
+
+    forwarder = Forwarder(milvus_port)
+    url = milvus_url(forwarder.port)
+    process = setting.start(url)
+    go(process)
+    wait_for_videos(process, url, 2)
+    forwarder.close()
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert [line for line in errors.splitlines() if "indexing" not in line] == [
+        f"mmpt index: {url}: the server does not answer"
+    ]
+    forwarder = Forwarder(milvus_port, listening(forwarder.port))
+    kept = Collection.open(url).videos()
+    again = collection_of(setting, url).index([setting.videos])
+    assert (len(again.added), again.unchanged) == (12 - len(kept), len(kept))
+    assert contents(url) == setting.contents
+    forwarder.close()
+
+
+def milvus_url(port):
+    return f"milvus+http://127.0.0.1:{port}/c{uuid4().hex}"

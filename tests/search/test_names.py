@@ -12,8 +12,8 @@ from mmpt_plugin.models import CLIPMean
 from mmpt_plugin.models.clip import CLIPModelConfig
 from mmpt_plugin.search import Collection
 from mmpt_plugin.search import collection as module
-from mmpt_plugin.search.collection import prefix_of
 from mmpt_plugin.search.stores.store import StoredVideo, Windows
+from mmpt_plugin.search.video_files import prefix_of
 from mmpt_plugin.video.workers import Failure
 from tests.models.clip_family import TINY
 
@@ -69,6 +69,23 @@ def test_two_folders_of_one_name_have_different_ids(collection, tmp_path):
     assert collection.index([second]).added == ["videos-2/1.mp4"]
     assert collection.index([second, first]).unchanged == 2
     assert {about.path(video) for video, about in collection.videos().items()} == {first / "1.mp4", second / "1.mp4"}
+
+
+def test_runs_that_choose_one_name_for_two_folders_at_once_do_not_mix_them(collection, tmp_path, monkeypatch):
+    """The run that commits second stops with one line; when it is repeated, its folder has a name of its own."""
+    first, second = make(tmp_path / "disk1/videos", "1.mp4"), make(tmp_path / "disk2/videos", "2.mp4")
+
+    def overtaken(*arguments, **options):
+        monkeypatch.setattr(module, "outcomes", no_decoding)
+        Collection.open(collection.url).index([second])
+        yield from no_decoding(*arguments, **options)
+
+    monkeypatch.setattr(module, "outcomes", overtaken)
+    with pytest.raises(ValueError, match=f"another run has meanwhile indexed {second} as 'videos'"):
+        collection.index([first])
+    assert list(collection.videos()) == ["videos/2.mp4"]
+    assert collection.index([first]).added == ["videos-2/1.mp4"]
+    assert collection.index([first, second]).unchanged == 2
 
 
 @pytest.mark.parametrize("order", [("", "inner"), ("inner", "")])

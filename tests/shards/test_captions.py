@@ -92,10 +92,15 @@ def test_json_lines_with_any_line_separator_inside_a_text(tmp_path):
         ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n00:02.000 --> 00:03.000\ny\n", r"a.vtt:5: not a cue"),
         ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nx\n\nits second half\n", r"a.vtt:6: not a cue"),
         ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nx\n\nNOTE y\n", r"a.srt:5: not a cue"),
-        ("a.jsonl", b'{"start": 1, "end": 2, "text": "x"}\n{"start": 1}\n', r"a.jsonl:2: a line needs start, end"),
-        ("a.jsonl", b'{"start": "1", "end": 2, "text": "x"}\n', r"a.jsonl:1: .* must be numbers"),
-        ("a.jsonl", b'{"start": 1, "end": 2, "text": 7}\n', r"a.jsonl:1: .* must be a string"),
-        ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: a line needs"),
+        (
+            "a.jsonl",
+            b'{"start": 1, "end": 2, "text": "x"}\n{"start": 1}\n',
+            r"a.jsonl:2: 'end' is missing, there is only start$",
+        ),
+        ("a.jsonl", b'{"start": "1", "end": 2, "text": "x"}\n', r"a.jsonl:1: 'start' must be a number, got \"1\"$"),
+        ("a.jsonl", b'{"start": 1, "end": 2, "text": 7}\n', r"a.jsonl:1: 'text' must be a text, got 7$"),
+        ("a.jsonl", b"[1, 2]\n", r"a.jsonl:1: expected an object with 'start', got \[1, 2\]$"),
+        ("a.jsonl", b"{\n", r"a.jsonl:1: not valid JSON: "),
     ],
 )
 def test_what_cannot_be_understood_is_named_and_not_skipped(tmp_path, name, content, message):

@@ -102,7 +102,7 @@ def test_incomplete_videos_are_an_error_or_counted(folders):
     ("caption", "message"),
     [
         ({"start": 1, "end": 30, "text": "chop"}, r"b.jsonl, caption 1 \(1 to 30 s\): the video has only 6 s"),
-        ({"start": 1, "text": "chop"}, r"b.jsonl:1: a line needs start, end"),
+        ({"start": 1, "text": "chop"}, r"b.jsonl:1: 'end' is missing, there is only start, text"),
         ({"start": 1, "end": 2, "text": " "}, r"b.jsonl contain no words"),
     ],
 )

@@ -162,7 +162,7 @@ def test_every_task_yaml_is_complete():
 
 def test_a_benchmark_added_as_the_documentation_says_runs(checkpoint, tmp_path):
     """A made-up one: which of two colours, for videos whose features happen to be there."""
-    page = (ROOT / "docs" / "how-to" / "add-a-benchmark.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "extend" / "data.md").read_text()
     block = textwrap.dedent(page.split('title="tasks/my_actions.yaml"\n')[1].split("```")[0])
     (tmp_path / "test.csv").write_text("video_id,label\nvideo7000,RedCar\nvideo7001,blue_car\n")
     task = yaml.safe_load(block.replace("data/my_actions/features", str(ENDTASK / "msrvtt" / "features")))

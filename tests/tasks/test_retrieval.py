@@ -69,8 +69,7 @@ class OneHot(Embedder):
     """Stands in for a model that knows the action and the ingredient of each clip, from the number in its row."""
 
     def __init__(self, codes) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(feature_dim=1, max_video_len=4, max_position_embeddings=80)
+        super().__init__(SimpleNamespace(feature_dim=1, max_video_len=4, max_text_len=78))
         self.codes = torch.nn.Parameter(codes)
         self.tokenizer = "its own"
 
@@ -173,8 +172,7 @@ class MeanColour(Embedder):
     takes_frames = True
 
     def __init__(self) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(feature_dim=None, max_video_len=4, max_position_embeddings=80)
+        super().__init__(SimpleNamespace(feature_dim=None, max_video_len=4, max_text_len=78))
         self.weight = torch.nn.Parameter(torch.ones(3))
 
     def encode_video(self, features, mask=None):

@@ -41,8 +41,7 @@ class Ramp(Embedder):
     """A model of somebody else's: a state a second, and a method of the right name."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(feature_dim=width, max_video_len=32, max_position_embeddings=80)
+        super().__init__(SimpleNamespace(feature_dim=width, max_video_len=32, max_text_len=78))
         self.weight = torch.nn.Parameter(torch.ones(3))
 
     def encode_video(self, features, mask=None):

@@ -13,6 +13,7 @@ let searched = null; // what the results are for
 let focusFirst = false; // whether the next results take the focus
 let asking = new AbortController();
 let collection = null; // the last status
+let leaving = null; // the changes to make once the browser has gone back, while it does
 
 /** The page's address as an object. */
 function read() {
@@ -32,6 +33,10 @@ function readSearch() {
 
 /** Change a part of the address and show what it says. */
 function go(changes, { replace = false, opened = false } = {}) {
+  if (leaving) {
+    leaving.push(changes);
+    return;
+  }
   const values = Object.entries({ ...read(), ...changes }).filter(([, value]) => value);
   const query = new URLSearchParams(values).toString();
   const address = query ? `/?${query}` : "/";
@@ -304,9 +309,11 @@ function like(moment) {
 
 /** Close the player, and go back to the page that opened it. */
 function leave() {
-  if (!read().play) return;
-  if (history.state?.opened) history.back();
-  else go({ play: "", whole: "" }, { replace: true });
+  if (!read().play || leaving) return;
+  if (history.state?.opened) {
+    leaving = [];
+    history.back();
+  } else go({ play: "", whole: "" }, { replace: true });
 }
 
 onPlayer({ play, similar: like });
@@ -367,7 +374,12 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-addEventListener("popstate", show);
+addEventListener("popstate", () => {
+  const changes = leaving ?? [];
+  leaving = null;
+  show();
+  for (const change of changes) go(change);
+});
 show();
 look();
 if (!read().q && !read().play && matchMedia("(hover: hover)").matches) $("q").focus();

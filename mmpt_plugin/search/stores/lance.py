@@ -122,7 +122,7 @@ class LanceStore:
             if condition := sql(where):
                 query = query.where(condition, prefilter=True)
             if condition or k > MANY:  # more cells, while there are fewer than k hits; twice as slow for all others
-                query = query.minimum_nprobes(PROBES).maximum_nprobes(0)
+                query = query.maximum_nprobes(0)
             found = query.to_arrow()
         rows = zip(*(found[name].to_pylist() for name in [*names, "_distance"]), strict=True)
         # LanceDB's distance "dot" is 1 minus the dot product.
@@ -183,7 +183,7 @@ class LanceStore:
 
     def _connect(self) -> Any:
         # It warns for every empty cell.
-        os.environ.setdefault("LANCE_LOG", "error")
+        os.environ.setdefault("LANCEDB_LOG", "error")
         import lancedb  # seconds, which `mmpt list` does not need
 
         # Without it a reader keeps the version that it opened.
