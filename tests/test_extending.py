@@ -208,6 +208,7 @@ def test_the_examples_train_from_an_installed_package(folder, kitchen, tmp_path)
     assert (tmp_path / "run" / "checkpoint_last.pt").is_file()
 
 
+@pytest.mark.slow
 def test_workers_of_an_extraction_find_the_encoder_of_a_user_directory(folder, kitchen, tmp_path):
     """They are spawned, and import the user directory themselves."""
     videos = [kitchen.root / "videos" / f"{video}.mp4" for video in video_ids(kitchen)[:2]]
