@@ -30,16 +30,18 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.fixture
-def loaded(folder, monkeypatch):
-    """Load a user directory of the pages, in this process and for one test."""
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """Load a user directory of the pages: once, because fairseq, if it is imported, registers no name twice."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv(user_dir.VARIABLE, "")
+    patch.setattr(sys, "path", [*sys.path])
 
     def load(name):
-        monkeypatch.setenv(user_dir.VARIABLE, "")
-        monkeypatch.setattr(sys, "path", [*sys.path])
         user_dir.load(folder / name)
 
     yield load
+    patch.undo()
     for kind in registry.REGISTRIES:
         for name, entry in [*kind._entries.items()]:
             if entry.cls.__module__.split(".")[0] in ("my_plugin", "mean_pool"):
@@ -192,27 +194,26 @@ def test_a_newcomers_model_trains_is_evaluated_and_searches(folder, loaded, kitc
 
 @pytest.mark.slow
 @pytest.mark.fairseq
-@pytest.mark.parametrize("installed", [False, True], ids=["from a user directory", "from an installed package"])
-def test_the_examples_train_together(folder, kitchen, tmp_path, installed):
-    """Data set, sampler, loss and store of the plugin, with workers that load clips and features."""
+def test_the_examples_train_from_an_installed_package(folder, kitchen, tmp_path):
+    """Data set, sampler and loss together, with a worker that loads clips."""
     titles(kitchen, tmp_path / "train.csv")
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    run(*pip, "--target", site, folder)
     words = [
         "videoclip/toy_kitchen", f"task={folder}/tasks/my_titles.yaml", "criterion._name=hinge", "criterion.margin=0.5",
         "sampler._name=blocks", "sampler.cluster_size=4", "model.feature_dim=512", "optimization.max_epoch=1",
-        "task.dataset.splits.train=train.csv", f"checkpoint.save_dir={tmp_path}/run", "common.log_format=json",
+        "task.dataset.splits.train=train.csv", f"checkpoint.save_dir={tmp_path}/run",
         *(f"task.dataset.{key}={value}" for key, value in data_of(kitchen).items()),
     ]  # fmt: skip
-    extract = [kitchen.root / "videos" / f"{video_ids(kitchen)[0]}.mp4", "--encoder", "color_grid", "--out", "features"]
-    environment = {}
-    if installed:
-        site = tmp_path / "site"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        run(*pip, "--target", site, folder)
-        environment["PYTHONPATH"] = f"{site}:{ROOT}"
-    else:
-        words += ["--user-dir", folder / "my_plugin"]
-        extract += ["--workers", "2", "--user-dir", folder / "my_plugin"]
-    run("mmpt", "train", *words, cwd=tmp_path, **environment)
+    run("mmpt", "train", *words, cwd=tmp_path, PYTHONPATH=f"{site}:{ROOT}")
     assert (tmp_path / "run" / "checkpoint_last.pt").is_file()
-    run("mmpt", "extract", *extract, cwd=tmp_path, **environment)
-    assert np.load(tmp_path / "features" / f"{video_ids(kitchen)[0]}.npy").shape[1] == 48
+
+
+@pytest.mark.slow
+def test_workers_of_an_extraction_find_the_encoder_of_a_user_directory(folder, kitchen, tmp_path):
+    """They are spawned, and import the user directory themselves."""
+    videos = [kitchen.root / "videos" / f"{video}.mp4" for video in video_ids(kitchen)[:2]]
+    words = ["--encoder", "color_grid", "--out", "features", "--workers", "2", "--user-dir", folder / "my_plugin"]
+    run("mmpt", "extract", *videos, *words, cwd=tmp_path)
+    assert np.load(tmp_path / "features" / f"{videos[0].stem}.npy").shape[1] == 48

@@ -94,12 +94,12 @@ class Embedder(nn.Module):
         return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
 
     def encode_video(
-        self, video: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"] | None = None
+        self, features: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector per clip of at most max_video_len seconds, or frames; `mask` is False where a row is padding."""
-        if video.is_floating_point():  # shards and feature files are in half precision
-            video = video.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
-        return self.scaled(chunked(self.video_vectors, video, full_mask(video, mask), size=self.chunk_size))
+        if features.is_floating_point():  # shards and feature files are in half precision
+            features = features.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
+        return self.scaled(chunked(self.video_vectors, features, full_mask(features, mask), size=self.chunk_size))
 
     def encode_text(
         self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None

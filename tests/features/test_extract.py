@@ -43,6 +43,7 @@ class MeanColour:
 @pytest.fixture(autouse=True)
 def mean_colour(monkeypatch):
     """Registered for the test alone, and in this process alone."""
+    registry.encoders["s3d"]  # import it before its entry is copied, or it would be gone after the test
     monkeypatch.setattr(registry.encoders, "_entries", dict(registry.encoders._entries))
     registry.register_encoder("mean_colour", dataclass=MeanColourConfig)(MeanColour)
 

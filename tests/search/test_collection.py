@@ -18,6 +18,7 @@ from mmpt_plugin.models.embedding import build_encoder
 from mmpt_plugin.registry import models, register_store, stores
 from mmpt_plugin.search import Collection, Moment, windows
 from mmpt_plugin.search.moments import without_overlaps
+from mmpt_plugin.search.stores.lance import LanceStore
 from mmpt_plugin.search.stores.store import Hit, StoreConfig, store_of
 from mmpt_plugin.tokenizer import load_tokenizer
 from mmpt_plugin.video.sparse_frames import FramesConfig, read_clips
@@ -448,7 +449,7 @@ def test_a_registered_store_is_chosen_by_its_name_in_the_url(monkeypatch, tmp_pa
     monkeypatch.setattr(stores, "_entries", dict(stores._entries))
 
     @register_store("drawer", dataclass=StoreConfig)
-    class Drawer:
+    class Drawer(LanceStore):
         def __init__(self, config):
             self.url = config.url
 
