@@ -19,7 +19,7 @@ from mmpt_plugin.protocols import Store
 from mmpt_plugin.search.indexing import alone, indexing
 from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overlaps
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
-from mmpt_plugin.search.video_files import Found, IndexReport, find, gone_from, moved_to, prefix_of, roots_of
+from mmpt_plugin.search.video_files import Found, IndexReport, find, gone_from, moved_to, prefix_of, root_of, roots_of
 from mmpt_plugin.search.windows import WindowWork, window_work, work_of
 from mmpt_plugin.video.workers import Failure, check_num_workers, outcomes
 
@@ -200,23 +200,31 @@ class Collection:
 
     def _move(self, moved: Mapping[str, str], found: Mapping[str, Found], known: Mapping[str, StoredVideo]) -> None:
         """Store the rows of moved files under new ids; if that is killed halfway, the next run removes the old."""
+        names = set(roots_of(known))
         for video, old in moved.items():
             about = replace(known[old], root=found[video].root, modified=found[video].modified)
-            self._store({video: (about, self.store.rows(old))})
+            self._store({video: (about, self.store.rows(old))}, names)
         self.store.remove(list(moved.values()))
 
-    def _store(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
-        """Store videos; ValueError if another run has given the name of their folder to a folder of its own."""
+    def _store(self, videos: Mapping[str, tuple[StoredVideo, Windows]], names: set[str]) -> None:
+        """Store videos; ValueError if another run has given the name of their folder to a folder of its own.
+
+        `names` are the folders' names that nobody else can take any more; those of the videos are added.
+        """
+        new = {name: about.root for video, (about, _) in videos.items() if (name := root_of(video)) not in names}
+        if not new:
+            self.store.replace(videos)
+            return
         with alone(self.url):
             roots = roots_of(self.store.videos())
-            for video, (about, _) in videos.items():
-                name = video.partition("/")[0]
-                if (other := roots.get(name, about.root)) != about.root:
+            for name, root in new.items():
+                if (other := roots.get(name, root)) != root:
                     raise ValueError(
-                        f"{self.url}: another run has meanwhile indexed {other} as '{name}', which was free for "
-                        f"{about.root}: index {about.root} again"
+                        f"{self.url}: another run has meanwhile indexed {other} as '{name}', the name that {root} was to "
+                        f"have: index {root} again"
                     )
             self.store.replace(videos)
+        names |= new.keys()
 
     def _compute(
         self,
@@ -232,12 +240,13 @@ class Collection:
         window, hop = self.settings["window"], self.settings["hop"]
         build = partial(window_work, self.settings["model"], self.settings["options"], window, hop)
         id_of = {path: video for video, path in waiting}
+        names = set(roots_of(known))
         pending: dict[str, tuple[StoredVideo, Windows]] = {}
         last = time.monotonic()
 
         def commit() -> None:
             if pending:
-                self._store(pending)
+                self._store(pending, names)
                 for video in pending:
                     (report.changed if video in known else report.added).append(video)
                 pending.clear()

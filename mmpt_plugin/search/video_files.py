@@ -112,7 +112,12 @@ def moved_to(found: Mapping[str, Found], known: Mapping[str, StoredVideo]) -> di
 
 def roots_of(videos: Mapping[str, StoredVideo]) -> dict[str, str]:
     """The indexed folders by their names in ids."""
-    return {video.partition("/")[0]: about.root for video, about in videos.items()}
+    return {root_of(video): about.root for video, about in videos.items()}
+
+
+def root_of(video: str) -> str:
+    """The name of the indexed folder in a video's id."""
+    return video.partition("/")[0]
 
 
 def outside(file: Path, folder: Path) -> str | None:
