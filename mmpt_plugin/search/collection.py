@@ -220,8 +220,8 @@ class Collection:
             for name, root in new.items():
                 if (other := roots.get(name, root)) != root:
                     raise ValueError(
-                        f"{self.url}: another run has meanwhile indexed {other} as '{name}', the name that {root} was to "
-                        f"have: index {root} again"
+                        f"{self.url}: another run has meanwhile indexed {other} as '{name}', the name that was chosen "
+                        f"for {root}: index {root} again"
                     )
             self.store.replace(videos)
         names |= new.keys()
