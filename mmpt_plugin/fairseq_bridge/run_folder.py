@@ -18,7 +18,7 @@ PROJECT = "project.yaml"
 # Settings that affect neither what is learned nor the order of the data.
 BOOKKEEPING = re.compile(
     r"common\.(log_|tensorboard|wandb|aim_|azureml|user_dir)|dataset\.num_workers|distributed_training\."
-    r"|checkpoint\.(save_|keep_|no_)|benchmarks|protocol|setting"
+    r"|checkpoint\.(save_|keep_|no_)|task\.source|benchmarks|protocol|setting"
 )
 
 Settings = dict[str, Any]

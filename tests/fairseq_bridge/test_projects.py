@@ -42,7 +42,8 @@ def training_projects() -> list[str]:
 def tiny(name, kitchen, folder):
     """A project as it is, but for its sizes and its data."""
     finetune = "/finetune" in name
-    given = ["model.pretrained=x"] if name.startswith("videoclip/finetune") else []
+    given = ["model.pretrained=x"] if name.startswith(("videoclip/finetune", "videoclip/continue")) else []
+    given += ["task.dataset.splits.train=x"] if name in ("videoclip/continue", "videoclip/small") else []
     project = plain(load_project(name, [f"checkpoint.save_dir={folder}/{name.replace('/', '_')}", *given]))
     model = project["model"] | {"pretrained": None}
     if model["_name"] == "videoclip":
