@@ -18,10 +18,14 @@ from tests.search.kills import (
 from tests.search.milvus_server import Forwarder, listening
 
 
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("kills"))
+
+
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(tmp_path):
+def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(setting, tmp_path):
     """One commit creates the collection, and each of the others adds a video."""
-    setting = prepare(tmp_path)
     for commits in (1, 2, 5, 9):
         killed = kill_after_commits(setting, str(tmp_path / f"killed_{commits}"), commits)
         assert killed.num_videos is not None
@@ -29,9 +33,8 @@ def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(tmp_p
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_give_one_collection(tmp_path):
+def test_two_runs_at_once_give_one_collection(setting, tmp_path):
     """Both create it and add all videos: the second replaces what the first wrote."""
-    setting = prepare(tmp_path)
     url = str(tmp_path / "together")
     processes = [setting.start(url) for _ in range(2)]
     for process in processes:
@@ -42,8 +45,7 @@ def test_two_runs_at_once_give_one_collection(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_or_loses_its_milvus_server_leaves_whole_videos(tmp_path, milvus_port):
-    setting = prepare(tmp_path)
+def test_a_run_that_is_killed_or_loses_its_milvus_server_leaves_whole_videos(setting, milvus_port):
     assert kill_after_videos(setting, milvus_url(milvus_port), 4).num_videos >= 4
 
     forwarder = Forwarder(milvus_port)

@@ -176,15 +176,15 @@ def test_any_name_can_be_stored_searched_and_removed(store, name):
 
 def test_two_processes_write_at_once_and_a_third_reads(store):
     """No row is lost, whatever is listed is complete, and nothing is logged."""
-    writers = [start_writer(store, name, count=20, compact=7) for name in ("one", "two")]
+    writers = [start_writer(store, name, count=10, compact=4) for name in ("one", "two")]
     go(writers)
     while any(writer.poll() is None for writer in writers):
         for listed in store.videos():
             assert len(store.rows(listed).starts) == 7
     for writer in writers:
         ended(writer)
-    assert len(store.videos()) == 40
-    assert len(store.nearest(np.ones(WIDTH, np.float32), 1000, EVERYWHERE)) == 40 * 7
+    assert len(store.videos()) == 20
+    assert len(store.nearest(np.ones(WIDTH, np.float32), 1000, EVERYWHERE)) == 20 * 7
 
 
 def test_compaction_is_tried_again_when_a_write_was_faster(tmp_path):
