@@ -108,6 +108,28 @@ def test_a_renamed_file_keeps_its_windows(collection, tmp_path):
     np.testing.assert_array_equal(collection.store.rows("videos/new.mp4").vectors, before)
 
 
+def test_a_new_file_of_the_size_of_a_lost_one_is_another_video(collection, tmp_path):
+    folder = make(tmp_path / "videos", "1.mp4", "2.mp4")
+    collection.index([folder])
+    size = (folder / "1.mp4").stat().st_size
+    (folder / "1.mp4").unlink()
+    (folder / "new.mp4").write_bytes(b"x" * size)
+    report = collection.index([folder])
+    assert (report.moved, report.added, report.missing) == ({}, ["videos/new.mp4"], ["videos/1.mp4"])
+
+
+def test_twelve_moments_of_one_long_video_are_found_though_most_of_its_windows_overlap(collection):
+    """Windows of 6 s every second, each a little better than the next: every sixth is a moment."""
+    starts = np.arange(100.0)
+    vectors = np.zeros((100, 16), np.float32)
+    vectors[:, 0] = 1 - starts / 1000
+    about = StoredVideo("/disk/videos", 1, 1, "c", 106.0)
+    collection.store.replace({"videos/1.mp4": (about, Windows(starts, starts + 6, vectors))})
+    collection.model.embed_text = lambda sentence: torch.eye(16)[:1]
+    collection._check_sentence = lambda sentence: None
+    assert [moment.start for moment in collection.search("chop", k=12)] == [6.0 * number for number in range(12)]
+
+
 def test_a_file_with_an_earlier_time_is_indexed_again(collection, tmp_path):
     """As after a restored backup, or a clock that was set back: any other time is a change."""
     folder = make(tmp_path / "videos", "1.mp4")
