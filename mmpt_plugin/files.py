@@ -1,8 +1,10 @@
 """File utilities: atomic writes, names, lists, and files in folders."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,18 @@ def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Hold a lock of this kind on a file, which is created; False, at once, if `LOCK_NB` finds it taken."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, kind)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def file_sha256(path: Path) -> str:

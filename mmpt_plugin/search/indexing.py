@@ -2,8 +2,10 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+
+from mmpt_plugin.files import locked
 
 LOCK = "index.lock"
 
@@ -11,26 +13,20 @@ LOCK = "index.lock"
 @contextmanager
 def indexing(url: str) -> Iterator[None]:
     """Say, for `is_indexing`, that this process indexes; several processes may."""
-    with locked(url, LOCK, fcntl.LOCK_SH):
+    with lock_of(url, LOCK, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def alone(url: str) -> Iterator[None]:
     """Wait until no other process on this machine is in a block of this kind."""
-    with locked(url, "roots.lock", fcntl.LOCK_EX):
+    with lock_of(url, "roots.lock", fcntl.LOCK_EX):
         yield
 
 
-@contextmanager
-def locked(url: str, name: str, kind: int) -> Iterator[None]:
-    """Hold a lock of this kind on a file of the collection."""
-    if "://" in url:
-        yield
-        return
-    with (Path(url).expanduser() / name).open("a") as file:
-        fcntl.flock(file, kind)
-        yield
+def lock_of(url: str, name: str, kind: int) -> AbstractContextManager[object]:
+    """A lock of this kind on a file of the collection."""
+    return nullcontext() if "://" in url else locked(Path(url).expanduser() / name, kind)
 
 
 def is_indexing(url: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.errors import first_line
+from mmpt_plugin.files import locked
 from mmpt_plugin.hardware import has_avx2
 from mmpt_plugin.registry import register_store
 from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows
@@ -223,22 +224,14 @@ class LanceStore:
                 raise
             raise ValueError(f"{self.url}: {first_line(error)}") from error
 
-    @contextmanager
-    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+    def _locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
         """Hold a lock file of this folder; False, at once, if another process has it and `wait` is False.
 
         A bucket has no locks: there, LanceDB refuses commits that conflict, and they are tried again.
         """
         if self.folder is None:
-            yield True
-            return
-        with (self.folder / name).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            return nullcontext(True)
+        return locked(self.folder / name, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def check_free(folder: Path) -> None:
