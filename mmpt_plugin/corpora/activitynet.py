@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, whole_video
-from mmpt_plugin.corpora.readers import require, unique
+from mmpt_plugin.corpora.readers import unique
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 PREFIX = "v_"  # in front of the YouTube id

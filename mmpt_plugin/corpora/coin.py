@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_choice, check_segment, published_split, require
+from mmpt_plugin.corpora.readers import check_choice, check_segment, published_split
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, check_labels, overlaps, past_the_end
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 SPLITS = {"train": "training", "test": "testing"}

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
-from mmpt_plugin.corpora.readers import require, unique
+from mmpt_plugin.corpora.readers import unique
+from mmpt_plugin.errors import require
 from mmpt_plugin.files import without_suffix
 from mmpt_plugin.registry import register_corpus
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_segment, require
+from mmpt_plugin.corpora.readers import check_segment
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}

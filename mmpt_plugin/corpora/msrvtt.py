@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
-from mmpt_plugin.corpora.readers import check_choice, entries, published_split, require, unique
+from mmpt_plugin.corpora.readers import check_choice, entries, published_split, unique
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 SPLITS = {"train": "train", "valid": "validate", "test": "test"}

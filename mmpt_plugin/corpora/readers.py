@@ -8,7 +8,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.errors import require as require
 from mmpt_plugin.errors import unknown_name
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 

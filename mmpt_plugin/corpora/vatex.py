@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig, whole_video
-from mmpt_plugin.corpora.readers import require, unique
+from mmpt_plugin.corpora.readers import unique
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 

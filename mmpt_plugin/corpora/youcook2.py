@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, published_split, require, unique
+from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, published_split, unique
+from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
 SPLITS = {"train": "training", "valid": "validation"}

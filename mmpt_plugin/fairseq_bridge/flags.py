@@ -9,10 +9,10 @@ from typing import Any
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.registry import REGISTRIES
 
+from mmpt_plugin.config import FAIRSEQ_SECTIONS
 from mmpt_plugin.registry import Entry
 
 GROUPS = ("common", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema")
-COMPONENTS = ("optimizer", "lr_scheduler")
 
 
 def claim_flags(entry: Entry[Any]) -> None:
@@ -47,7 +47,7 @@ def configs_of_fairseq() -> Iterator[tuple[str, Any]]:
     for group in dataclasses.fields(FairseqConfig):
         if group.name in GROUPS:
             yield f"fairseq ({group.name})", group.type
-    for section in COMPONENTS:
+    for section in FAIRSEQ_SECTIONS:
         for name, config in REGISTRIES[section]["dataclass_registry"].items():
             if config is not None:
                 yield f"fairseq ({section} {name})", config

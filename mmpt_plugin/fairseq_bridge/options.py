@@ -8,8 +8,9 @@ from typing import Any
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.registry import REGISTRIES
 
+from mmpt_plugin.config import FAIRSEQ_SECTIONS
 from mmpt_plugin.fairseq_bridge import install
-from mmpt_plugin.fairseq_bridge.flags import COMPONENTS, GROUPS
+from mmpt_plugin.fairseq_bridge.flags import GROUPS
 
 # This project adds lr_scheduler.warmup_fraction to every schedule of fairseq: see `fit_schedule`.
 WARMUP_FRACTION = "share of all updates, 0 to 1, in which the learning rate rises; instead of warmup_updates"
@@ -24,7 +25,7 @@ def fairseq_options() -> Iterator[tuple[str, str, str, Any, Any, str]]:
     for group in dataclasses.fields(FairseqConfig):
         if group.name in GROUPS:
             yield from options_of(group.name, "", group.type)
-    for section in COMPONENTS:
+    for section in FAIRSEQ_SECTIONS:
         for name, config in sorted(REGISTRIES[section]["dataclass_registry"].items()):
             yield from options_of(section, name, config)
             if section == "lr_scheduler":

@@ -19,7 +19,7 @@ from mmpt_plugin.tokenizer import load_tokenizer
 Model = TypeVar("Model", bound="PretrainedEmbedder")
 
 # Keys that name the starting weights of training; a trained model does not need them.
-STARTS = {"bert": None, "clip": None, "pretrained": None}
+STARTS = {"pretrained": None, "bert": None, "clip": None}
 
 # Keys of one training that the next one does not inherit. A model on CLIP itself reads the backbone's sizes.
 NOT_INHERITED = {*STARTS, "attend_to_cls", "backbone", "chunk_size", "freeze_layers", "freeze_vision"}

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmpt_plugin.batch import Cluster
+from mmpt_plugin.tasks.preflight import GIB, num_weights
 
 MEASURED = 8  # clips whose activations are counted
-GIB = 2**30
 
 # Bytes per trained parameter. float32: weight, gradient, and Adam's two averages. Half precision, as fairseq trains:
 # weight and gradient in 2 bytes, and those of float32 too.
@@ -45,7 +45,7 @@ def estimate_memory(project: Mapping[str, Any], model: Any, dataset: Any) -> Mem
     common = project.get("common") or {}
     half = bool(common.get("fp16") or common.get("bf16"))
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    frozen = sum(weight.numel() for weight in model.parameters()) - trained
+    frozen = num_weights(model) - trained
     weights = trained * (HALF if half else FLOAT32) + frozen * (2 if half else 4)
 
     per_batch = (project.get("sampler") or {}).get("cluster_size", 1)

@@ -13,8 +13,8 @@ from torch import nn
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import CONFIG_FILE
 from mmpt_plugin.models.embedding import Embedder
+from mmpt_plugin.models.pretrained import STARTS
 
-STARTS = ("pretrained", "bert", "clip")  # keys of the model that name starting weights
 TOKENIZER_FILES = ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
 BYTES_SAVED = 12  # of a checkpoint, per weight: the weight and Adam's two averages, in float32
 GIB = 2**30
