@@ -3,7 +3,9 @@
 # make test     lint, type checks and all tests, as in CI
 # make docs     the documentation site, in site/; a warning is an error
 # make mutants  mutation tests: at least one test must fail for each small error in the list; half an hour, not in CI
-# Each target installs what it needs in .venv.
+# make lock     writes requirements/{demo,test}.txt again, with the newest versions that setup.py allows
+# Each target installs what it needs in .venv: the versions of requirements/*.txt, each file checked by its hash. Only
+# torch and what it needs for CUDA are not in them, because a machine may have a build of its own.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := data/toy_kitchen
@@ -12,7 +14,7 @@ COLLECTION := runs/demo.collection
 WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 EXTRAS := fairseq,index,video,report,search,demo
 
-.PHONY: demo test check lint types fast unit docs mutants test-fairseq-meta test-oldest
+.PHONY: demo test check lint types fast unit docs mutants lock test-fairseq-meta test-oldest
 
 demo: .venv/.demo
 	$(BIN)/mmpt generate toy_kitchen --out $(DATA) --workers $(WORKERS)
@@ -77,15 +79,32 @@ test-oldest: .venv/oldest/.done
 	.venv/oldest/bin/pip install --quiet --no-deps --require-hashes --requirement requirements/fairseq.txt
 	touch $@
 
-.venv/.demo: setup.py requirements/fairseq.txt
+LOCKED := pip install --quiet --no-deps --require-hashes --requirement
+
+.venv/.demo: setup.py requirements/demo.txt requirements/fairseq.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
-	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/fairseq.txt
+	$(BIN)/pip install --quiet '$(shell grep -o 'torch>=[^"]*' setup.py)'
+	$(BIN)/$(LOCKED) requirements/demo.txt
+	$(BIN)/$(LOCKED) requirements/fairseq.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-.venv/.dev: .venv/.demo
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),milvus,slurm,dev]'
+.venv/.dev: .venv/.demo requirements/test.txt
+	$(BIN)/$(LOCKED) requirements/test.txt
 	touch $@
+
+# One resolution for all Python versions, without the address of a package index; test.txt agrees with demo.txt.
+COMPILE := .venv/lock/bin/uv pip compile setup.py --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --excludes .venv/lock/excluded.txt --custom-compile-command 'make lock'
+comma := ,
+
+lock:
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet uv
+	echo torch >.venv/lock/excluded.txt
+	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) --output-file requirements/demo.txt
+	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS),milvus,slurm,dev)) --constraint requirements/demo.txt \
+		--output-file requirements/test.txt
 
 .venv/.docs: .venv/.demo
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),docs]'
