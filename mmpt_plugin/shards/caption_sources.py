@@ -19,7 +19,7 @@ from mmpt_plugin.files import files_below
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
-CHARACTERS_CHUNK = 1 << 20  # characters of JSON read at a time; a video of HowTo100M has about ten thousand
+CHARACTERS_CHUNK = 1 << 20  # characters of JSON read at first; a video of HowTo100M has about ten thousand
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-\w{2,})*")  # en, en-US, zh-Hans, en-orig
 LONGEST = 1 << 26  # characters; no video has as many
 
@@ -229,7 +229,8 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                     value, at = parser(text, at)
                     return value
                 except (json.JSONDecodeError, IndexError) as error:
-                    more = file.read(CHARACTERS_CHUNK) if len(text) - at < LONGEST else ""
+                    # Twice as much each time: a long value is parsed from its start again.
+                    more = file.read(max(CHARACTERS_CHUNK, len(text) - at)) if len(text) - at < LONGEST else ""
                     if not more:
                         raise ValueError(f"{path} is not a complete JSON object: {error}") from error
                     text, at = text[at:] + more, 0

@@ -5,9 +5,10 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
+
+QUEUED = 2  # videos given to the pool per process: a million at once would be gigabytes
+PROBED = 1000  # videos whose duration is read before the first is processed
 
 Result = TypeVar("Result")
 # Processes one video (id, file), in any process; raises ValueError or OSError if it fails.
@@ -130,9 +134,14 @@ def outcomes(
             initargs=(build, threads, spawn.Value("i", 0), _seconds),
         )
         try:
-            path_of = {pool.submit(attempt_in_worker, video_id, path): path for video_id, path in videos}
-            for future in as_completed(path_of):
-                yield path_of.pop(future), future.result()  # popped to free memory: a result may hold a video's frames
+            waiting, path_of = iter(videos), dict[Future[Result | Failure], Path]()
+            while True:
+                for video_id, path in islice(waiting, QUEUED * num_workers - len(path_of)):
+                    path_of[pool.submit(attempt_in_worker, video_id, path)] = path
+                if not path_of:
+                    return
+                for future in wait(path_of, return_when=FIRST_COMPLETED).done:
+                    yield path_of.pop(future), future.result()
         except BrokenProcessPool as error:
             raise ValueError(
                 f"one of {num_workers} processes died, perhaps out of memory: run again with fewer --workers to "
@@ -184,7 +193,10 @@ def attempt_in_worker(video_id: str, path: Path) -> Any:
 
 
 class SecondsProgress(Progress):
-    """A bar on stderr: the seconds of video decoded, of those of all files, the time elapsed and the time left."""
+    """A bar on stderr: the seconds of video decoded, of those of all files, the time elapsed and the time left.
+
+    Of more than PROBED files, the seconds are estimated from that many.
+    """
 
     def __init__(self, label: str, videos: list[tuple[str, Path]], seconds: Any) -> None:
         super().__init__(
@@ -196,8 +208,10 @@ class SecondsProgress(Progress):
             console=Console(stderr=True),
         )
         self.seconds = seconds
-        total = math.fsum(stated_seconds(path) for _, path in videos)
-        self.add_task(label, total=total, done=clock(0.0), all=clock(total))
+        probed = videos[:: -(-len(videos) // PROBED) or 1]
+        total = math.fsum(stated_seconds(path) for _, path in probed) * len(videos) / max(1, len(probed))
+        about = "about " if len(probed) < len(videos) else ""
+        self.add_task(label, total=total, done=clock(0.0), all=about + clock(total))
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Read the number of seconds each time the bar is drawn."""

@@ -52,6 +52,19 @@ def test_a_json_object_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, chun
     assert dict(stream_object(path)) == content
 
 
+def test_a_long_value_is_not_parsed_from_its_start_for_every_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(caption_sources, "CHARACTERS_CHUNK", 10)
+    lengths = []
+    parse = json.JSONDecoder.raw_decode
+    monkeypatch.setattr(
+        json.JSONDecoder, "raw_decode", lambda self, text, at: lengths.append(len(text)) or parse(self, text, at)
+    )
+    path = tmp_path / "raw_caption.json"
+    path.write_text(json.dumps({"a": ["caption"] * 1000}))
+    assert dict(stream_object(path)) == {"a": ["caption"] * 1000}
+    assert sum(lengths) < 5 * path.stat().st_size
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": {"start": [1', '{"a" 1}', '{"a": 1', "no"])
 def test_json_that_is_damaged_is_named(tmp_path, text):
     path = tmp_path / "raw_caption.json"
