@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-TOKENIZER = {"name": "made", "cls_id": 2, "sep_id": 3, "pad_id": 0, "vocab_size": 1000}
+from benchmarks.sparse_shards import TOKENIZER, make_sparse, video_id
+
 WORDS = 7  # of a caption
 
 Step = Callable[[Path, int], object]
@@ -30,8 +31,8 @@ class Case:
     steps: Mapping[str, Step]
 
 
-# A long video: 1920x1080 pixels, 8 frames a second, of which extraction and the cache use one.
-MINUTE, VIDEO_FPS = "minute.mp4", 8
+# A long video: 1920x1080 pixels, 2 frames a second, of which extraction and the cache use one.
+MINUTE, VIDEO_FPS = "minute.mp4", 2
 
 
 def make_video(folder: Path, minutes: int) -> None:
@@ -155,10 +156,6 @@ def draw_batches(folder: Path, size: int) -> None:
 
 
 # Very many videos, with very little of each.
-def video_id(number: int) -> str:
-    return f"v{number:010}"
-
-
 def make_ids(folder: Path, videos: int) -> None:
     from mmpt_plugin.shards.writer import ShardWriter
 
@@ -329,47 +326,7 @@ def unfinished(name: str, path: Path) -> bool:
     return False
 
 
-# Shards as large as HowTo100M's, whose features are holes of a sparse file.
-SHARD_VIDEOS, SHARD_SECONDS, SHARD_WIDTH, SHARD_CAPTIONS = 4096, 178, 512, 64
-
-
-def make_sparse(folder: Path, gigabytes: int) -> None:
-    from mmpt_plugin.shards.format import LAYOUT
-
-    (folder / "shards").mkdir()
-    rows, captions = SHARD_VIDEOS * SHARD_SECONDS, SHARD_VIDEOS * SHARD_CAPTIONS
-    starts = np.tile(np.linspace(0, SHARD_SECONDS - 3, SHARD_CAPTIONS, dtype=np.float32), SHARD_VIDEOS)
-    arrays: dict[str, np.ndarray] = {
-        "feature_offsets": np.arange(SHARD_VIDEOS + 1) * SHARD_SECONDS,
-        "caption_times": np.stack([starts, starts + 3], axis=1),
-        "caption_offsets": np.arange(SHARD_VIDEOS + 1) * SHARD_CAPTIONS,
-        "token_counts": np.full(captions, WORDS, dtype=np.int32),
-        "tokens": np.full(captions * WORDS, 9, dtype=np.int32),
-    }
-    shapes = {"features": [rows, SHARD_WIDTH]} | {name: list(array.shape) for name, array in arrays.items()}
-    kinds = {"float16": "F16", "float32": "F32", "int32": "I32", "int64": "I64"}
-    header, places, end = {}, {}, 0
-    for name, shape in sorted(shapes.items(), key=lambda item: item[0] == "features"):  # the features last
-        size = int(np.prod(shape)) * np.dtype(LAYOUT[name][0]).itemsize
-        header[name] = {"dtype": kinds[LAYOUT[name][0]], "shape": shape, "data_offsets": [end, end + size]}
-        places[name], end = end, end + size
-    about = json.dumps(header).encode()
-    about += b" " * (-len(about) % 8)
-    shards = []
-    for number in range(max(1, gigabytes * 10**9 // (rows * SHARD_WIDTH * 2))):
-        path = folder / "shards" / f"shard-{number:05}.safetensors"
-        with path.open("wb") as file:
-            file.write(len(about).to_bytes(8, "little") + about)
-            for name, array in arrays.items():
-                file.seek(8 + len(about) + places[name])
-                file.write(array.tobytes())
-            file.truncate(8 + len(about) + end)
-        ids = [video_id(number * SHARD_VIDEOS + n) for n in range(SHARD_VIDEOS)]
-        shards.append({"file": path.name, "bytes": path.stat().st_size, "crc32": 0, "video_ids": ids})
-    index = {"version": 1, "feature_dim": SHARD_WIDTH, "encoder": "made", "tokenizer": TOKENIZER, "shards": shards}
-    (folder / "shards" / "index.json").write_text(json.dumps(index))
-
-
+# Shards of 200 GB, whose features are holes of sparse files.
 def open_shards(folder: Path, gigabytes: int) -> None:
     from mmpt_plugin.datasets import OverlappedClips, OverlappedClipsConfig
 

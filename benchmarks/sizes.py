@@ -3,9 +3,10 @@
     python -m benchmarks.sizes --json
     python -m benchmarks.sizes --only captions,shards
 
-Each step of a case (`size_cases`) runs at several sizes, each time in a process of its own. Its memory is the peak of
-that process, plus that of the largest process that it started. `time` and `memory` compare the last size with the
-first: a step whose time is linear has at most the ratio of the sizes, and one with bounded memory has about 1.
+Each step of a case (`size_cases`) runs at several sizes, each time in a process of its own. Its time is that of the
+processor, in this process and those that it started, so that other load does not count. Its memory is the peak of the
+process, plus that of the largest process that it started. `time` and `memory` compare the last size with the first: a
+step whose time is linear has at most the ratio of the sizes, and one with bounded memory has about 1.
 A million moments of a collection are the subject of `benchmarks.search --moments 1000000`, and the clusters of 1.1
 million videos that of `benchmarks.clusters --videos 1100000`.
 """
@@ -15,7 +16,6 @@ import json
 import multiprocessing
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -42,33 +42,31 @@ def main() -> None:
 def run(name: str, case: Case, scale: float, where: Path | None) -> dict[str, Any]:
     """The figures of each step, at each size."""
     sizes = [max(1, round(size * scale)) for size in case.sizes]
-    result: dict[str, Any] = {step: {"sizes": sizes, "seconds": [], "peak_mib": []} for step in case.steps}
+    result: dict[str, Any] = {step: {"sizes": sizes, "cpu_seconds": [], "peak_mib": []} for step in case.steps}
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=where) as folder:
             apart(case.make, Path(folder), size)
             for step, function in case.steps.items():
                 seconds, peak = apart(function, Path(folder), size)
-                result[step]["seconds"].append(round(seconds, 2))
+                result[step]["cpu_seconds"].append(round(seconds, 1))
                 result[step]["peak_mib"].append(round(peak / 2**20))
-                print(f"{name}, {size:,} {case.unit}: {step}: {seconds:.2f} s, {peak / 2**20:,.0f} MiB", flush=True)
+                print(f"{name}, {size:,} {case.unit}: {step}: {seconds:.1f} CPU-s, {peak / 2**20:,.0f} MiB", flush=True)
     for figures in result.values():
-        figures["time"] = round(figures["seconds"][-1] / max(figures["seconds"][0], 0.01), 2)
+        figures["time"] = round(figures["cpu_seconds"][-1] / figures["cpu_seconds"][0], 2)
         figures["memory"] = round(figures["peak_mib"][-1] / figures["peak_mib"][0], 2)
     return result
 
 
 def apart(function: Callable[[Path, int], object], folder: Path, size: int) -> tuple[float, int]:
-    """Seconds and peak bytes of a function in a new process."""
+    """CPU seconds and peak bytes of a function in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measured, function, folder, size).result()
 
 
 def measured(function: Callable[[Path, int], object], folder: Path, size: int) -> tuple[float, int]:
-    start = time.perf_counter()
     function(folder, size)
-    seconds = time.perf_counter() - start
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return seconds, sum(peaks) * 1024
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(own.ru_utime + own.ru_stime for own in used), sum(own.ru_maxrss for own in used) * 1024
 
 
 if __name__ == "__main__":
