@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "mmpt_plugin"
+KITCHEN = "TEST_KITCHEN"  # a folder with the kitchen of tests that start other tests
 TINY_ENCODER = {"_name": "s3d", "size": 32, "fps": 4}
 
 
@@ -34,6 +35,8 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
     from mmpt_plugin.shards.make import make_shards
     from mmpt_plugin.toy_kitchen import generate
 
+    if KITCHEN in os.environ:
+        return Kitchen(Path(os.environ[KITCHEN]))
     made = Kitchen(tmp_path_factory.mktemp("kitchen"))
     generate(made.root, num_train=12, num_test=6, num_workers=2)
     extract([made.root / "videos"], made.features, encoder=TINY_ENCODER)

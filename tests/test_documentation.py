@@ -135,7 +135,7 @@ def test_the_first_run_works(tmp_path):
     for words in (
         ["report", demo, "--videos", data / "videos"],
         ["index", data / "videos/toy_0000.mp4", "--model", demo / "checkpoint_last.pt", *options],
-        ["search", "slice the tomato", "--collection", collection],
+        ["search", collection, "slice the tomato"],
     ):
         done = run(*offline.command("mmpt", *words), **offline.environment)
     assert "toy_0000" in done.stdout

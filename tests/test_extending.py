@@ -1,6 +1,7 @@
 """docs/how-to/extend: the example of every kind works, from a user directory and from an installed package."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -12,11 +13,12 @@ from mmpt_plugin.cli import main
 from mmpt_plugin.config import load_project, plain
 from mmpt_plugin.search.stores.store import store_of
 from mmpt_plugin.tokenizer import load_tokenizer
-from tests.conftest import ROOT, run
+from tests.conftest import KITCHEN, ROOT, run
 from tests.search.oracle import WIDTH, run_operations
 from tests.test_documentation import commands, files
 
 PAGES = ROOT / "docs" / "how-to" / "extend"
+INSTALLED = "TEST_INSTALLED"  # the folder in which the examples are an installed package
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,21 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    """Load a user directory of the pages: once, because fairseq, if it is imported, registers no name twice."""
+    """Load a user directory of the pages: once, because fairseq, if it is imported, registers no name twice.
+
+    Where the folder of examples is an installed package, nothing needs to be loaded.
+    """
     patch = pytest.MonkeyPatch()
     patch.setenv(user_dir.VARIABLE, "")
     patch.setattr(sys, "path", [*sys.path])
 
+    if INSTALLED in os.environ:
+        assert "clip_max" in registry.models  # by the entry point, before a user directory comes first
+        assert sys.modules["my_plugin"].__file__.startswith(os.environ[INSTALLED])
+
     def load(name):
-        user_dir.load(folder / name)
+        if name != "my_plugin" or INSTALLED not in os.environ:
+            user_dir.load(folder / name)
 
     yield load
     patch.undo()
@@ -194,14 +204,28 @@ def test_a_newcomers_model_trains_is_evaluated_and_searches(folder, loaded, kitc
     assert "toy_" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.fairseq
-def test_the_examples_train_from_an_installed_package(folder, kitchen, tmp_path):
-    """Data set, sampler and loss together, with a worker that loads clips."""
-    titles(kitchen, tmp_path / "train.csv")
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(folder, tmp_path_factory):
+    """A folder in which the examples are installed."""
+    site = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     run(*pip, "--target", site, folder)
+    return site
+
+
+@pytest.mark.slow
+def test_every_example_works_from_an_installed_package(kitchen, site):
+    """The tests above, in a process that finds the components of all eight kinds by their entry point."""
+    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
+    environment = {"PYTHONPATH": f"{site}:{ROOT}", INSTALLED: str(site), KITCHEN: str(kitchen.root)}
+    run(sys.executable, "-m", "pytest", *words, **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.fairseq
+def test_the_examples_train_from_an_installed_package(site, folder, kitchen, tmp_path):
+    """Data set, sampler and loss together, with a worker that loads clips."""
+    titles(kitchen, tmp_path / "train.csv")
     words = [
         "videoclip/toy_kitchen", f"task={folder}/tasks/my_titles.yaml", "criterion._name=hinge", "criterion.margin=0.5",
         "sampler._name=blocks", "sampler.cluster_size=4", "model.feature_dim=512", "optimization.max_epoch=1",
