@@ -113,7 +113,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def sentences(number: int) -> Iterator[str]:
-    """Sentences of which each begins with the last word of the one before, as in speech recognition."""
+    """Random sentences."""
     rng = np.random.default_rng(0)
     for start in range(0, number, 10_000):
         for row in rng.integers(0, 995, (min(10_000, number - start), WORDS)).tolist():
