@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.warm import run_warm
+
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "mmpt_plugin"
 KITCHEN = "TEST_KITCHEN"  # a folder with the kitchen of tests that start other tests
+ENVIRONMENT = dict(os.environ)
 TINY_ENCODER = {"_name": "s3d", "size": 32, "fps": 4}
 
 
@@ -67,20 +71,25 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
     """A real command of this environment's bin folder, its output captured."""
     program, *arguments = map(str, words)
     path = Path(sys.executable).parent / program
-    done = subprocess.run(
-        [str(path if path.exists() else program), *arguments],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        check=False,
-    )
+    command = [str(path if path.exists() else program), *arguments]
+    if program == "mmpt" and not environment and can_be_warm():
+        done = run_warm(command, cwd=cwd, timeout=300)
+    else:
+        done = subprocess.run(
+            command, cwd=cwd, text=True, capture_output=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=False,
+        )  # fmt: skip
     if check and done.returncode:
         pytest.fail(
             f"{' '.join(map(str, words))}: exit status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         )
     return done
+
+
+def can_be_warm() -> bool:
+    """Whether the server of `run_warm` has this process's environment, and is not in use by another thread."""
+    changed = {key for key, _ in os.environ.items() ^ ENVIRONMENT.items()} - {"PYTEST_CURRENT_TEST"}
+    return not changed and threading.current_thread() is threading.main_thread()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands
@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
         "doctor",
         help="list what this machine can run, and what is missing; with a project, what its training needs",
         description="Without a project, list what this machine can run, and how to install what is missing. With a "
-        "project, check its weights, data, model and folder, and estimate the GPU memory and the number of updates of "
-        "its training. Exit with status 2 if something would stop the training.",
+        "project, check its weights, data, model and folder, count its updates, and estimate its GPU memory and time. "
+        " Exit with status 2 if something would stop the training.",
     )
     command.add_argument("project", nargs="?", help="a project to train: a YAML file, or a name (mmpt list)")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the YAML file")
@@ -53,7 +53,7 @@ def examine_project(project: str, overrides: list[str]) -> Iterator[str]:
     """Yield one line per finding about a training project, as `examine` does for the machine."""
     from mmpt_plugin.config import load_project, overridden, plain
     from mmpt_plugin.tasks import preflight
-    from mmpt_plugin.tasks.estimate import estimate_memory
+    from mmpt_plugin.tasks.estimate import estimate_cost
     from mmpt_plugin.tasks.finetuning import fine_tuned
     from mmpt_plugin.tasks.project import with_sizes
 
@@ -70,13 +70,19 @@ def examine_project(project: str, overrides: list[str]) -> Iterator[str]:
     found = preflight.examine(composed)
     for finding in found.findings:
         yield f"{'ok' if finding.ok else '--'}  {finding.line}"
-    yield from number_of_updates(composed, found.sampler)
+    updates = yield from number_of_updates(composed, found.sampler)
     if found.model is not None and found.dataset is not None:
-        yield from memory_line(estimate_memory(composed, found.model, found.dataset))
+        cost = estimate_cost(composed, found.model, found.dataset)
+        yield from memory_line(cost.memory)
+        if updates:
+            yield f"ok  estimate of the time: {cost.time(updates)}"
 
 
-def number_of_updates(project: dict[str, Any], sampler: Any) -> Iterator[str]:
-    """Yield a line with the number of updates, if the data are there, or with the setting that can't be used."""
+def number_of_updates(project: dict[str, Any], sampler: Any) -> Generator[str, None, int]:
+    """Yield a line with the number of updates, if the data are there, or with the setting that can't be used.
+
+    Returns the number; 0 if it is not known.
+    """
     try:
         from mmpt_plugin.fairseq_bridge.schedule import total_updates
         from mmpt_plugin.fairseq_bridge.train import fairseq_config
@@ -84,12 +90,12 @@ def number_of_updates(project: dict[str, Any], sampler: Any) -> Iterator[str]:
         whole = fairseq_config(project)
     except ModuleNotFoundError as error:
         yield f"--  train: {error}, see mmpt doctor"
-        return
+        return 0
     except ValueError as error:
         yield f"--  {error}"
-        return
+        return 0
     if (clusters := getattr(sampler, "num_clusters", None)) is None:
-        return
+        return 0
     processes, epochs = whole.distributed_training.distributed_world_size, whole.optimization.max_epoch or 0
     updates = total_updates(
         clusters,
@@ -101,6 +107,7 @@ def number_of_updates(project: dict[str, Any], sampler: Any) -> Iterator[str]:
     )
     counted = f"epochs {epochs}, clusters of videos in an epoch {clusters:,}, processes {processes}"
     yield f"ok  {updates:,} updates: {counted}"
+    return updates
 
 
 def memory_line(memory: Any) -> Iterator[str]:

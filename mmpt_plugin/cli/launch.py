@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     states = launch.wait(launched)
     for each, state in zip(launched, states, strict=True):
-        print(f"job {each.job_id}: {state} {launch.failure(each)}".rstrip())
+        print(f"job {each.job_id}: {state} {launch.failure(each, state)}".rstrip())
     return 0 if set(states) <= {"COMPLETED"} else 1
 
 

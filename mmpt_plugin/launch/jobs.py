@@ -1,5 +1,6 @@
 """The jobs: importable classes that submitit calls in every task, and again after a requeue."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,10 +15,12 @@ import torch
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.hardware import gpu_problems
 from mmpt_plugin.launch.survival import (
     INTERRUPTED,
     flush_and_exit,
+    is_out_of_space,
     leave,
     note_start,
     peer_is_gone,
@@ -25,6 +28,8 @@ from mmpt_plugin.launch.survival import (
     starts_before,
     stops_on_job_signals,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,12 +53,15 @@ class TrainingJob:
         common = self.project.get("common") or {}
         if problems := list(gpu_problems(bf16=bool(common.get("bf16")))):
             raise ValueError("; ".join(problems))
-        if env.global_rank == 0:
-            note_start(Path(self.project["checkpoint"]["save_dir"]), env)
         with stops_on_job_signals(env, self.signal_seconds, on_signal=preemption.request) as listener:
             try:
+                if env.global_rank == 0:
+                    note_start(Path(self.project["checkpoint"]["save_dir"]), env)
                 finished = train_rank(self.project, rank_info(env))
             except Exception as error:
+                if is_out_of_space(error) and env.cluster == "slurm":  # the batch script waits for space
+                    logger.error("%s", first_line(error))
+                    flush_and_exit(INTERRUPTED)
                 if peer_is_gone(error):
                     leave(env, error)
                 raise

@@ -5,11 +5,14 @@
 | the time limit is near (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after \
 the current update; rank 0 requeues the job, unless it was cancelled |
 | no update ends before the limit | rank 0's timer | requeued, resumes from the last checkpoint |
-| a task dies | srun, which ends the others; the batch script, `requeue_lines` | requeued |
+| a task dies | srun, which ends the others; the batch script, `requeue_lines` | requeued, at most twice from the same \
+checkpoint |
+| the disk is full | the task that writes; the batch script | requeued when there is space, if within 10 minutes |
 | a task raises an error | submitit, which writes the error to a file | the job fails with that error |
 | a node dies | SLURM | requeued |
 """
 
+import errno
 import json
 import logging
 import os
@@ -42,6 +45,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 # A run that has started this many times from the same checkpoint is not started again.
 STARTS_WITHOUT_PROGRESS = 5
+
+# A job whose tasks have died this many times in a row, each time from the same checkpoint, is not requeued.
+DEATHS = 3
 
 
 class StopListener:
@@ -109,22 +115,31 @@ def is_running(env: JobEnvironment) -> bool:
     return subprocess.run(words, text=True, capture_output=True, check=False).stdout.strip() == "RUNNING"
 
 
-def requeue_lines(folder: Path) -> list[str]:
+def requeue_lines(folder: Path, *, seconds: int = 10) -> list[str]:
     """Lines for the batch script, after srun, that requeue the job if tasks died and none wrote an error.
 
-    They test for disk space first: on a full disk, no task could write its error, and a restart would fail too.
+    If the disk is full, no task could write its error, and a restart would fail too: they wait for space, for at most
+    60 times `seconds`. A job whose tasks have died DEATHS times from the same checkpoint is not requeued.
     """
     return [
         "status=$?",
         "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
         "mine=${id:-$SLURM_JOB_ID}",
+        'has_space() { head -c 65536 /dev/zero > "$mine.space"; }',
         f"if [ $status -ne 0 ] && cd {shlex.quote(str(folder))} \\",
         '    && ! compgen -G "${mine}_*_result.pkl" > /dev/null \\',
-        '    && [ "$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)" = RUNNING ] \\',
-        '    && head -c 65536 /dev/zero > "${mine}.space"; then',
-        "  scontrol requeue $SLURM_JOB_ID",
+        '    && [ "$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)" = RUNNING ]; then',
+        f"  for _ in $(seq 60); do has_space && break; sleep {seconds}; done",
+        '  from="from $(cat "${mine}_from")"; echo "$from" >> "${mine}_deaths"',
+        f'  if [ $(tail -n {DEATHS} "${{mine}}_deaths" | grep -cxF "$from") = {DEATHS} ]; then',
+        f'    echo "tasks died {DEATHS} times from the same checkpoint, now with status $status: not requeued"',
+        "  elif has_space; then",
+        "    scontrol requeue $SLURM_JOB_ID",
+        "  else",
+        '    echo "no space left in $PWD: not requeued"',
+        "  fi",
         "fi",
-        'rm -f "${mine}.space"',
+        'rm -f "$mine.space"',
         "exit $status",
     ]
 
@@ -134,6 +149,14 @@ def peer_is_gone(error: Exception) -> bool:
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL"))
+
+
+def is_out_of_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that a disk is full or a quota used up."""
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or is_out_of_space(error.__cause__ or error.__context__)
 
 
 def leave(env: JobEnvironment, error: Exception) -> None:
@@ -163,6 +186,7 @@ def note_start(folder: Path, env: JobEnvironment) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint_mtime_ns": last.stat().st_mtime_ns if last.exists() else None,
     }
+    (env.paths.folder / f"{env.job_id}_from").write_text(f"{start['checkpoint_mtime_ns']}\n")  # for `requeue_lines`
     earlier = list(read_starts(path)) if path.exists() else []
     with path.open("a") as file:
         file.write("\n" * (not ends_with_line(path)) + json.dumps(start) + "\n")

@@ -78,7 +78,7 @@ def job_statuses(root: Path) -> list[JobStatus]:
     jobs = list(filter(None, map(Launched.read, (path.parent for path in paths))))
     found = []
     for job, (now, reason) in zip(jobs, states_and_reasons(jobs), strict=True):
-        why = reason if now in WAITING else failure(job)
+        why = reason if now in WAITING else failure(job, now)
         last = progress(Path(job.folder) / "train.log")
         stop = "" if is_over(now) else stop_command([job])
         found.append(JobStatus(job.folder, job.job_id, now, why, *last, log=str(job.log), stop=stop))
@@ -164,13 +164,17 @@ def from_results(job: Launched) -> str:
     return "COMPLETED" if len(list(results(job))) == job.tasks else ""
 
 
-def failure(job: Launched) -> str:
-    """The last line of the error that ended the job."""
+def failure(job: Launched, now: str) -> str:
+    """The last line of the error that ended the job; of its log, if it has failed and no task wrote an error."""
     for task in results(job):
         if error := task.exception():
-            lines = [line for line in str(error).split("\n-----")[1].splitlines() if line.strip(" -")]
-            return lines[-1]
-    return ""
+            return last_line(str(error).split("\n-----")[1])
+    return last_line(job.log.read_text(errors="replace")) if now == "FAILED" and job.log.exists() else ""
+
+
+def last_line(text: str) -> str:
+    """The last line with words; empty if there is none."""
+    return next((line for line in reversed(text.splitlines()) if line.strip(" -")), "")
 
 
 def results(job: Launched) -> Iterator[Any]:

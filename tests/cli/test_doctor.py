@@ -76,7 +76,8 @@ def test_a_project_that_can_be_trained_is_described(project, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "ok  train: 12 videos" in lines
     assert "ok  15 updates: epochs 5, clusters of videos in an epoch 3, processes 1" in lines
-    assert lines[-1].startswith("ok  estimate of the memory of each GPU: 0.")
+    assert lines[-2].startswith("ok  estimate of the memory of each GPU: 0.")
+    assert lines[-1].startswith("ok  estimate of the time: 1 min on")
     assert all(line.startswith("ok  ") for line in lines)
 
 

@@ -1,86 +1,34 @@
 """Trainings and arrays on a real SLURM cluster of four nodes, with signals, preemption and failures."""
 
-import contextlib
 import json
 import os
+import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmpt_plugin.report.curve import records
 from tests.conftest import TINY_ENCODER, run
-from tests.launch.cluster import NUM_CPUS, Cluster, wait_until
+from tests.launch.cluster import NUM_CPUS, wait_until
+from tests.launch.training import EVENTS, SAVE_INTERVAL, SAVES, Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.fairseq]
 
-LONG = ["optimization.max_epoch=10", "task.dataset.pairs_per_video=16"]
-"""120 updates on two nodes, 12 an epoch, a save every 5: long enough to be interrupted within an epoch."""
-SAVES = ["checkpoint.save_interval_updates=5", "checkpoint.keep_interval_updates=2"]
-
-
-class Run:
-    """A training launched into a folder."""
-
-    def __init__(self, slurm: Cluster, folder: Path, project: Path) -> None:
-        self.slurm, self.folder, self.project = slurm, folder, project
-
-    def launch(self, *overrides: str, nodes: int = 2, **profile: object) -> "Run":
-        keys = {"nodes": nodes, "hours": 0.2, "signal_seconds": 60} | profile
-        path = self.folder.with_suffix(".yaml")
-        path.write_text(json.dumps(keys))
-        done = run(
-            "mmpt", "launch", self.project, "--profile", path, f"checkpoint.save_dir={self.folder}", *overrides,
-            cwd=self.folder.parent,
-        )  # fmt: skip
-        self.job_id = re.search(r"job (\d+)", done.stdout).group(1)
-        return self
-
-    @property
-    def state(self) -> str:
-        return self.slurm.job_state(self.job_id)
-
-    @property
-    def updates(self) -> list[tuple[int, float]]:
-        """Number and loss of every update, in the order in which they were made."""
-        log = self.folder / "train.log"
-        found = records(log) if log.exists() else ()
-        return [(int(r["num_updates"]), float(r["loss"])) for r in found if "num_updates" in r]
-
-    def wait_for_update(self, number: int) -> None:
-        wait_until(lambda: self.updates and self.updates[-1][0] >= number, f"update {number}")
-
-    def ends(self, state: str, *, seconds: float = 240) -> "Run":
-        wait_until(lambda: self.state in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), state, seconds=seconds)
-        log = self.folder / "slurm" / f"{self.job_id}_0_log.out"
-        assert self.state == state, log.read_text()[-3000:] if log.exists() else log
-        return self
-
-    @property
-    def starts(self) -> int:
-        return len((self.folder / "starts.jsonl").read_text().splitlines())
-
-    def task_on(self, node: str) -> int:
-        """The process that trains there; srun, where the batch script runs, has the same words after its own."""
-        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.slurm.step_processes(node)}
-        (task,) = [pid for pid, word in words.items() if b"python" in word[0] and b"submitit.core._submit" in word]
-        return task
-
-    def resumes_after(self, happening: Callable[[], object], what: str, record_property: Callable[..., None]) -> None:
-        """The job starts again and trains on; the tests' summary says how long that took."""
-        before, begin = self.starts, time.monotonic()
-        happening()
-        wait_until(lambda: self.starts > before, f"another start after {what}")
-        made = len(self.updates)
-        wait_until(lambda: len(self.updates) > made, "an update after it")
-        record_property(what, f"training again after {time.monotonic() - begin:.0f} s")
+# To test more: SLURM_EVENTS=20 SLURM_SEED=1 pytest tests/launch/test_cluster.py -k everything
+NUM_EVENTS, SEED = int(os.environ.get("SLURM_EVENTS", "6")), int(os.environ.get("SLURM_SEED", "0"))
+NUM_EPOCHS = 10 if len(EVENTS) > NUM_EVENTS else 12 * NUM_EVENTS
+LONG = [f"optimization.max_epoch={NUM_EPOCHS}", "task.dataset.pairs_per_video=16"]
+"""12 updates an epoch on two nodes: long enough to be interrupted within an epoch."""
 
 
 @pytest.fixture
@@ -90,12 +38,27 @@ def training(slurm, narrated, tmp_path) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def straight(slurm, narrated, tmp_path_factory) -> dict[int, float]:
-    """Loss by update of the long training on two nodes, left alone."""
+def alone(slurm, narrated, tmp_path_factory) -> Run:
+    """The long training on two nodes, left alone."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    alone = Run(slurm, folder, narrated.project).launch(*LONG, *SAVES).ends("COMPLETED")
-    assert [number for number, _ in alone.updates] == list(range(1, 121))
+    ended = Run(slurm, folder, narrated.project).launch(*LONG, *SAVES).ends("COMPLETED", seconds=60 * NUM_EPOCHS)
+    assert [number for number, _ in ended.updates] == list(range(1, 12 * NUM_EPOCHS + 1))
+    return ended
+
+
+@pytest.fixture(scope="module")
+def straight(alone) -> dict[int, float]:
+    """Its loss by update."""
     return dict(alone.updates)
+
+
+@pytest.fixture
+def small_disk(training) -> Iterator[None]:
+    """The training writes to a disk of its own."""
+    training.folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", training.folder], check=True)
+    yield
+    subprocess.run(["umount", "--lazy", training.folder], check=True)
 
 
 def assert_same_curve(interrupted: Run, straight: dict[int, float]) -> None:
@@ -125,7 +88,7 @@ def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straig
     The tasks don't find SLURM's commands, as in a container."""
     python = f"env PATH=/nowhere {sys.executable}"
     training.launch(*LONG, "optimization.max_epoch=30", hours=1 / 60, signal_seconds=30, python=python)
-    wait_until(lambda: training.folder.exists() and (training.folder / "starts.jsonl").exists(), "a start")
+    wait_until(lambda: training.starts, "a start")
     training.resumes_after(lambda: None, "time limit", record_property)
     training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=10")
     training.ends("COMPLETED")
@@ -135,59 +98,39 @@ def test_a_job_that_reaches_its_time_limit_is_saved_and_goes_on(training, straig
         assert loss == pytest.approx(straight[number], abs=2e-4)
 
 
-def test_a_preempted_job_is_saved_and_no_update_made_twice(training, straight, record_property):
-    """Another job takes all CPUs of the nodes; the checkpoint is that of the update under way, not of the last save."""
-    training.launch(*LONG)
-    training.wait_for_update(20)
-    urgent = ["srun", "--partition=urgent", "--nodes=4", "--exclusive", "sleep", "1"]
-    training.resumes_after(lambda: training.slurm.command(*urgent), "preemption", record_property)
-    training.ends("COMPLETED")
-    assert [number for number, _ in training.updates] == list(range(1, 121))
-    assert_same_curve(training, straight)
+@pytest.mark.usefixtures("small_disk")
+def test_a_job_survives_everything_in_random_order(training, alone, record_property):
+    """It ends by itself, without being launched again, with the weights of the training that was left alone."""
+    rng = random.Random(SEED)
+    kinds = [kind for kind in EVENTS if kind != Run.time_limit or len(EVENTS) <= NUM_EVENTS]
+    schedule = rng.sample(kinds, len(kinds)) + rng.choices(kinds, k=NUM_EVENTS - len(kinds))
+    training.launch(*LONG, *SAVES, signal_seconds=20)
+    for number, event in enumerate(schedule, start=1):
+        made = training.updates[-1][0] if training.updates else 0
+        training.wait_for_update(made + SAVE_INTERVAL + rng.randrange(1, SAVE_INTERVAL))
+        happening = partial(event, training, rng.choice(training.nodes))
+        training.resumes_after(happening, f"{number}: {event.__name__.replace('_', ' ')}", record_property)
+        training.slurm.command("scontrol", "update", f"jobid={training.job_id}", "timelimit=60")
+    training.ends("COMPLETED", seconds=60 * NUM_EPOCHS)
+    assert training.starts == NUM_EVENTS + 1
+    assert_same_curve(training, dict(alone.updates))
+    numbers = [number for number, _ in training.updates]
+    repeated = [before + 1 - after for before, after in pairwise(numbers) if after <= before]
+    assert max(repeated, default=0) <= SAVE_INTERVAL
+    assert len(repeated) <= sum(event not in (Run.preemption, Run.time_limit) for event in schedule)
+    for name, weight in alone.weights.items():
+        assert torch.equal(training.weights[name], weight), name
 
 
-def test_where_no_update_ends_in_time_the_job_is_queued_again_all_the_same(training, straight, record_property):
-    """One of the two tasks hangs; with 10 s left, rank 0 waits 8 s."""
-    training.launch(*LONG, *SAVES, signal_seconds=10)
-    training.wait_for_update(20)
-
-    def stall_and_signal() -> None:
-        os.kill(training.task_on("node2"), signal.SIGSTOP)
-        time.sleep(2)  # until the other waits for it in a collective, where Python runs no signal handler
-        training.slurm.command("scancel", "--signal=USR2", training.job_id)
-
-    training.resumes_after(stall_and_signal, "SIGUSR2 with a task that hangs", record_property)
-    assert_same_curve(training.ends("COMPLETED"), straight)
-
-
-def test_scontrol_requeue_in_mid_epoch(training, straight, record_property):
+def test_a_job_whose_task_dies_three_times_from_the_same_checkpoint_fails(training):
+    """Here from none, as soon as it has started."""
     training.launch(*LONG, *SAVES)
-    training.wait_for_update(20)
-    again = ["scontrol", "requeue", training.job_id]
-    training.resumes_after(lambda: training.slurm.command(*again), "scontrol requeue", record_property)
-    assert_same_curve(training.ends("COMPLETED"), straight)
-
-
-def test_a_node_that_dies_in_mid_step(training, straight, record_property):
-    training.launch(*LONG, *SAVES)
-    training.wait_for_update(20)
-
-    def power_failure() -> None:
-        training.slurm.kill_node("node1")
-        training.slurm.start_node("node1")
-
-    training.resumes_after(power_failure, "node failure", record_property)
-    assert_same_curve(training.ends("COMPLETED"), straight)
-
-
-@pytest.mark.parametrize("node", ["node1", "node2"])
-def test_a_task_that_is_killed_takes_the_job_down_and_brings_it_back(training, straight, node, record_property):
-    training.launch(*LONG, *SAVES)
-    training.wait_for_update(20)
-    training.resumes_after(
-        lambda: os.kill(training.task_on(node), signal.SIGKILL), f"a task killed on {node}", record_property
-    )
-    assert_same_curve(training.ends("COMPLETED"), straight)
+    for start in (1, 2, 3):
+        wait_until(lambda: training.starts == start, f"start {start}")  # noqa: B023
+        training.killed_task(training.nodes[1])
+    training.ends("FAILED")
+    assert training.starts == 3
+    assert "tasks died 3 times from the same checkpoint" in run("mmpt", "jobs", training.folder).stdout
 
 
 def test_a_cancelled_job_is_saved_and_not_started_again(training):
@@ -199,32 +142,6 @@ def test_a_cancelled_job_is_saved_and_not_started_again(training):
     assert training.state == "CANCELLED"
     assert training.starts == 1
     assert (training.folder / "checkpoint_last.pt").exists()
-
-
-def fill(path: Path) -> None:
-    """Takes all the space there is."""
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"0" * 65536):
-            pass
-
-
-def test_a_full_disk_fails_the_job_and_keeps_the_last_whole_checkpoint(training, straight):
-    """Launched again when there is space, it resumes from there."""
-    training.folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", training.folder], check=True)
-    try:
-        training.launch(*LONG, *SAVES)
-        training.wait_for_update(20)
-        fill(training.folder / "filler")
-        training.ends("FAILED")
-        made = len(training.updates)
-        assert made < 120
-        (training.folder / "filler").unlink()
-        training.launch(*LONG, *SAVES).ends("COMPLETED")
-        assert training.updates[made][0] > 10, "it has not begun again"
-        assert_same_curve(training, straight)
-    finally:
-        subprocess.run(["umount", "--lazy", training.folder], check=True)
 
 
 def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):

@@ -1,0 +1,68 @@
+"""Runs `mmpt` commands in processes that need not import torch, transformers and fairseq, which most of them spend most
+of their time on.
+
+A server has imported them, and nothing of this package; each command is a fork of it, in which all else happens as in a
+process of its own.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PRELOADED = ("fairseq_cli.train", "transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip")
+
+
+def run_warm(words: list[str], *, cwd: Path, timeout: int) -> "subprocess.CompletedProcess[str]":
+    """The command's exit status and its output, as of `subprocess.run`."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = [f"{folder}/out", f"{folder}/errors"]
+        pipe = server()
+        pipe.stdin.write(json.dumps({"words": words, "cwd": str(cwd), "output": output, "timeout": timeout}) + "\n")
+        pipe.stdin.flush()
+        status = int(pipe.stdout.readline())
+        if status == -signal.SIGALRM:
+            raise subprocess.TimeoutExpired(words, timeout)
+        return subprocess.CompletedProcess(words, status, *(Path(path).read_text() for path in output))
+
+
+@cache
+def server() -> Any:
+    """One for each process of the tests; it ends with it, because its input does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def next_command() -> dict[str, Any]:
+    """Fork for each request. This returns in the child; the parent reports how the child ended."""
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            return json.loads(line)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+    sys.exit()
+
+
+if __name__ == "__main__":
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    command = next_command()
+    signal.alarm(command["timeout"])
+    os.chdir(command["cwd"])
+    for number, path in enumerate([os.devnull, *command["output"]]):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    sys.argv = command["words"]
+    sys.path.pop(0)  # the folder of this file
+
+    from mmpt_plugin.cli import main
+
+    sys.exit(main())
