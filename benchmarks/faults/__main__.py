@@ -63,13 +63,15 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     whole: dict[str, Any] = {"kills": 0, "faults": 0, "pairs": 0, **dict.fromkeys(WRONG, 0), "late": 0}
     for i, job in enumerate(jobs_of(folder, names)):
         rng, begun = np.random.default_rng([arguments.seed, COMMANDS.index(job.name)]), time.monotonic()
+        job.prepare()
         kills = arguments.kills * (i + 1) // len(names) - arguments.kills * i // len(names)
         parts = {"kills": kill_often(job, kills, rng)}
         if number != 0:
             parts["faults"] = fail_often(job, number, rng)
         parts["pairs"] = Found()
-        for delay in rng.uniform(0, job.seconds(cold=False), arguments.pairs).tolist():
-            parts["pairs"].merge(run_together(job, delay, older=bool(job.before)))
+        seconds = job.seconds(cold=False)
+        for _ in range(arguments.pairs):
+            parts["pairs"].merge(run_together(job, float(rng.uniform(0, seconds)), older=bool(job.before)))
         for name, found in parts.items():
             whole[name] += found.number
             whole["late"] += found.late

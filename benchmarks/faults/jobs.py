@@ -5,8 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ State = dict[str, str]
 """File -> what it contains, in a form that is equal for equal content."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """A command and the output that it makes of the folder's inputs."""
 
@@ -34,6 +33,11 @@ class Job:
     """Starts of the names of files whose content changes while the command runs."""
     uncompared: tuple[str, ...] = ()
     """Starts of the names of files that depend on when the command was interrupted."""
+
+    before: State = field(default_factory=dict)
+    """The state of the older output."""
+    expected: State = field(default_factory=dict)
+    """The state after an undisturbed run."""
 
     @property
     def out(self) -> Path:
@@ -64,22 +68,21 @@ class Job:
         else:
             self.out.parent.mkdir(parents=True)
 
-    @cached_property
-    def before(self) -> State:
-        """The state of the older output, which is kept for `begin`; empty without one."""
-        if not self.older:
-            return {}
-        self.begin(older=False)
-        self.must_succeed(self.older)
-        shutil.copytree(self.out.parent, self.folder / "older" / self.name)
-        return self.state()
-
-    @cached_property
-    def expected(self) -> State:
-        """The state after an undisturbed run."""
+    def prepare(self) -> None:
+        """Make the older output, and the undisturbed one."""
+        if self.older:
+            self.begin(older=False)
+            self.must_succeed(self.older)
+            shutil.copytree(self.out.parent, self.folder / "older" / self.name)
+            self.before = self.state()
         self.begin(older=False)
         self.must_succeed(self.words)
-        return self.state()
+        self.expected = self.state()
+
+    def must_succeed(self, words: Sequence[str]) -> None:
+        """Run to the end; RuntimeError if it fails."""
+        if status := self.run(words):
+            raise RuntimeError(f"mmpt {' '.join(words)}: exit status {status}\n{self.log_text()[-2000:]}")
 
     def seconds(self, *, cold: bool) -> float:
         """How long an undisturbed run takes."""
@@ -91,11 +94,6 @@ class Job:
     def log_text(self) -> str:
         """What the last process has written to stdout and stderr."""
         return self.log.read_text(errors="replace")
-
-    def must_succeed(self, words: Sequence[str]) -> None:
-        """Run to the end; RuntimeError if it fails."""
-        if status := self.run(words):
-            raise RuntimeError(f"mmpt {' '.join(words)}: exit status {status}\n{self.log_text()[-2000:]}")
 
     def half_written(self) -> list[str]:
         """Files that are neither those of an undisturbed run nor those that were there before."""

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
 

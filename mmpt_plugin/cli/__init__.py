@@ -60,10 +60,13 @@ with the released weights, on your own videos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong."""
+    """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong.
+
+    It is 130 after Ctrl-C.
+    """
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         if arguments.user_dir is not None:
             mmpt_plugin.user_dir.load(arguments.user_dir)
         status: int | None = arguments.run(arguments)
@@ -74,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"mmpt {arguments.command}: interrupted", file=sys.stderr)
+        return train.INTERRUPTED
     return status or 0
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from torch import cuda
 
 from mmpt_plugin.distributed import rank
+from mmpt_plugin.files import WriteFailed, write_failures
 
 REFRESH_SECONDS = 0.25
 FORMAT, DATE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s", "%Y-%m-%d %H:%M:%S"
@@ -51,7 +52,7 @@ def reporting(config: Any) -> Iterator["TrainingConsole"]:
     if config.common.log_format in (None, "tqdm"):
         config.common.log_format = "simple"
     console = TrainingConsole(path, config.optimization.max_epoch or 0, config.optimization.max_update or 0)
-    to_file, to_console = logging.FileHandler(path, encoding="utf-8"), ConsoleHandler(console)
+    to_file, to_console = LogFile(path, console), ConsoleHandler(console)
     to_file.setFormatter(LogFormatter(FORMAT, DATE))
     root, original = logging.getLogger(), progress_bar.progress_bar
     before, root.handlers = root.handlers, [to_file, to_console]
@@ -65,6 +66,31 @@ def reporting(config: Any) -> Iterator["TrainingConsole"]:
         root.handlers = before
         to_console.close()
         to_file.close()
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run. If it can't be written, the console says so once, and the training continues."""
+
+    def __init__(self, path: Path, console: "TrainingConsole") -> None:
+        with write_failures(path):
+            super().__init__(path, encoding="utf-8")
+        self.path, self.console, self.failed = path, console, False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:
+        """Show the first error of writing."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)  # type: ignore[arg-type]
+        elif not self.failed:
+            self.failed = True
+            self.console.print(f"{WriteFailed(error.errno, error.strerror, self.path)}; the training continues")
+
+    def close(self) -> None:
+        """Write what is left."""
+        try:
+            super().close()
+        except OSError:
+            self.handleError(None)
 
 
 class LogFormatter(logging.Formatter):
