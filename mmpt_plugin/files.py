@@ -16,7 +16,6 @@ from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int
-from safetensors import SafetensorError
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 AT_CWD = -100
@@ -84,19 +83,30 @@ def prefix_of(path: Path) -> str:
 
 @contextmanager
 def write_failures(path: Path, folder: Path | None = None) -> Iterator[None]:
-    """Errors of writing become a `WriteFailed` for `path`; those that name files outside of `folder` do not."""
+    """Errors of writing become a `WriteFailed` for `path`, except those that name files outside of `folder`."""
     try:
         yield
-    except OSError as error:
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    except ValueError:
+        raise
+    except Exception as error:
+        names = [str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
         foreign = folder is not None and names and not any(name.startswith(str(folder)) for name in names)
-        if foreign or error.errno is None or (folder is None and isinstance(error, WriteFailed)):
+        number = error_number(error)
+        if foreign or number is None or (folder is None and isinstance(error, WriteFailed)):
             raise
-        raise WriteFailed(error.errno, error.strerror, str(path)) from error
-    except SafetensorError as error:
-        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
-            raise
-        raise WriteFailed(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise WriteFailed(number, os.strerror(number), str(path)) from error
+
+
+def error_number(error: BaseException | None) -> int | None:
+    """The number of the system's error that an exception is about, or that was raised before it; None without one.
+
+    Libraries in Rust (safetensors, tokenizers) have it in their message; torch raises an error of its own after it.
+    """
+    if error is None or isinstance(error, OSError):
+        return None if error is None else error.errno
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(number[1])
+    return error_number(error.__cause__ or error.__context__)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -78,9 +78,9 @@ def convert(folder: Path, number: int, out: Path) -> str:
 
 
 def evaluate(folder: Path, out: Path) -> str:
-    data = folder / "data"
-    keys = f"annotations={data}/test_clips.jsonl features={folder}/features videos={data}/videos tokenizer={data}/tokenizer"
-    words = " ".join(f"task.dataset.{word}" for word in keys.split())
+    paths = {"annotations": "data/test_clips.jsonl", "features": "features", "videos": "data/videos"}
+    paths["tokenizer"] = "data/tokenizer"
+    words = " ".join(f"task.dataset.{key}={folder / path}" for key, path in paths.items())
     return f"evaluate videoclip/zeroshot task=toy_kitchen_clips {words} checkpoint={folder}/model --json {out}"
 
 

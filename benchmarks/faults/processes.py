@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,10 +126,8 @@ def finish(pid: int) -> int:
 
 def signal_group(pid: int, number: int) -> None:
     """Send a signal to a process group, which may have ended."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def in_fork(function: Callable[..., T], *arguments: Any) -> T:

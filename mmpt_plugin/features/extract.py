@@ -85,9 +85,14 @@ class FeatureWork:
         with write_failures(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # In this order, a killed run leaves either no features or features with their record.
-            target.unlink(missing_ok=True)
-            atomic_write(about, lambda temporary: temporary.write_text(json.dumps(made_from), encoding="utf-8"))
-            write_features(target, features)
+            if read_origin(about) != made_from:  # otherwise another process may already read the features
+                target.unlink(missing_ok=True)
+                atomic_write(about, lambda temporary: temporary.write_text(json.dumps(made_from), encoding="utf-8"))
+            try:
+                write_features(target, features)
+            finally:
+                if not target.exists():
+                    about.unlink(missing_ok=True)
         return len(features)
 
     def is_finished(self, video_id: str, path: Path) -> bool:

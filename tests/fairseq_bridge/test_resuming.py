@@ -87,6 +87,7 @@ def test_no_damaged_file_replaces_another(tmp_path):
 def test_nothing_whole_is_nothing(tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK")
     (tmp_path / "checkpoint_last.pt.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint_last.pt.abc.tmp").mkdir()
     assert repair_last_checkpoint(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.damaged"]
 
