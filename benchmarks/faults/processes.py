@@ -75,8 +75,8 @@ def run_and_exit(words: Sequence[str], log: Path, environment: Mapping[str, str]
         sys.argv = ["mmpt", *words]
         code = exit_code(words)
         threading._shutdown()  # type: ignore[attr-defined]
-        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
         logging.shutdown()
         for file in (sys.stdout, sys.stderr):
             file.flush()

@@ -55,13 +55,16 @@ def reporting(config: Any) -> Iterator["TrainingConsole"]:
     to_file, to_console = LogFile(path, console), ConsoleHandler(console)
     to_file.setFormatter(LogFormatter(FORMAT, DATE))
     root, original = logging.getLogger(), progress_bar.progress_bar
+    tensorboard = progress_bar.TensorboardProgressBarWrapper
+    log_to_tensorboard = tensorboard._log_to_tensorboard
     before, root.handlers = root.handlers, [to_file, to_console]
     logging.captureWarnings(True)
     progress_bar.progress_bar = console.bar(original)
+    tensorboard._log_to_tensorboard = console.tensorboard(log_to_tensorboard)
     try:
         yield console
     finally:
-        progress_bar.progress_bar = original
+        progress_bar.progress_bar, tensorboard._log_to_tensorboard = original, log_to_tensorboard
         logging.captureWarnings(False)
         root.handlers = before
         to_console.close()
@@ -69,7 +72,7 @@ def reporting(config: Any) -> Iterator["TrainingConsole"]:
 
 
 class LogFile(logging.FileHandler):
-    """The log of a run. If it can't be written, the console says so once, and the training continues."""
+    """The log of a run. If it can't be written, the console says so once, and the training continues without it."""
 
     def __init__(self, path: Path, console: "TrainingConsole") -> None:
         with write_failures(path):
@@ -83,7 +86,7 @@ class LogFile(logging.FileHandler):
             super().handleError(record)  # type: ignore[arg-type]
         elif not self.failed:
             self.failed = True
-            self.console.print(f"{WriteFailed(error.errno, error.strerror, self.path)}; the training continues")
+            self.console.show_failure(self.path, error)
 
     def close(self) -> None:
         """Write what is left."""
@@ -167,6 +170,26 @@ class TrainingConsole:
     def print(self, text: str) -> None:
         """Print a line, above the live table if there is one."""
         self.console.print(Text(text), soft_wrap=True)
+
+    def show_failure(self, path: object, error: OSError) -> None:
+        """Print that a file, which the training does not need, can't be written."""
+        self.print(f"{WriteFailed(error.errno, error.strerror, path)}; the training continues without it")
+
+    def tensorboard(self, original: Callable[..., None]) -> Callable[..., None]:
+        """fairseq's method that writes to TensorBoard; after an error of writing it does nothing."""
+        failed = False
+
+        def log_unless_failed(bar: Any, stats: Stats, tag: str | None = None, step: int | None = None) -> None:
+            nonlocal failed
+            if failed:
+                return
+            try:
+                original(bar, stats, tag, step)
+            except OSError as error:
+                failed = True
+                self.show_failure(bar.tensorboard_logdir, error)
+
+        return log_unless_failed
 
     def bar(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """fairseq's `progress_bar`, with bars that are also shown here; unchanged on other ranks than 0."""
