@@ -24,6 +24,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TIMEOUT = 240.0
+COLD = """
+import sys
+from benchmarks.faults.commands import small_commits
+from mmpt_plugin.cli import main
+small_commits()
+sys.exit(main(sys.argv[1:]))
+"""
 SHIM = Path(__file__).with_name("shim.c")
 
 
@@ -46,15 +53,19 @@ def start(words: Sequence[str], log: Path, *, cold: bool = False, environment: M
     if cold:
         with log.open("wb") as file:
             return subprocess.Popen(
-                [sys.executable, "-m", "mmpt_plugin.cli", *words],
+                [sys.executable, "-c", COLD, *words],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
                 env=os.environ | (environment or {}),
             ).pid  # fmt: skip
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until `mmpt` runs
     pid = os.fork()
     if pid == 0:
         run_and_exit(words, log, environment or {})
+    with suppress(PermissionError, ProcessLookupError):
+        os.setpgid(pid, pid)  # as the process itself does, whichever comes first
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return pid
 
 
@@ -62,7 +73,7 @@ def run_and_exit(words: Sequence[str], log: Path, environment: Mapping[str, str]
     """Run `mmpt` in a forked process, as an interpreter of its own would, including its exit."""
     code = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(output, stream)
@@ -92,6 +103,10 @@ def exit_code(words: Sequence[str]) -> int:
     """The status of the interpreter's exit after `mmpt`; an exception is printed as the interpreter prints it."""
     from mmpt_plugin.cli import main
 
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    except KeyboardInterrupt:  # it came before `mmpt` began
+        return 130
     try:
         return main(words)
     except SystemExit as error:
