@@ -1,5 +1,6 @@
 """Kill a command at a moment, look at what it left, run it again, and compare with the undisturbed run."""
 
+import re
 import signal
 from dataclasses import dataclass, field, fields
 
@@ -12,6 +13,8 @@ COLD = 10  # every tenth process is a new interpreter, whose start counts too
 # SIGINT is sent twice: the second one interrupts what the command does after the first.
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECOND_SIGNAL_WITHIN = 1.5  # seconds
+# Python goes on after a signal that arrives while it deletes an object, and prints this.
+IGNORED = re.compile(r"Exception ignored in[^\n]*\nTraceback")
 
 
 @dataclass
@@ -73,8 +76,9 @@ def kill_once(
     where, text = f"{job.name}, {sent.name} at {moment:.3f} s{', cold' if cold else ''}", job.log_text()
     found = check(job, where, older=older)
     found.number, found.late = int(status is None), int(status is not None)
-    if "Traceback" in text and not cold:  # Python itself prints one for a signal during its start
-        found.unclear.append(f"{where}: {text[-300:]}")
+    shown = IGNORED.sub("", text).partition("Traceback")
+    if shown[1] and not cold:  # Python itself prints one for a signal during its start
+        found.unclear.append(f"{where}: {shown[0][-200:]}{shown[2][-500:]}")
     return found
 
 
