@@ -5,7 +5,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmpt_plugin import moved
 from mmpt_plugin.errors import first_line, first_ten
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, write_files, writing
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -122,12 +122,27 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder} can't be read: {error}") from error
 
 
-def write_folder(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write the weights, then the configuration, each atomically; those already in the folder are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_folder(
+    folder: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    *,
+    more: Callable[[Path], Any] = lambda folder: None,
+) -> None:
+    """Write the weights, the configuration, and the files that `more` writes to the folder that it is given.
+
+    All are complete before the first gets its name, and replaces a file that is there. ValueError if another process
+    writes to the folder.
+    """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    atomic_write(folder / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))
-    atomic_write(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(dict(config), indent=2) + "\n"))
+
+    def write(temporary: Path) -> None:
+        atomic_write(temporary / WEIGHTS_FILE, lambda path: save_file(whole, path, metadata={"format": "pt"}))
+        (temporary / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2) + "\n")
+        more(temporary)
+
+    with writing(folder):
+        write_files(folder, write)
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:

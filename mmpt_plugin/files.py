@@ -1,31 +1,199 @@
 """File utilities: atomic writes, names, lists, and files in folders."""
 
+import ctypes
+import errno
 import fcntl
+import glob
 import hashlib
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int
+
+EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
+AT_CWD = -100
+
+
+class WriteFailed(OSError):
+    """A file or folder can't be written, for example because the disk is full; the message is one line."""
+
+    def __str__(self) -> str:
+        reason = self.strerror or "unknown error"
+        return f"{self.filename} can't be written: {reason[0].lower()}{reason[1:]}"
 
 
 def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a temporary file, then rename it, so a reader sees either the old or the new file, never a partial one.
 
-    The file gets the default permissions of the umask. (safetensors creates files that only their owner can read.)
+    This also holds after a power failure: the content is on disk before the file has its name. The file gets the
+    default permissions of the umask. (safetensors creates files that only their owner can read.)
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
         temporary.touch()
         permissions = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(permissions)
-        temporary.replace(path)
+        move_files(folder, path.parent)
+
+
+def write_files(out: Path, write: Callable[[Path], Any]) -> None:
+    """Write several files to a temporary folder in `out`; once all are complete, rename them, one after the other."""
+    with temporary_folder(out / out.name, said=out) as folder:
+        write(folder)
+        move_files(folder, out)
+
+
+def move_files(folder: Path, out: Path) -> None:
+    """Move the files of a folder to another one, after their content is on disk."""
+    made = sorted(folder.iterdir())
+    for path in made:
+        flush_to_disk(path)
+    for path in made:
+        path.replace(out / path.name)
+
+
+@contextmanager
+def temporary_folder(path: Path, *, said: Path | None = None) -> Iterator[Path]:
+    """A hidden folder next to a path, for what will get its place; it is removed at the end.
+
+    If the process is killed, it stays until `writing` finds it. What can't be written to it is a `WriteFailed` for the
+    path, or for `said`.
+    """
+    with write_failures(said or path):
+        folder = Path(tempfile.mkdtemp(prefix=prefix_of(path), suffix=".tmp", dir=path.parent))
+    try:
+        with write_failures(said or path, folder):
+            yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def prefix_of(path: Path) -> str:
+    """How the names of a path's temporary folders start."""
+    return f".{path.name[:50]}."
+
+
+@contextmanager
+def write_failures(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Errors of writing become a `WriteFailed` for `path`, except those that name files outside of `folder`."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        names = [str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
+        foreign = folder is not None and names and not any(name.startswith(str(folder)) for name in names)
+        number = error_number(error)
+        if foreign or number is None or (folder is None and isinstance(error, WriteFailed)):
+            raise
+        raise WriteFailed(number, os.strerror(number), str(path)) from error
+
+
+def error_number(error: BaseException | None) -> int | None:
+    """The number of the system's error that an exception is about, or that was raised before it; None without one.
+
+    Libraries in Rust (safetensors, tokenizers) have it in their message; torch raises an error of its own after it.
+    """
+    if error is None or isinstance(error, OSError):
+        return None if error is None else error.errno
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(number[1])
+    return error_number(error.__cause__ or error.__context__)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the content of a file is on disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def replace_folder(new: Path, out: Path) -> None:
+    """Put the folder `new` in the place of `out`, whose content is removed.
+
+    Both are exchanged at once. File systems that can't do that, such as NFS, have no folder `out` for a moment.
+    """
+    if not out.exists() or not any(out.iterdir()):
+        new.rename(out)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_CWD, os.fsencode(new), AT_CWD, os.fsencode(out), EXCHANGE) == 0:
+        shutil.rmtree(new, ignore_errors=True)
+        return
+    if (number := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), str(new))
+    with tempfile.TemporaryDirectory(prefix=prefix_of(out), suffix=".tmp", dir=out.parent) as old:
+        out.rename(Path(old) / out.name)
+        new.rename(out)
+
+
+@contextmanager
+def writing(out: Path, *, shared: bool = False, replaced: bool = False) -> Iterator[None]:
+    """Keep other processes from writing an output, and first remove what killed ones have left there.
+
+    ValueError if another process writes it; with `shared`, several processes may. `out` is a folder. It may be a file
+    with `replaced`, which locks a file next to `out`, because `out` itself is replaced. On file systems without locks
+    this does nothing.
+    """
+    lock = out.with_name(f".{out.name}.lock") if replaced else out / ".lock"
+    with write_failures(out):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with write_failures(out):
+            file = lock.open("a")
+        with file:
+            alone = take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if alone is False and not shared:
+                raise ValueError(f"another process writes to {out}: wait until it has ended, or choose another output")
+            if shared:
+                take(file, fcntl.LOCK_SH)
+            if not is_file_of(file, lock):
+                continue  # the process that had it has just removed it
+            if alone:
+                remove_leftovers(out, replaced=replaced)
+            try:
+                yield
+            finally:
+                if not shared or take(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    with suppress(OSError):
+                        lock.unlink()
+        return
+
+
+def take(file: IO[str], kind: int) -> bool | None:
+    """Whether a lock of this kind was free; None if the file system has no locks."""
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def is_file_of(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(out: Path, *, replaced: bool = False) -> None:
+    """Remove the temporary folders of killed processes in a folder, or next to an output that is `replaced`."""
+    found = out.parent.glob(f"{glob.escape(prefix_of(out))}*.tmp") if replaced else out.rglob(".*.tmp")
+    for path in list(found):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -60,10 +60,15 @@ with the released weights, on your own videos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong."""
-    arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong.
+
+    The status is 130 after Ctrl-C.
+    """
+    name = "mmpt"
     try:
+        arguments = parse(argv)
+        name = f"mmpt {arguments.command}"
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         if arguments.user_dir is not None:
             mmpt_plugin.user_dir.load(arguments.user_dir)
         status: int | None = arguments.run(arguments)
@@ -71,10 +76,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
-        print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
+    except BaseException as error:
+        if was_interrupted(error):
+            print(f"{name}: interrupted", file=sys.stderr)
+            return train.INTERRUPTED
+        if not isinstance(error, ValueError | OSError):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     return status or 0
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C has led to an error: libraries may raise one of their own while they handle it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

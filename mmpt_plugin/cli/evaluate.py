@@ -26,14 +26,14 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmpt_plugin.config import load_benchmarks, load_project, plain
-    from mmpt_plugin.files import atomic_write
+    from mmpt_plugin.files import atomic_write, writing
     from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, oracles_table, write_timelines
     from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
     def write(result: dict[str, Any]) -> None:
         if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
+            with writing(arguments.json, replaced=True):
+                atomic_write(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
 
     project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
     if (project.get("task") or {}).get("_name"):

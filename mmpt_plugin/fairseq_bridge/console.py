@@ -21,6 +21,7 @@ from rich.text import Text
 from torch import cuda
 
 from mmpt_plugin.distributed import rank
+from mmpt_plugin.files import WriteFailed, write_failures
 
 REFRESH_SECONDS = 0.25
 FORMAT, DATE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s", "%Y-%m-%d %H:%M:%S"
@@ -51,20 +52,48 @@ def reporting(config: Any) -> Iterator["TrainingConsole"]:
     if config.common.log_format in (None, "tqdm"):
         config.common.log_format = "simple"
     console = TrainingConsole(path, config.optimization.max_epoch or 0, config.optimization.max_update or 0)
-    to_file, to_console = logging.FileHandler(path, encoding="utf-8"), ConsoleHandler(console)
+    to_file, to_console = LogFile(path, console), ConsoleHandler(console)
     to_file.setFormatter(LogFormatter(FORMAT, DATE))
     root, original = logging.getLogger(), progress_bar.progress_bar
+    tensorboard = progress_bar.TensorboardProgressBarWrapper
+    log_to_tensorboard = tensorboard._log_to_tensorboard
     before, root.handlers = root.handlers, [to_file, to_console]
     logging.captureWarnings(True)
     progress_bar.progress_bar = console.bar(original)
+    tensorboard._log_to_tensorboard = console.tensorboard(log_to_tensorboard)
     try:
         yield console
     finally:
-        progress_bar.progress_bar = original
+        progress_bar.progress_bar, tensorboard._log_to_tensorboard = original, log_to_tensorboard
         logging.captureWarnings(False)
         root.handlers = before
         to_console.close()
         to_file.close()
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run. If it can't be written, the console says so once, and the training continues without it."""
+
+    def __init__(self, path: Path, console: "TrainingConsole") -> None:
+        with write_failures(path):
+            super().__init__(path, encoding="utf-8")
+        self.path, self.console, self.failed = path, console, False
+
+    def handleError(self, record: logging.LogRecord | None) -> None:
+        """Show the first error of writing."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)  # type: ignore[arg-type]
+        elif not self.failed:
+            self.failed = True
+            self.console.show_failure(self.path, error)
+
+    def close(self) -> None:
+        """Write what is left."""
+        try:
+            super().close()
+        except OSError:
+            self.handleError(None)
 
 
 class LogFormatter(logging.Formatter):
@@ -141,6 +170,26 @@ class TrainingConsole:
     def print(self, text: str) -> None:
         """Print a line, above the live table if there is one."""
         self.console.print(Text(text), soft_wrap=True)
+
+    def show_failure(self, path: object, error: OSError) -> None:
+        """Print that a file, which the training does not need, can't be written."""
+        self.print(f"{WriteFailed(error.errno, error.strerror, path)}; the training continues without it")
+
+    def tensorboard(self, original: Callable[..., None]) -> Callable[..., None]:
+        """fairseq's method that writes to TensorBoard; after an error of writing it does nothing."""
+        failed = False
+
+        def log_unless_failed(bar: Any, stats: Stats, tag: str | None = None, step: int | None = None) -> None:
+            nonlocal failed
+            if failed:
+                return
+            try:
+                original(bar, stats, tag, step)
+            except OSError as error:
+                failed = True
+                self.show_failure(bar.tensorboard_logdir, error)
+
+        return log_unless_failed
 
     def bar(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """fairseq's `progress_bar`, with bars that are also shown here; unchanged on other ranks than 0."""

@@ -25,7 +25,7 @@ import fairseq_cli.train
 from fairseq import checkpoint_utils
 
 from mmpt_plugin.checkpoint import read_torch_file
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, remove_leftovers
 from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
@@ -138,13 +138,14 @@ def stops_at_step_boundaries() -> Iterator[None]:
 def repair_last_checkpoint(folder: Path) -> Path | None:
     """Ensure that checkpoint_last.pt, which fairseq resumes from, is intact; None if no checkpoint is intact.
 
-    For each save, fairseq writes one file and copies it to the others, so a full disk or a kill can truncate the copy,
+    fairseq-train writes one file per save and copies it to the others, so a full disk or a kill can truncate the copy,
     which usually is checkpoint_last.pt. An intact checkpoint_last.pt is kept. A damaged or missing one is replaced by
     the intact checkpoint with the most updates, regardless of file times. Partial files are removed, and damaged files
     renamed; nothing is overwritten.
     """
-    for leftover in [*folder.glob("checkpoint*.pt.tmp"), *folder.glob(".checkpoint*.tmp")]:
+    for leftover in folder.glob("checkpoint*.pt.tmp"):  # of fairseq-train
         leftover.unlink()
+    remove_leftovers(folder)
     last = folder / LAST
     if last.exists() and is_intact(last):
         return last

@@ -7,6 +7,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from mmpt_plugin.fairseq_bridge.preemption import (
     was_stopped,
 )
 from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings, finished, write_project
+from mmpt_plugin.fairseq_bridge.saving import saves_atomically
+from mmpt_plugin.files import writing
 from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ OURS: dict[str, registry.Registry[Any]] = {
     "criterion": registry.criterions,
     "task": registry.tasks,
 }
-USER_ERROR = r"(?:[\w.]*ValueError|[\w.]*VideoError|[\w.]*DataNotThere): (.*)"
+USER_ERROR = r"(?:[\w.]*ValueError|[\w.]*VideoError|[\w.]*DataNotThere|[\w.]*WriteFailed): (.*)"
 PARTS: dict[str, registry.Registry[Any]] = {"dataset": registry.datasets, "sampler": registry.samplers}
 CPU: dict[str, dict[str, Any]] = {
     "common": {"cpu": True},
@@ -86,11 +89,18 @@ def train(project: dict[str, Any], *, resume: bool = False, fairseq_log: bool = 
     The console shows the progress, and the log is written to `common.log_file`, by default train.log in the run's
     folder. With `fairseq_log`, the console shows fairseq's own log instead.
     Returns False if a signal (Ctrl-C, SIGTERM, SIGUSR2) stopped it early, after a checkpoint; a second Ctrl-C or
-    SIGTERM ends it immediately. Raises ValueError if the folder contains a run with other settings, unless `resume` is
-    set. A finished run is not changed.
+    SIGTERM ends it immediately. Raises ValueError if another process trains in the folder, or if it contains a run with
+    other settings, unless `resume` is set. A finished run is not changed.
     """
     project = project if fairseq_log else with_log(project)
     config = fairseq_config(project)
+    alone = writing(Path(config.checkpoint.save_dir)) if int(os.environ.get("RANK", "0")) == 0 else nullcontext()
+    with alone:
+        return train_alone(project, config, resume=resume, fairseq_log=fairseq_log)
+
+
+def train_alone(project: dict[str, Any], config: DictConfig, *, resume: bool, fairseq_log: bool) -> bool:
+    """`train`, while no other command trains in the folder."""
     if not resume:
         check_settings(project)
     check_restart(project, requeued=False)
@@ -115,7 +125,7 @@ def train(project: dict[str, Any], *, resume: bool = False, fairseq_log: bool = 
 
 def run(config: DictConfig, *, fairseq_log: bool) -> None:
     """Train in this process, until the end or a signal."""
-    with stops_on_signals(), stops_at_step_boundaries():
+    with stops_on_signals(), stops_at_step_boundaries(), saves_atomically():
         if fairseq_log:
             distributed_utils.call_main(config, run_fairseq)
             return
@@ -174,7 +184,7 @@ def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
     if rank_info.rank == 0:  # the other ranks wait for rank 0 before they look for a checkpoint
         write_project(project)
         repair_last_checkpoint(Path(config.checkpoint.save_dir))
-    with stops_at_step_boundaries():
+    with stops_at_step_boundaries(), saves_atomically():
         distributed_utils.call_main(config, run_fairseq)
     return not was_stopped()
 

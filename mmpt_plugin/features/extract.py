@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mmpt_plugin import registry
 from mmpt_plugin.features.files import FeatureFolder, read_features, write_features
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, write_failures, writing
 from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.video.decode import read_seconds
 from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, read_origin
@@ -50,16 +50,16 @@ def extract(
         raise ValueError(f"max_seconds must be at least 1, got {max_seconds}")
     listed = list_videos(videos, out=out)
     work = feature_work(dict(encoder), out, max_seconds)
-    out.mkdir(parents=True, exist_ok=True)
-    return work_through(
-        listed,
-        work,
-        build=partial(feature_work, dict(encoder), out, max_seconds),
-        is_finished=work.is_finished,
-        keep=int,
-        num_workers=num_workers,
-        allow_missing=allow_missing,
-    )
+    with writing(out, shared=True):
+        return work_through(
+            listed,
+            work,
+            build=partial(feature_work, dict(encoder), out, max_seconds),
+            is_finished=work.is_finished,
+            keep=int,
+            num_workers=num_workers,
+            allow_missing=allow_missing,
+        )
 
 
 def feature_work(encoder: dict[str, Any], out: Path, max_seconds: int | None) -> "FeatureWork":
@@ -82,15 +82,17 @@ class FeatureWork:
             raise ValueError(f"{path}: its features hold NaN or infinity")
         target = FeatureFolder(self.out).path(video_id)
         about = target.with_suffix(".json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In this order, a killed run leaves either no features or features with their record.
-        target.unlink(missing_ok=True)
-        try:
-            atomic_write(about, lambda temporary: temporary.write_text(json.dumps(made_from), encoding="utf-8"))
-            write_features(target, features)
-        except OSError as error:
-            about.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        with write_failures(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # In this order, a killed run leaves either no features or features with their record.
+            if read_origin(about) != made_from:  # otherwise another process may already read the features
+                target.unlink(missing_ok=True)
+                atomic_write(about, lambda temporary: temporary.write_text(json.dumps(made_from), encoding="utf-8"))
+            try:
+                write_features(target, features)
+            finally:
+                if not target.exists():
+                    about.unlink(missing_ok=True)
         return len(features)
 
     def is_finished(self, video_id: str, path: Path) -> bool:

@@ -72,9 +72,12 @@ class PretrainedEmbedder(Embedder):
         """
         config = {"model_type": self.model_type, **asdict(self.config), **self.starts()}
         config["encoder"] = None if self.encoder is None else with_absolute_paths(self.encoder)
-        write_folder(Path(folder), config, self.state_dict())
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(str(folder))
+
+        def write_tokenizer(temporary: Path) -> None:
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(str(temporary))
+
+        write_folder(Path(folder), config, self.state_dict(), more=write_tokenizer)
 
     @classmethod
     def starts(cls) -> dict[str, Any]:

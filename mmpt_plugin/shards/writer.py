@@ -1,8 +1,8 @@
 """Write a folder of shards atomically."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float
 from safetensors.numpy import save_file
 
-from mmpt_plugin.files import atomic_write, offsets
+from mmpt_plugin.files import atomic_write, offsets, replace_folder, temporary_folder, write_failures, writing
 from mmpt_plugin.shards.format import INDEX, ShardEntry, ShardIndex, VideoRecord, checksum
 
 
 class ShardWriter:
     """Context manager that writes a folder of shards atomically; it replaces existing shards in the folder.
 
+    Existing shards stay until the new ones are complete. ValueError if another process writes to the folder.
     `tokenizer` is a record of the tokenizer (`describe_tokenizer`) with at least cls_id, sep_id and pad_id. One shard
     is in memory at a time, in up to two copies.
     """
@@ -38,15 +39,19 @@ class ShardWriter:
         if videos_per_shard < 1:
             raise ValueError(f"videos_per_shard must be at least 1, got {videos_per_shard}")
         self.out = out.absolute()
-        self.temporary = self.out.with_name(f".{self.out.name}.tmp")
+        self.temporary = Path()
+        self.open = ExitStack()
         self.videos_per_shard = videos_per_shard
         self.index = ShardIndex(feature_dim=feature_dim, encoder=encoder, tokenizer=dict(tokenizer), shards=[])
         self.seen: set[str] = set()
         self.pending: list[VideoRecord] = []
 
     def __enter__(self) -> "ShardWriter":
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
+        with ExitStack() as entered:
+            entered.enter_context(writing(self.out, replaced=True))
+            self.temporary = entered.enter_context(temporary_folder(self.out)) / self.out.name
+            self.temporary.mkdir()
+            self.open = entered.pop_all()
         return self
 
     def add(
@@ -102,21 +107,17 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+        with self.open:
+            if error is not None:
+                raise error
+            self._finish()
 
     def _finish(self) -> None:
         if self.pending:
             self._flush()
         if not self.index.shards:
             raise ValueError(f"no videos for the shards in {self.out}")
-        (self.temporary / INDEX).write_text(json.dumps(asdict(self.index)), encoding="utf-8")
-        replaced = self.temporary.with_suffix(".old")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if self.out.exists():
-            self.out.rename(replaced)
-        self.temporary.rename(self.out)
-        shutil.rmtree(replaced, ignore_errors=True)
+        content = json.dumps(asdict(self.index))
+        atomic_write(self.temporary / INDEX, lambda file: file.write_text(content, encoding="utf-8"))
+        with write_failures(self.out):
+            replace_folder(self.temporary, self.out)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, write_failures, writing
 from mmpt_plugin.shards.captions import Caption
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
 from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
@@ -43,19 +44,32 @@ def generate(
             raise ValueError(f"{out} holds another toy kitchen ({changed}): choose another folder or remove it")
         if complete:
             return
+    with writing(out):
+        write_text(settings, json.dumps(about | {"complete": False}))
+        write_parts(
+            out, num_train=num_train, num_test=num_test, seed=seed, num_workers=num_workers or os.cpu_count() or 1
+        )
+        write_text(settings, json.dumps(about | {"complete": True}))
+
+
+def write_parts(out: Path, *, num_train: int, num_test: int, seed: int, num_workers: int) -> None:
+    """Write all but about.json."""
     for folder in ("videos", "captions", "tokenizer"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    write_text(settings, json.dumps(about | {"complete": False}))
+        with write_failures(out / folder):
+            (out / folder).mkdir(exist_ok=True)
     write_tokenizer(out / "tokenizer")
     names = [video_name(i) for i in range(num_test + num_train)]
-    workers = num_workers or os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=end_silently) as pool:
         jobs = pool.map(partial(write_narrated_video, out, seed), range(len(names)), chunksize=4)
         annotations = list(track(jobs, "drawing videos", total=len(names)))
     write_text(out / "train.txt", "".join(f"{name}\n" for name in names[num_test:]))
     write_text(out / "test.txt", "".join(f"{name}\n" for name in names[:num_test]))
     write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[:num_test] for line in lines))
-    write_text(settings, json.dumps(about | {"complete": True}))
+
+
+def end_silently() -> None:
+    """Let Ctrl-C end a worker process without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def video_name(i: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmpt_plugin.files import writing
 from mmpt_plugin.video.decode import read_all, timed
 from mmpt_plugin.video.frame_cache import EncodedVideo, FrameSettings, FrameShards, to_jpeg
 from mmpt_plugin.video.origin import origin
@@ -26,20 +27,20 @@ def cache_frames(
     """
     check_num_workers(num_workers)
     listed = list_videos(videos, out=out)
-    out.mkdir(parents=True, exist_ok=True)
-    shards = FrameShards(out, settings)
-    try:
-        return work_through(
-            listed,
-            FrameWork(settings),
-            build=partial(FrameWork, settings),
-            is_finished=shards.is_finished,
-            keep=shards.add,
-            num_workers=num_workers,
-            allow_missing=allow_missing,
-        )
-    finally:
-        shards.flush()
+    with writing(out, shared=True):
+        shards = FrameShards(out, settings)
+        try:
+            return work_through(
+                listed,
+                FrameWork(settings),
+                build=partial(FrameWork, settings),
+                is_finished=shards.is_finished,
+                keep=shards.add,
+                num_workers=num_workers,
+                allow_missing=allow_missing,
+            )
+        finally:
+            shards.flush()
 
 
 @dataclass(frozen=True)

@@ -133,10 +133,7 @@ class FrameShards:
         # Two runs may write to the same folder: the checksum of the frames makes their file names differ.
         number = len(list(self.out.glob(SHARDS)))
         path = self.out / f"frames-{number:05d}-{zlib.crc32(arrays['frame_crc32'].tobytes()):08x}.safetensors"
-        try:
-            atomic_write(path, lambda temporary: save_file(arrays, temporary, metadata=about))
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{len(videos)} videos' frames can't be written to {path}: {error}") from error
+        atomic_write(path, lambda temporary: save_file(arrays, temporary, metadata=about))
 
 
 class FrameCache:

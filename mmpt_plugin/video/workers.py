@@ -4,6 +4,7 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +17,7 @@ import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmpt_plugin.files import WriteFailed
 from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
@@ -152,9 +154,14 @@ def outcomes(
 
 
 def attempt(work: Work[Result], video_id: str, path: Path) -> Result | Failure:
-    """Process one video; a ValueError or OSError becomes a `Failure`, other errors are raised."""
+    """Process one video; a ValueError or OSError becomes a `Failure`.
+
+    Other errors are raised, and so is `WriteFailed`: if the disk is full, the next video fails as well.
+    """
     try:
         return work(video_id, path)
+    except WriteFailed:
+        raise
     except ValueError as error:
         return Failure(str(error))
     except OSError as error:
@@ -174,8 +181,12 @@ def advance(seconds: float | int) -> None:
 
 
 def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any, seconds: Any) -> None:
-    """Build the encoder once per process. Warnings are disabled, because the main process has logged them."""
+    """Build the encoder once per process. Warnings are disabled, because the main process has logged them.
+
+    Ctrl-C, which the main process reports, ends this process silently.
+    """
     global _work, _seconds
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _seconds = seconds
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)

@@ -52,6 +52,17 @@ def test_the_updates_left_are_those_until_the_first_limit(epoch, done, limits, e
     assert updates_left(epoch, done, 4, update=4 * (epoch - 1) + done, **limits) == expected
 
 
+def test_a_log_on_a_full_disk_is_said_once_and_ends_nothing(capsys):
+    shown = TrainingConsole(Path("/dev/full"), max_epoch=1, max_update=0)
+    to_file = console.LogFile(Path("/dev/full"), shown)
+    for _ in range(2):
+        to_file.handle(logging.makeLogRecord({"msg": "loss 0.5"}))
+    to_file.close()
+    assert capsys.readouterr().err == (
+        "/dev/full can't be written: no space left on device; the training continues without it\n"
+    )
+
+
 def test_the_pace_is_measured_from_the_first_update_on(monkeypatch):
     now = iter([100.0, 106.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(now))

@@ -1,5 +1,6 @@
 """A run resumes from its newest intact checkpoint."""
 
+import errno
 import os
 
 import pytest
@@ -7,7 +8,11 @@ import torch
 
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
 
+from fairseq import checkpoint_utils
+
 from mmpt_plugin.fairseq_bridge.preemption import repair_last_checkpoint
+from mmpt_plugin.fairseq_bridge.saving import saves_atomically
+from mmpt_plugin.files import WriteFailed
 
 pytestmark = pytest.mark.fairseq
 
@@ -87,6 +92,7 @@ def test_no_damaged_file_replaces_another(tmp_path):
 def test_nothing_whole_is_nothing(tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK")
     (tmp_path / "checkpoint_last.pt.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint_last.pt.abc.tmp").mkdir()
     assert repair_last_checkpoint(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.damaged"]
 
@@ -106,3 +112,26 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     write(tmp_path / "checkpoint_best_of_june.pt", 7, age=0)
     assert repair_last_checkpoint(tmp_path) is None
     assert (tmp_path / "checkpoint_best_of_june.pt").exists()
+
+
+class FullOnce:
+    """A part of a checkpoint whose first write meets a full disk."""
+
+    failed = False
+
+    def __reduce__(self):
+        if not FullOnce.failed:
+            FullOnce.failed = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return str, ()
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before_and_is_not_repeated_in_the_same_file(tmp_path):
+    """fairseq would write it a second time behind the half that is there, and such a file can't be read."""
+    path = tmp_path / "checkpoint_last.pt"
+    write(path, 3, age=1)
+    before = path.read_bytes()
+    with saves_atomically(), pytest.raises(WriteFailed, match=r"checkpoint_last\.pt can't be written: no space left"):
+        checkpoint_utils.torch_persistent_save({"weights": torch.zeros(10), "more": FullOnce()}, str(path))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -27,9 +27,7 @@ def setting(tmp_path_factory):
 def test_a_killed_run_leaves_whole_videos_and_the_next_run_adds_the_others(setting, tmp_path):
     """One commit creates the collection, and each of the others adds a video."""
     for commits in (1, 2, 5, 9):
-        killed = kill_after_commits(setting, str(tmp_path / f"killed_{commits}"), commits)
-        assert killed.num_videos is not None
-        assert killed.num_videos >= commits - 1
+        assert kill_after_commits(setting, str(tmp_path / f"killed_{commits}"), commits) >= commits - 1
 
 
 @pytest.mark.slow
@@ -46,7 +44,7 @@ def test_two_runs_at_once_give_one_collection(setting, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_or_loses_its_milvus_server_leaves_whole_videos(setting, milvus_port):
-    assert kill_after_videos(setting, milvus_url(milvus_port), 4).num_videos >= 4
+    assert kill_after_videos(setting, milvus_url(milvus_port), 4) >= 4
 
     forwarder = Forwarder(milvus_port)
     url = milvus_url(forwarder.port)

@@ -232,9 +232,9 @@ def test_new_shards_replace_old_ones_only_when_they_are_whole(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
-    killed = writer_of(tmp_path / "s")
-    killed.__enter__()
-    (killed.temporary / "shard-00007.safetensors").write_text("half")
+    killed = tmp_path / ".s.abc.tmp" / "s"
+    killed.mkdir(parents=True)
+    (killed / "shard-00007.safetensors").write_text("half")
     write(tmp_path / "s", videos=1)
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [INDEX, "shard-00000.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -130,7 +130,7 @@ def test_an_interrupted_folder_is_completed_and_only_with_its_own_settings(tmp_p
     """Interrupted after the first videos: those are kept, and videos of another seed are not added."""
 
     class Interrupted:
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

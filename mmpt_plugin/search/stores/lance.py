@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ SETTINGS = b"mmpt_plugin"  # the key of the settings in the table's metadata
 INDEXED_ROWS = 50_000  # with fewer, the exact search takes less than 60 ms
 PROBES = 40  # cells searched (docs/explanation/search.md has the recall)
 MANY = 1000  # hits that PROBES cells contain for sure
+SOURCE = re.compile(r", /\S+\.rs:\d+:\d+$")  # where in LanceDB an error was raised
+MAGIC = b"LANC"  # how its files end
 KEPT = timedelta(hours=1)  # for readers of an old version
 ATTEMPTS = 30
 CELLS = "cells_of_"  # the name of the index says for how many rows in a cell it was made
@@ -202,17 +205,38 @@ class LanceStore:
         return self._opened
 
     def _commit(self, write: Callable[[], T]) -> T:
-        """`write()`, again if another process has committed at the same time."""
+        """`write()`, again if another process has committed at the same time.
+
+        LanceDB does not notice if the last write to a file fails. Then the version before is restored.
+        """
+        files, version = self._files(), self._table().version
         for attempt in range(ATTEMPTS):
             try:
                 with self._errors():
-                    return write()
+                    result = write()
+                    self._check_files(files, version)
+                    return result
             except ValueError as error:
                 if "conflict" not in str(error).removeprefix(self.url).lower() or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
                 self._table().checkout_latest()
         raise AssertionError
+
+    def _files(self) -> set[Path]:
+        """The files of data and indexes; empty for a bucket, which has no files that are half written."""
+        found = () if self.folder is None else (self.folder / f"{TABLE}.lance").glob("*/**/*")
+        return {path for path in found if path.suffix in (".lance", ".idx") and not path.name.startswith(".")}
+
+    def _check_files(self, known: set[Path], version: int) -> None:
+        """OSError, after the table's earlier version is restored, if one of the new files is not complete."""
+        for path in self._files() - known:
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - len(MAGIC)))
+                if file.read() != MAGIC:
+                    self._table().checkout(version)
+                    self._table().restore()
+                    raise OSError(f"{path} can't be written: input/output error")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -222,7 +246,7 @@ class LanceStore:
         except (RuntimeError, OSError, ValueError) as error:
             if str(error).startswith(self.url):
                 raise
-            raise ValueError(f"{self.url}: {first_line(error)}") from error
+            raise ValueError(f"{self.url}: {SOURCE.sub('', first_line(error))}") from error
 
     def _locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
         """Hold a lock file of this folder; False, at once, if another process has it and `wait` is False.
