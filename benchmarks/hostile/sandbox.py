@@ -1,0 +1,121 @@
+"""Run commands in forked processes that already have everything imported, with limits of time and memory."""
+
+import contextlib
+import importlib
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 10.0
+"""A command that takes longer hangs."""
+PEAK_BYTES = 2**31
+"""The largest resident memory of a command, about 0.7 GiB of which is the libraries."""
+ADDRESSES = 2**34
+"""Bytes of address space that a command may add, so that a bomb doesn't take the machine down."""
+
+MODULES = (
+    "mmpt_plugin.cli", "mmpt_plugin.models", "mmpt_plugin.models.videoclip", "mmpt_plugin.models.clip2video",
+    "mmpt_plugin.models.clip_mean", "mmpt_plugin.shards.make", "mmpt_plugin.features.extract",
+    "mmpt_plugin.features.s3d", "mmpt_plugin.video.cache_frames", "mmpt_plugin.report", "mmpt_plugin.report.page",
+    "mmpt_plugin.tasks.evaluate", "mmpt_plugin.tasks.preflight", "mmpt_plugin.corpora.jsonl", "mmpt_plugin.launch",
+    "mmpt_plugin.tasks.estimate", "mmpt_plugin.fairseq_bridge.schedule", "mmpt_plugin.fairseq_bridge.train",
+    "mmpt_plugin.samplers.uniform", "mmpt_plugin.datasets.overlapped_clips", "mmpt_plugin.search.embed", "hydra", "hydra.core.override_parser.overrides_parser",
+    "omegaconf", "yaml", "matplotlib.figure", "PIL.Image",
+    "transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed, and how it ended."""
+
+    status: int
+    """The exit status; negative for the signal that ended it."""
+    stdout: str
+    stderr: str
+    seconds: float
+    peak: int
+    """Bytes of resident memory."""
+    hung: bool
+
+
+def warm() -> None:
+    """Import what commands need, once, before processes are forked. No thread may have been started before."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    for name in MODULES:
+        importlib.import_module(name)
+    logging.getLogger().handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def command(words: Sequence[object], folder: Path) -> Outcome:
+    """Run `mmpt WORDS` in a folder."""
+    from mmpt_plugin.cli import main
+
+    return forked(lambda: main([str(word) for word in words]), folder)
+
+
+def forked(call: Callable[[], int | None], folder: Path, *, seconds: float = SECONDS) -> Outcome:
+    """Call a function in a process of its own, in a folder; its return value is the exit status."""
+    out, err = folder / ".stdout", folder / ".stderr"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    started = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(status_of(call, folder, out, err))
+    hung = False
+    while True:
+        ended, code, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() - started > seconds:
+            hung = True
+            os.killpg(pid, signal.SIGKILL)
+            _, code, usage = os.wait4(pid, 0)
+            break
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # what the command may have left running
+        os.killpg(pid, signal.SIGKILL)
+    texts = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err)]
+    return Outcome(
+        os.waitstatus_to_exitcode(code), *texts, time.monotonic() - started, usage.ru_maxrss * 1024, hung
+    )
+
+
+def status_of(call: Callable[[], int | None], folder: Path, out: Path, err: Path) -> int:
+    """In the forked process: call the function as a command of its own would run, and return its exit status."""
+    os.setpgid(0, 0)
+    os.chdir(folder)
+    for path, number in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.stdout, sys.stderr = (
+        open(number, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: PTH123
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
+    try:
+        status = call() or 0
+    except SystemExit as ending:
+        status = ending.code if isinstance(ending.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return status
