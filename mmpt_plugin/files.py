@@ -2,14 +2,17 @@
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Int
+
+from mmpt_plugin.errors import first_line
 
 
 def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
@@ -76,11 +79,61 @@ def files_below(folder: Path, *, skip: Path | None = None, above: frozenset[Path
 
 def read_list(path: Path) -> list[str]:
     """The lines of a UTF-8 text file with any line ends, without blank lines and duplicates."""
+    lines = read_text(path).split("\n")
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Memory-map a .npy file; ValueError, naming the file, for any other. Pickled objects in it are not read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except Exception as error:  # NumPy parses headers as Python literals, which may raise almost anything
+        raise ValueError(f"{path} can't be read: {first_line(error)}") from error
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 text file, for reading; ValueError, naming it, where it is not in UTF-8."""
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not in UTF-8: {error.reason}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark; ValueError, naming the file, for any other."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8: {error.reason} at byte {error.start}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; see `parse_json`."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str | bytes, where: str, *, object_pairs_hook: Any = None) -> Any:
+    """The value of a JSON text; ValueError, naming the location `where`, if it is not valid.
+
+    Values that are nested too deep, and integers that 64 bits can't hold, are not valid either.
+    """
+    try:
+        return json.loads(text, parse_int=integer, object_pairs_hook=object_pairs_hook)
+    except RecursionError:
+        raise ValueError(f"{where}: not valid JSON: it is nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON: {error}") from error
+    except ValueError as error:  # of `integer` or the hook
+        raise ValueError(f"{where}: {error}") from error
+
+
+def integer(digits: str) -> int:
+    """The number of an integer in JSON; ValueError unless 64 bits can hold it."""
+    if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**63:
+        raise ValueError(f"an integer of {len(digits)} digits is too large")
+    return number
 
 
 def offsets(lengths: Sequence[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " _"]:

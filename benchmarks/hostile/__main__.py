@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000, help="number of mutated files (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (default 0)")
     parser.add_argument("--case", metavar="FORMAT:NUMBER", help="run one case, and show what it prints")
-    parser.add_argument("--seeds", type=Path, metavar="DIR", help="folder of the valid files (default: a temporary one)")
+    parser.add_argument(
+        "--seeds", type=Path, metavar="DIR", help="folder of the valid files (default: a temporary one)"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the files of failed cases in this folder")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON in the last line")
     arguments = parser.parse_args()

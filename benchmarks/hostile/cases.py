@@ -65,7 +65,7 @@ def faults_of(outcome: sandbox.Outcome, folder: Path, *, named: Path | None = No
     """The FAULTS of a command. An error must be one line that begins with `mmpt COMMAND:` and names the file."""
     faults = []
     printed = outcome.stdout + outcome.stderr
-    if outcome.status not in (0, 2) and not outcome.hung or "Traceback (most recent call last)" in printed:
+    if (outcome.status not in (0, 2) and not outcome.hung) or "Traceback (most recent call last)" in printed:
         faults.append("tracebacks")
     if outcome.hung:
         faults.append("hangs")
@@ -73,7 +73,7 @@ def faults_of(outcome: sandbox.Outcome, folder: Path, *, named: Path | None = No
         faults.append("over_memory")
     if list(folder.rglob(f"*{CANARY}*")) or SECRET in printed:
         faults.append("canaries")
-    if CONTROL.search(printed) or not faults and outcome.status == 2 and not is_clear(outcome, named):
+    if CONTROL.search(printed) or (not faults and outcome.status == 2 and not is_clear(outcome, named)):
         faults.append("unclear")
     return faults
 

@@ -92,7 +92,7 @@ def evaluate(task: str, **options: str) -> Callable[[Path, Path], Words]:
 
     def words(seeds: Path, path: Path) -> Words:
         features = seeds / "corpora" / "features"
-        annotations = next((one for one in path.iterdir() if one.is_dir() or one.stem == "a"))
+        annotations = next(one for one in path.iterdir() if one.is_dir() or one.stem == "a")
         data = {"annotations": annotations, "features": features, "tokenizer": seeds / "tokenizer"} | {
             key: value.format(path) for key, value in options.items()
         }

@@ -25,7 +25,7 @@ TEXTS = (
     "", " ", "\x00", "\x1b[31mred", "../../x", "/etc/passwd", "a\nb", "\ud83d", "é" * 3, "x" * 100_000, "[bold]b[/bold]",
     "<script>", "$(touch x)", "${oc.env:HOME}", "\u202e", "nan", "NULL", "true", "%s%n", "'\"", "\\", "-", ".", "~",
 )  # fmt: skip
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**6, 10**9, 2**31, 2**63, 10**40, -(10**40), 0.5, 1e308, float("nan")),
     *(float("inf"), -float("inf"), [], {}, [[]], {"": None}, ["a"], {"a": 1}, *TEXTS),
 )

@@ -88,10 +88,8 @@ def forked(call: Callable[[], int | None], folder: Path, *, seconds: float = SEC
         time.sleep(0.002)
     with contextlib.suppress(ProcessLookupError, PermissionError):  # what the command may have left running
         os.killpg(pid, signal.SIGKILL)
-    texts = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err)]
-    return Outcome(
-        os.waitstatus_to_exitcode(code), *texts, time.monotonic() - started, usage.ru_maxrss * 1024, hung
-    )
+    stdout, stderr = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err))
+    return Outcome(os.waitstatus_to_exitcode(code), stdout, stderr, time.monotonic() - started, usage.ru_maxrss * 1024, hung)
 
 
 def status_of(call: Callable[[], int | None], folder: Path, out: Path, err: Path) -> int:
@@ -105,7 +103,7 @@ def status_of(call: Callable[[], int | None], folder: Path, out: Path, err: Path
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout, sys.stderr = (
-        open(number, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: PTH123
+        open(number, "w", encoding="utf-8", errors=errors, closefd=False)
         for number, errors in ((1, "strict"), (2, "backslashreplace"))
     )
     try:

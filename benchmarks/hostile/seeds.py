@@ -150,7 +150,12 @@ def make_yaml(root: Path, kitchen: Path) -> None:
     features = str(root / "corpora" / "features")
     dataset = {"_name": "jsonl", "annotations": str(root / "corpora" / "jsonl" / "a.jsonl"), "features": features}
     task = TASK | {"dataset": dataset | {"tokenizer": str(kitchen / "tokenizer")}, "test_set": "own"}
-    project = {"checkpoint": str(root / "model"), "protocol": "zero_shot", "benchmarks": ["toy_kitchen_clips"], "task": task}
+    project = {
+        "checkpoint": str(root / "model"),
+        "protocol": "zero_shot",
+        "benchmarks": ["toy_kitchen_clips"],
+        "task": task,
+    }
     folder.joinpath("task.yaml").write_text(yaml.safe_dump(task))
     folder.joinpath("project.yaml").write_text("# @package _global_\n" + yaml.safe_dump(project, sort_keys=False))
     training = {

@@ -5,7 +5,6 @@ Hydra.
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +32,8 @@ from mmpt_plugin.cli import (
     train,
     user_dir,
 )
+from mmpt_plugin.errors import SeveralProblems
+from mmpt_plugin.terminal import log_to_stderr, one_line, say
 
 COMMANDS = (
     list_components, help, doctor, generate, prepare, extract, cache_frames, shard, train, evaluate, report, convert,
@@ -62,7 +63,7 @@ with the released weights, on your own videos:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 with one line on stderr if the user's input is wrong."""
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         if arguments.user_dir is not None:
             mmpt_plugin.user_dir.load(arguments.user_dir)
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"mmpt {arguments.command}: {error}", file=sys.stderr)
+        text = error if isinstance(error, SeveralProblems) else one_line(error)
+        say(f"mmpt {arguments.command}: {text}", file=sys.stderr)
         return 2
     return status or 0
 

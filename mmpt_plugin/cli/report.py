@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 COMPARISON = Path("comparison.html")
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--videos is for the page of one run; the page that compares several shows no videos")
     out = arguments.out or COMPARISON
     write_comparison(out, arguments.runs)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def report(folder: Path, videos: Path | None) -> None:
@@ -62,4 +63,4 @@ def report(folder: Path, videos: Path | None) -> None:
     write_curve(find_log(folder), folder / "curve.png")
     page, title = folder / "index.html", "Unseen videos, found by text"
     write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
-    print(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")
+    say(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")

@@ -21,6 +21,7 @@ from rich.text import Text
 from torch import cuda
 
 from mmpt_plugin.distributed import rank
+from mmpt_plugin.terminal import printable, say
 
 REFRESH_SECONDS = 0.25
 FORMAT, DATE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s", "%Y-%m-%d %H:%M:%S"
@@ -96,7 +97,7 @@ class ConsoleHandler(logging.Handler):
             if os.getpid() == self.pid:
                 self.console.print(text)
             else:
-                sys.stderr.write(f"{text}\n")
+                say(text, file=sys.stderr)
         except Exception:
             self.handleError(record)
 
@@ -140,7 +141,7 @@ class TrainingConsole:
 
     def print(self, text: str) -> None:
         """Print a line, above the live table if there is one."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def bar(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """fairseq's `progress_bar`, with bars that are also shown here; unchanged on other ranks than 0."""

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from mmpt_plugin import registry
 from mmpt_plugin.batch import Batch
-from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
+from mmpt_plugin.checkpoint import (
+    check_weights,
+    find_checkpoint,
+    load_strictly,
+    read_folder,
+    read_torch_file,
+    write_folder,
+)
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.released import from_released, is_released
 from mmpt_plugin.tokenizer import load_tokenizer
@@ -180,6 +187,7 @@ def read_checkpoint(path: Path, *, max_video_len: int | None = None) -> tuple[di
         return read_folder(path)
     content = read_torch_file(path)
     if is_released(content):
+        check_weights(content, where=str(path))
         return from_released(content, where=str(path), max_video_len=max_video_len)
     return from_fairseq(content, where=str(path))
 
@@ -199,6 +207,7 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
     weights = content.get("model", content.get("state_dict", content))
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{where} is not a VideoCLIP checkpoint: it has no weights under 'model'")
+    check_weights(weights, where=where)
     prefix = next((p for p in ("mmmodel.", "model.") if all(key.startswith(p) for key in weights)), "")
     weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     weights = {

@@ -1,16 +1,15 @@
 """Read the folder of a run: its settings, its training log, and its metrics if it has been evaluated."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmpt_plugin.config import flat
+from mmpt_plugin.files import read_json
 from mmpt_plugin.report.curve import Series, read_log
+from mmpt_plugin.yaml_files import read_yaml
 
 PROJECT, LOG, METRICS = "project.yaml", "train.log", "metrics.json"
 OWN_FOLDER = "checkpoint.save_dir"
@@ -72,10 +71,7 @@ def time_of_end(log: Path) -> str:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a project.yaml. Paths in the run's own folder are written as in a project, relative to it."""
-    try:
-        project = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    project = read_yaml(path)
     if not isinstance(project, dict):
         raise ValueError(f"{path} is not a project: it has no sections")
     settings = flat(project)
@@ -99,10 +95,7 @@ def results_of(path: Path) -> list[dict[str, Any]]:
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """The content of a metrics.json; ValueError if it is not a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a result of mmpt evaluate --json")
     return content

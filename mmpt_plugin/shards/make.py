@@ -24,6 +24,7 @@ from mmpt_plugin.shards.deduplicate import Unit, deduplicate
 from mmpt_plugin.shards.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.shards.rolling import unroll
 from mmpt_plugin.shards.writer import ShardWriter
+from mmpt_plugin.terminal import one_line
 from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import Videos
@@ -61,7 +62,7 @@ class ShardReport:
             f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} truncated "
             f"({self.captions_repeated} repeated the previous one, {self.captions_outside} outside the video removed)"
         ]
-        lines += [f"skipped {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
+        lines += [one_line(f"skipped {video}: {reason}") for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
             lines.append(f"skipped {len(self.missing) - NAMED} more")
         return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""Read YAML files, which may be a stranger's: plain values only, of a limited size, and nothing of the environment."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmpt_plugin.files import read_text
+
+CHARACTERS, VALUES, DEPTH = 2**20, 10**5, 50
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, None for an empty one.
+
+    ValueError, with the path and the line, for other text than plain YAML, and for more than a mebibyte of it, 100,000
+    values, counted as often as aliases repeat them, or a depth of 50.
+    """
+    import yaml
+
+    text = read_text(path)
+    if len(text) > CHARACTERS:
+        raise ValueError(f"{path} has {len(text)} characters, expected at most {CHARACTERS}")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ValueError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: not valid YAML: it is nested too deep") from None
+    except (ValueError, TypeError, OverflowError) as error:  # of values such as 2026-13-40
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if number_of_values(content, path, {}) > VALUES:
+        raise ValueError(f"{path} has more than {VALUES} values")
+    return content
+
+
+def number_of_values(value: Any, path: Path, counted: dict[int, int], depth: int = 0) -> int:
+    """The number of values in nested lists and mappings, in which aliases may repeat the same one many times."""
+    if not isinstance(value, dict | list):
+        return 1
+    if depth > DEPTH:
+        raise ValueError(f"{path} is nested more than {DEPTH} deep")
+    if id(value) not in counted:
+        parts = value.values() if isinstance(value, dict) else value
+        counted[id(value)] = 1 + sum(number_of_values(part, path, counted, depth + 1) for part in parts)
+    return counted[id(value)]
+
+
+@contextmanager
+def without_environment() -> Iterator[None]:
+    """While this is active, `${oc.env:NAME}` is an error: a file must not read secrets into results and pages."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def refused(*names: str) -> None:
+        raise ValueError("files can't read environment variables: give key=$NAME on the command line")
+
+    OmegaConf.register_new_resolver("oc.env", refused, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
