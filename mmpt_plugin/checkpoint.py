@@ -49,6 +49,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     # On exit, the context removes all globals it was given, so it must not be given those that were allowed before.
     allowed = torch.serialization.get_safe_globals()
     try:
+        check_archive(path)
         if is_torchscript(path):
             return read_torchscript(path)
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
@@ -62,6 +63,17 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path} contains a {type(content).__name__}, but a checkpoint is a dict with names")
     return content
+
+
+def check_archive(path: Path) -> None:
+    """BadZipFile for a zip file that unpacks to more than its own size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
+                    raise zipfile.BadZipFile(f"{entry.filename} is compressed")
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("its parts together are larger than the file")
 
 
 def is_torchscript(path: Path) -> bool:
@@ -86,8 +98,6 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         for entry in archive.infolist():
             part = entry.filename.partition("/")[2]
             if part in ("data.pkl", "version", "byteorder") or part.startswith("data/"):
-                if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
-                    raise zipfile.BadZipFile(f"{entry.filename} is compressed")
                 copy.writestr(entry.filename, archive.read(entry))
     data.seek(0)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(data)

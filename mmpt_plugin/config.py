@@ -156,6 +156,9 @@ def check_sections(config: "DictConfig", project: str) -> None:
         if OmegaConf.is_missing(config, section) or config[section] is None or OmegaConf.is_dict(config[section]):
             continue
         raise ValueError(f"project '{project}': {section} must be a section with keys, got {config[section]!r}"[:300])
+    folder = OmegaConf.select(config, "checkpoint.save_dir") if OmegaConf.is_dict(config.get("checkpoint")) else ""
+    if not isinstance(folder, str):
+        raise ValueError(f"project '{project}': checkpoint.save_dir must be a folder, got {folder!r}")
 
 
 def with_recipe(project: str, overrides: Sequence[str]) -> str:

@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
 def parse_json(text: str | bytes, where: str, *, object_pairs_hook: Any = None) -> Any:
     """The value of a JSON text; ValueError, naming the location `where`, if it is not valid.
 
-    Values that are nested too deep, and integers that 64 bits can't hold, are not valid either.
+    Values that are nested too deep, and integers of more than 300 digits, are not valid either.
     """
     try:
         return json.loads(text, parse_int=integer, object_pairs_hook=object_pairs_hook)
@@ -130,10 +130,10 @@ def parse_json(text: str | bytes, where: str, *, object_pairs_hook: Any = None) 
 
 
 def integer(digits: str) -> int:
-    """The number of an integer in JSON; ValueError unless 64 bits can hold it."""
-    if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**63:
+    """The number of an integer in JSON; ValueError unless it can be converted to a float."""
+    if len(digits) > 300:
         raise ValueError(f"an integer of {len(digits)} digits is too large")
-    return number
+    return int(digits)
 
 
 def offsets(lengths: Sequence[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " _"]:

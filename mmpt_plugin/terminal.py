@@ -3,12 +3,13 @@
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 # Control characters, what reverses the direction of writing, line separators, and what is not UTF-8 in a file's name.
+LONGEST = 2000
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -18,11 +19,12 @@ def printable(text: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """The printable text with its lines joined by blanks."""
-    return " ".join(line.strip() for line in printable(text).split("\n") if line.strip())
+    """The printable text with its lines joined by blanks, and at most LONGEST characters."""
+    line = " ".join(line.strip() for line in printable(text).split("\n") if line.strip())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
-def say(*texts: object, file: TextIO | None = None, flush: bool = False) -> None:
+def say(*texts: object, file: Any = None, flush: bool = False) -> None:
     """Print printable text. The command line prints with this function and `console` alone."""
     print(*map(printable, texts), file=file, flush=flush)
 

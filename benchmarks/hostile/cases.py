@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,6 +13,13 @@ from benchmarks.hostile.mutations import KINDS
 
 FAULTS = ("tracebacks", "hangs", "over_memory", "canaries", "unclear")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+OF_PYTHON = re.compile(
+    r"codec can't|could not convert|invalid literal|to unpack|object is not|not subscriptable|has no attribute|"
+    r"not supported between|unhashable|Exceeds the limit|<class '|unexpected keyword"
+)
+"""Words of Python's own errors, which say nothing to a person who wrote a file."""
+NOISE = ("resource_tracker", "UserWarning", "warnings.warn")
+LONGEST = 3000
 CANARY = "canary"
 """Attacks try to create a file of this name, or to print the secret of this name."""
 SECRET = "s3cr3t-of-the-environment"
@@ -30,7 +38,7 @@ class Result:
 
 def mutated_case(name: str, *, seed: int, seeds: Path, folder: Path) -> Result:
     """Run the case `FORMAT:NUMBER`; the changed file is below `folder`."""
-    key, _, number = name.partition(":")
+    key, _, _ = name.partition(":")
     form, rng = FORMATS[key], Random(f"{seed}:{name}")
     target = form.copy(seeds, folder)
     file, kind = rng.choice(list(form.files.items()))
@@ -41,7 +49,7 @@ def mutated_case(name: str, *, seed: int, seeds: Path, folder: Path) -> Result:
     if (index := repaired_index(form, path, content)) is not None:
         index.write_text(rewritten_index(index, path))
     outcome = sandbox.command(form.words(seeds, target), folder)
-    return Result(name, outcome, faults_of(outcome, folder, named=path), f"{path.name} by {mutate.__name__}")
+    return Result(name, outcome, faults_of(outcome, folder, names=names_of(form, path, target, kind)), f"{path.name} by {mutate.__name__}")
 
 
 def repaired_index(form: Format, path: Path, content: bytes) -> Path | None:
@@ -61,8 +69,16 @@ def rewritten_index(index: Path, shard: Path) -> str:
     return json.dumps(content)
 
 
-def faults_of(outcome: sandbox.Outcome, folder: Path, *, named: Path | None = None) -> list[str]:
-    """The FAULTS of a command. An error must be one line that begins with `mmpt COMMAND:` and names the file."""
+def names_of(form: Format, path: Path, target: Path, kind: str) -> tuple[str, ...]:
+    """What an error may call a file: its name, or the folder whose files belong together.
+
+    An error of a project or a profile, of which a command reads one, may only name the key.
+    """
+    return () if kind == "yaml" else (path.name, str(target)) if path != target else (path.name,)
+
+
+def faults_of(outcome: sandbox.Outcome, folder: Path, *, names: Sequence[str] = ()) -> list[str]:
+    """The FAULTS of a command. An error must be one line that begins with `mmpt COMMAND:` and has one of the names."""
     faults = []
     printed = outcome.stdout + outcome.stderr
     if (outcome.status not in (0, 2) and not outcome.hung) or "Traceback (most recent call last)" in printed:
@@ -73,26 +89,23 @@ def faults_of(outcome: sandbox.Outcome, folder: Path, *, named: Path | None = No
         faults.append("over_memory")
     if list(folder.rglob(f"*{CANARY}*")) or SECRET in printed:
         faults.append("canaries")
-    if CONTROL.search(printed) or (not faults and outcome.status == 2 and not is_clear(outcome, named)):
+    if CONTROL.search(printed) or (not faults and outcome.status == 2 and not is_clear(outcome, names)):
         faults.append("unclear")
     return faults
 
 
-def is_clear(outcome: sandbox.Outcome, named: Path | None) -> bool:
+def is_clear(outcome: sandbox.Outcome, names: Sequence[str]) -> bool:
     """Whether a failed command says why: in one line with the file's name, or in one line for each failed video."""
-    said = [line for line in outcome.stderr.split("\n") if line]
+    said = [line for line in outcome.stderr.split("\n") if line and not any(word in line for word in NOISE)]
     begin = next((number for number, line in enumerate(said) if line.startswith("mmpt ")), None)
     if begin is None:  # mmpt doctor lists its findings
         said, begin = [line for line in outcome.stdout.split("\n") if line.startswith("--")], 0
     lines = said[begin:]
     if not lines or any(not line.startswith(("failed: ", "left out: ", "--", "mmpt ")) for line in lines):
         return False
-    return named is None or any(part in line for line in lines for part in names_of(named))
-
-
-def names_of(path: Path) -> tuple[str, ...]:
-    """What an error may call a file: its own name, or its folder if files make sense only together."""
-    return (path.name, str(path.parent)) if path.parent.name in ("tokenizer", "vocabulary", "model") else (path.name,)
+    if any(OF_PYTHON.search(line) or len(line) > LONGEST for line in lines):
+        return False
+    return not names or any(name in line for line in lines for name in names)
 
 
 def run_cases(count: int, *, seed: int, seeds: Path, work: Path, keep: Path | None) -> list[Result]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from submitit import LocalJob, SlurmJob
 
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, read_json
 from mmpt_plugin.launch.local import MODULE
 from mmpt_plugin.report.curve import records
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 RECORD = "job.json"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
@@ -49,7 +50,12 @@ class Launched:
     def read(cls, folder: Path) -> "Launched | None":
         """The record in a folder; None if there is none."""
         path = folder / RECORD
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise ValueError(f"{path} is not the record of a job: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -159,27 +165,33 @@ def asked(words: list[str]) -> list[list[str]]:
 
 def from_results(job: Launched) -> str:
     """FAILED if a task wrote an error, COMPLETED if all wrote results, otherwise empty."""
-    if any(task.exception() is not None for task in results(job)):
+    found = [outcome for outcome, _ in results(job)]
+    if "error" in found:
         return "FAILED"
-    return "COMPLETED" if len(list(results(job))) == job.tasks else ""
+    return "COMPLETED" if len(found) == job.tasks else ""
 
 
 def failure(job: Launched) -> str:
     """The last line of the error that ended the job."""
-    for task in results(job):
-        if error := task.exception():
-            lines = [line for line in str(error).split("\n-----")[1].splitlines() if line.strip(" -")]
-            return lines[-1]
+    for outcome, value in results(job):
+        if outcome == "error":
+            return next((line for line in reversed(str(value).splitlines()) if line.strip()), "")
     return ""
 
 
-def results(job: Launched) -> Iterator[Any]:
-    """The tasks that wrote a result or an error."""
+def results(job: Launched) -> Iterator[tuple[str, Any]]:
+    """`success` and a value, or `error` and its traceback, of each task that wrote one.
+
+    submitit would unpickle any object: a folder of runs that someone shares could run code.
+    """
     kind: Any = SlurmJob if job.executor == "slurm" else LocalJob
     for number in range(job.tasks):
         task = kind(folder=job.logs, job_id=job.job_id, tasks=[number])
-        if task.paths.result_pickle.exists():
-            yield task
+        if (path := task.paths.result_pickle).exists():
+            content = read_plain_pickle(path)
+            if not (isinstance(content, tuple) and len(content) == 2):
+                raise ValueError(f"{path} is not a result of submitit")
+            yield content
 
 
 def is_controller(pid: int) -> bool:

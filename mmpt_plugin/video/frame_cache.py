@@ -79,11 +79,20 @@ def to_jpeg(picture: Picture, *, quality: int) -> bytes:
     return file.getvalue()
 
 
-def from_jpeg(content: bytes) -> Picture:
-    """Decode to an RGB picture."""
+def from_jpeg(content: bytes, *, size: int, where: str) -> Picture:
+    """Decode to an RGB picture; ValueError, with the location `where`, unless it is a JPEG of size x size pixels.
+
+    A JPEG of a few kilobytes may claim a picture of gigabytes, so the size is compared before it is decoded.
+    """
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    try:
+        picture = Image.open(io.BytesIO(content), formats=["JPEG"])
+        if picture.size == (size, size):
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{where} is not a JPEG: {error}") from error
+    raise ValueError(f"{where} has {picture.width} x {picture.height} pixels, expected {size} x {size}")
 
 
 class FrameShards:
@@ -200,7 +209,8 @@ class FrameCache:
         before = None
         for time in times:
             frame = min(first + int(time * self.fps + 1e-6), last - 1)
-            yield None if frame == before else from_jpeg(self._jpeg(shard, frame))
+            where = f"frame {frame} of {self._path(shard)}"
+            yield None if frame == before else from_jpeg(self._jpeg(shard, frame), size=size, where=where)
             before = frame
 
     def _jpeg(self, shard: int, frame: int) -> bytes:
@@ -208,9 +218,12 @@ class FrameCache:
         begin, end = arrays["frame_offsets"][frame : frame + 2]
         content = arrays["jpegs"][begin:end].tobytes()
         if zlib.crc32(content) != arrays["frame_crc32"][frame]:
-            path = sorted(self.folder.glob(SHARDS))[shard]
+            path = self._path(shard)
             raise ValueError(f"frame {frame} of {path} is damaged: delete the file and cache its videos again")
         return content
+
+    def _path(self, shard: int) -> Path:
+        return sorted(self.folder.glob(SHARDS))[shard]
 
     def content(self, video_id: str) -> bytes:
         """See `Videos.content`; it consists of the checksums of the video's frames."""
