@@ -71,7 +71,7 @@ def files_below(folder: Path, *, skip: Path | None = None, above: frozenset[Path
     with os.scandir(folder) as entries:
         shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in shown:
-        if entry.is_dir():
+        if is_folder(entry):
             yield from files_below(folder / entry.name, skip=skip, above=above | {real})
         else:
             yield folder / entry.name
@@ -83,12 +83,33 @@ def read_list(path: Path) -> list[str]:
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; False for a link that leads to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`; ValueError if this is not below the folder: a foreign file must not name others of this machine.
+
+    Links are followed, whose targets the owner of the folder has chosen.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"'{name}' leads out of {folder}")
+    return folder / name
+
+
 def read_array(path: Path) -> np.ndarray:
     """Memory-map a .npy file; ValueError, naming the file, for any other. Pickled objects in it are not read."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses headers as Python literals, which may raise almost anything
         raise ValueError(f"{path} can't be read: {first_line(error)}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} can't be read: it is an archive of arrays")
+    return array
 
 
 @contextmanager

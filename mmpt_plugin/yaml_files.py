@@ -16,35 +16,39 @@ def read_yaml(path: Path) -> Any:
     ValueError, with the path and the line, for other text than plain YAML, and for more than a mebibyte of it, 100,000
     values, counted as often as aliases repeat them, or a depth of 50.
     """
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of YAML text, with the limits of `read_yaml`; ValueError, which names the location `where`."""
     import yaml
 
-    text = read_text(path)
     if len(text) > CHARACTERS:
-        raise ValueError(f"{path} has {len(text)} characters, expected at most {CHARACTERS}")
+        raise ValueError(f"{where} has {len(text)} characters, expected at most {CHARACTERS}")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ValueError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        line = f":{mark.line + 1}" if mark and "\n" in text else ""
+        raise ValueError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError:
-        raise ValueError(f"{path}: not valid YAML: it is nested too deep") from None
+        raise ValueError(f"{where}: not valid YAML: it is nested too deep") from None
     except (ValueError, TypeError, OverflowError) as error:  # of values such as 2026-13-40
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if number_of_values(content, path, {}) > VALUES:
-        raise ValueError(f"{path} has more than {VALUES} values")
+        raise ValueError(f"{where}: not valid YAML: {error}") from error
+    if number_of_values(content, where, {}) > VALUES:
+        raise ValueError(f"{where} has more than {VALUES} values")
     return content
 
 
-def number_of_values(value: Any, path: Path, counted: dict[int, int], depth: int = 0) -> int:
+def number_of_values(value: Any, where: str, counted: dict[int, int], depth: int = 0) -> int:
     """The number of values in nested lists and mappings, in which aliases may repeat the same one many times."""
     if not isinstance(value, dict | list):
         return 1
     if depth > DEPTH:
-        raise ValueError(f"{path} is nested more than {DEPTH} deep")
+        raise ValueError(f"{where} is nested more than {DEPTH} deep")
     if id(value) not in counted:
         parts = value.values() if isinstance(value, dict) else value
-        counted[id(value)] = 1 + sum(number_of_values(part, path, counted, depth + 1) for part in parts)
+        counted[id(value)] = 1 + sum(number_of_values(part, where, counted, depth + 1) for part in parts)
     return counted[id(value)]
 
 

@@ -49,7 +49,12 @@ def mutated_case(name: str, *, seed: int, seeds: Path, folder: Path) -> Result:
     if (index := repaired_index(form, path, content)) is not None:
         index.write_text(rewritten_index(index, path))
     outcome = sandbox.command(form.words(seeds, target), folder)
-    return Result(name, outcome, faults_of(outcome, folder, names=names_of(form, path, target, kind)), f"{path.name} by {mutate.__name__}")
+    return Result(
+        name,
+        outcome,
+        faults_of(outcome, folder, names=names_of(form, path, target, kind)),
+        f"{path.name} by {mutate.__name__}",
+    )
 
 
 def repaired_index(form: Format, path: Path, content: bytes) -> Path | None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 10.0
-"""A command that takes longer hangs."""
+SECONDS, WAIT = 10, 60
+"""A command hangs if it computes for more than 10 s, or has not ended after 60 s: the machine may be busy."""
 PEAK_BYTES = 2**31
 """The largest resident memory of a command, about 0.7 GiB of which is the libraries."""
 ADDRESSES = 2**34
@@ -41,6 +41,7 @@ class Outcome:
     stdout: str
     stderr: str
     seconds: float
+    """The time it computed."""
     peak: int
     """Bytes of resident memory."""
     hung: bool
@@ -66,7 +67,7 @@ def command(words: Sequence[object], folder: Path) -> Outcome:
     return forked(lambda: main([str(word) for word in words]), folder)
 
 
-def forked(call: Callable[[], int | None], folder: Path, *, seconds: float = SECONDS) -> Outcome:
+def forked(call: Callable[[], int | None], folder: Path, *, seconds: int = SECONDS, wait: float = WAIT) -> Outcome:
     """Call a function in a process of its own, in a folder; its return value is the exit status."""
     out, err = folder / ".stdout", folder / ".stderr"
     sys.stdout.flush()
@@ -74,13 +75,14 @@ def forked(call: Callable[[], int | None], folder: Path, *, seconds: float = SEC
     started = time.monotonic()
     pid = os.fork()
     if pid == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         os._exit(status_of(call, folder, out, err))
     hung = False
     while True:
         ended, code, usage = os.wait4(pid, os.WNOHANG)
         if ended:
             break
-        if time.monotonic() - started > seconds:
+        if time.monotonic() - started > wait:
             hung = True
             os.killpg(pid, signal.SIGKILL)
             _, code, usage = os.wait4(pid, 0)
@@ -89,7 +91,9 @@ def forked(call: Callable[[], int | None], folder: Path, *, seconds: float = SEC
     with contextlib.suppress(ProcessLookupError, PermissionError):  # what the command may have left running
         os.killpg(pid, signal.SIGKILL)
     stdout, stderr = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err))
-    return Outcome(os.waitstatus_to_exitcode(code), stdout, stderr, time.monotonic() - started, usage.ru_maxrss * 1024, hung)
+    status, used = os.waitstatus_to_exitcode(code), usage.ru_utime + usage.ru_stime
+    hung = hung or status in (-signal.SIGXCPU, -signal.SIGKILL)
+    return Outcome(status, stdout, stderr, used, usage.ru_maxrss * 1024, hung)
 
 
 def status_of(call: Callable[[], int | None], folder: Path, out: Path, err: Path) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin import moved
-from mmpt_plugin.files import atomic_write, files_below, read_array, read_json, without_suffix
+from mmpt_plugin.files import atomic_write, files_below, inside, read_array, read_json, without_suffix
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class FeatureFolder:
     folder: Path
 
     def path(self, video_id: str) -> Path:
-        """The path of a video's features, which need not exist."""
-        return self.folder / f"{video_id}.npy"
+        """The path of a video's features, which need not exist; ValueError for an id that leads out of the folder."""
+        return inside(self.folder, f"{video_id}.npy")
 
     def find(self, names: Sequence[str]) -> Path:
         """The first existing file of a video with several names, each tried with and then without its suffix.

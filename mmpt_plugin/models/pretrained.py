@@ -6,7 +6,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from torch import Tensor
 
 from mmpt_plugin import registry
@@ -19,9 +18,11 @@ from mmpt_plugin.checkpoint import (
     read_torch_file,
     write_folder,
 )
+from mmpt_plugin.errors import shortened
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.released import from_released, is_released
 from mmpt_plugin.tokenizer import load_tokenizer
+from mmpt_plugin.yaml_files import parse_yaml
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
 
@@ -125,6 +126,8 @@ class PretrainedEmbedder(Embedder):
         model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
         load_strictly(model, weights, where=str(path))
         model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
+        if model.encoder is not None and not (isinstance(model.encoder, dict) and "_name" in model.encoder):
+            raise ValueError(f"{path}: encoder must be a section with _name, got {shortened(model.encoder)}")
         if tokenizer is None and (path / "tokenizer_config.json").is_file():
             tokenizer = path
         if tokenizer is not None:
@@ -171,7 +174,7 @@ def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]
     hints = typing.get_type_hints(config_type)
     known = {key: value for key, value in values.items() if key in {field.name for field in fields(config_type)}}
     return {
-        key: yaml.safe_load(value)
+        key: parse_yaml(value, f"model.{key}")
         if typing.get_origin(hints[key]) in (dict, list) and isinstance(value, str)
         else value
         for key, value in known.items()

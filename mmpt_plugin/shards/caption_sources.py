@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmpt_plugin.errors import shortened
-from mmpt_plugin.files import files_below, integer, open_text, parse_json
+from mmpt_plugin.files import files_below, inside, integer, open_text, parse_json
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
@@ -96,7 +96,7 @@ class CaptionFolder(Source):
 
         A file that belongs to another requested video, such as `a.en.vtt` to video `a.en`, does not count.
         """
-        wanted = {video_id: self.folder / video_id for video_id in video_ids}
+        wanted = {video_id: inside(self.folder, video_id) for video_id in video_ids}
         places = set(wanted.values())
         found = {}
         own, translated = files_of_places({place.parent for place in places}, places)
@@ -229,11 +229,15 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                 try:
                     value, at = parser(text, at)
                     return value
+                except RecursionError:
+                    raise ValueError(f"{path}: not valid JSON: it is nested too deep") from None
                 except (json.JSONDecodeError, IndexError) as error:
                     more = file.read(CHARACTERS_CHUNK) if len(text) - at < LONGEST else ""
                     if not more:
                         raise ValueError(f"{path} is not a complete JSON object: {error}") from error
                     text, at = text[at:] + more, 0
+                except ValueError as error:  # of `integer`
+                    raise ValueError(f"{path}: {error}") from error
 
         if parse(symbol) != "{":
             raise ValueError(f"{path} is not a JSON object of video id -> captions")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 
-from mmpt_plugin.files import offsets, read_json
+from mmpt_plugin.files import inside, offsets, read_json
 
 INDEX = "index.json"
 VERSION = 1
@@ -68,7 +68,7 @@ class Shards(Sequence[VideoRecord]):
         self.video_ids = [video for shard in index.shards for video in shard.video_ids]
         self._arrays, bounds = [], []
         for number, entry in enumerate(index.shards):
-            path = folder / entry.file
+            path = inside(folder, entry.file)
             arrays = open_shard(path, entry, verify=verify)
             bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
             self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
