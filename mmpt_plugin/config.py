@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent
 SECTIONS = {"task", "model", "criterion", "sampler", "dataset", "common", "optimization", "optimizer", "lr_scheduler"}
-SECTIONS |= {"distributed_training"}
+SECTIONS |= {"distributed_training", "task.dataset", "task.finetune", "task.finetune.dataset", "task.benchmark"}
 
 
 def root() -> Path:
@@ -152,10 +152,10 @@ def check_sections(config: "DictConfig", project: str) -> None:
     """ValueError for a section of a project that is not one, such as `task: 3`."""
     from omegaconf import OmegaConf
 
-    for section in SECTIONS & config.keys():
-        if OmegaConf.is_missing(config, section) or config[section] is None or OmegaConf.is_dict(config[section]):
-            continue
-        raise ValueError(f"project '{project}': {section} must be a section with keys, got {config[section]!r}"[:300])
+    for section in SECTIONS:
+        value = OmegaConf.select(config, section, throw_on_missing=False)
+        if value is not None and not OmegaConf.is_dict(value):
+            raise ValueError(f"project '{project}': {section} must be a section with keys, got {value!r}"[:300])
     folder = OmegaConf.select(config, "checkpoint.save_dir") if OmegaConf.is_dict(config.get("checkpoint")) else ""
     if not isinstance(folder, str):
         raise ValueError(f"project '{project}': checkpoint.save_dir must be a folder, got {folder!r}")

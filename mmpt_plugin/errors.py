@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-KINDS: dict[Any, str] = {str: "a text", (int, float): "a number", list: "a list", dict: "an object"}
+KINDS: dict[Any, str] = {str: "a text", int: "an integer", (int, float): "a number", list: "a list", dict: "an object"}
+KINDS[(str, int)] = "a text or an integer"
 
 
 class SeveralProblems(ValueError):

@@ -135,13 +135,18 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str | bytes, where: str, *, object_pairs_hook: Any = None) -> Any:
+def parse_json(text: str, where: str, *, object_pairs_hook: Any = None) -> Any:
     """The value of a JSON text; ValueError, naming the location `where`, if it is not valid.
 
     Values that are nested too deep, and integers of more than 300 digits, are not valid either.
     """
     try:
-        return json.loads(text, parse_int=integer, object_pairs_hook=object_pairs_hook)
+        value = json.loads(text, parse_int=integer, object_pairs_hook=object_pairs_hook)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # also of a name that is not UTF-8
+        return value
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: not valid JSON: it has half of a surrogate pair") from None
     except RecursionError:
         raise ValueError(f"{where}: not valid JSON: it is nested too deep") from None
     except json.JSONDecodeError as error:

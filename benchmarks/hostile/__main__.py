@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.hostile import sandbox
@@ -20,10 +21,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=int, default=1000, help="number of mutated files (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (default 0)")
-    parser.add_argument("--case", metavar="FORMAT:NUMBER", help="run one case, and show what it prints")
-    parser.add_argument(
-        "--seeds", type=Path, metavar="DIR", help="folder of the valid files (default: a temporary one)"
-    )
+    parser.add_argument("--case", metavar="NAME", help="run one case, FORMAT:NUMBER or an attack")
+    parser.add_argument("--seeds", type=Path, metavar="DIR", help="folder of the valid files (default: temporary)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the files of failed cases in this folder")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON in the last line")
     arguments = parser.parse_args()
@@ -31,12 +30,29 @@ def main() -> int:
         seeds = prepared(arguments.seeds or Path(temporary) / "seeds")
         own = {"seed": arguments.seed, "seeds": seeds, "work": Path(temporary) / "cases", "keep": arguments.keep}
         if arguments.case:
-            result = kept_case(arguments.case, **own)
+            result = one_case(arguments.case, **own)
             print(result.about, result.outcome.stdout, result.outcome.stderr, sep="\n")
             print(result.faults or "no fault")
             return bool(result.faults)
         results = run_cases(arguments.cases, **own)
+        results += [one_case(name, **own) for name in attacks()]
     return report(results, as_json=arguments.json)
+
+
+def attacks() -> Collection[str]:
+    """The names of the hand-made attacks."""
+    from benchmarks.hostile.attacks import ATTACKS  # after `warm`
+
+    return ATTACKS
+
+
+def one_case(name: str, *, seed: int, seeds: Path, work: Path, keep: Path | None) -> Result:
+    """Run a mutated file `FORMAT:NUMBER`, or an attack."""
+    from benchmarks.hostile.attacks import run_attack
+
+    if ":" in name:
+        return kept_case(name, seed=seed, seeds=seeds, work=work, keep=keep)
+    return run_attack(name, seeds=seeds, folder=work / name)
 
 
 def prepared(seeds: Path) -> Path:
@@ -46,10 +62,10 @@ def prepared(seeds: Path) -> Path:
         from benchmarks.hostile.seeds import make
 
         seeds.mkdir(parents=True)
-        made = sandbox.forked(lambda: make(seeds.resolve()), seeds, seconds=600)
+        made = sandbox.forked(lambda: make(seeds.resolve()), seeds, seconds=600, wait=600)
         if made.status:
             shutil.rmtree(seeds)
-            sys.exit(made.stderr)
+            raise RuntimeError(made.stderr)
     return seeds.resolve()
 
 

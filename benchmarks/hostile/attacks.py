@@ -8,12 +8,14 @@ import pickle
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 import yaml
@@ -416,6 +418,97 @@ def picture_of_gigabytes_in_a_frame_cache(seeds: Path, folder: Path) -> Attack:
     arrays["frame_crc32"] = np.full(count, zlib.crc32(bomb.tobytes()), arrays["frame_crc32"].dtype)
     save_file(arrays, file, about)
     return Attack(FORMATS["frame_cache"].words(seeds, path), "has 12000 x 12000 pixels, expected 24 x 24")
+
+
+def video(folder: Path, *, size: tuple[int, int], times: Sequence[int], rate: int = 1000) -> Path:
+    """A black video in Matroska with frames at these times, in thousandths of a second."""
+    path = folder / "bomb.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p"
+        stream.thread_count = 1
+        for time in times:
+            frame = av.VideoFrame(*size, "yuvj420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def seen(path: Path) -> Attack:
+    """The frames of a video are cached."""
+    return Attack(["cache-frames", path, "--out", path.parent / "out", "--size", 32], f"{path.name} ")
+
+
+@attack
+def frame_of_a_gigapixel(seeds: Path, folder: Path) -> Attack:
+    return seen(video(folder, size=(16_000, 8_000), times=[0, 500]))
+
+
+@attack
+def frame_that_is_a_line(seeds: Path, folder: Path) -> Attack:
+    return seen(video(folder, size=(2, 16_000), times=[0, 500]))
+
+
+@attack
+def frame_without_pixels(seeds: Path, folder: Path) -> Attack:
+    return Attack(seen(patched(seeds, folder, b"avc1", 28, bytes(4))).words)
+
+
+@attack
+def frame_that_is_larger_than_stated(seeds: Path, folder: Path) -> Attack:
+    """The header says 2 x 2 pixels, the pictures have 12,000 x 12,000."""
+    path = video(folder, size=(12_000, 12_000), times=[0, 500])
+    data = path.read_bytes()
+    width, height = (kind + b"\x82" + (12_000).to_bytes(2, "big") for kind in (b"\xb0", b"\xba"))
+    assert width in data and height in data
+    path.write_bytes(data.replace(width, b"\xb0\x82\x00\x02").replace(height, b"\xba\x82\x00\x02"))
+    return seen(path)
+
+
+@attack
+def pause_of_a_month(seeds: Path, folder: Path) -> Attack:
+    return seen(video(folder, size=(32, 32), times=[0, 500, 900_000_000]))
+
+
+@attack
+def duration_of_a_century(seeds: Path, folder: Path) -> Attack:
+    return Attack(seen(patched(seeds, folder, b"mdhd", 16, b"\0\0\0\1\x7f\xff\xff\xff")).words)
+
+
+@attack
+def hundred_thousand_frames_a_second(seeds: Path, folder: Path) -> Attack:
+    made = seen(patched(seeds, folder, b"mdhd", 16, (4 * 10**8).to_bytes(4, "big")))
+    return Attack(made.words)
+
+
+@attack
+def billions_of_chunks(seeds: Path, folder: Path) -> Attack:
+    path = folder / "bomb.mp4"
+    for table in (b"stsz", b"stts", b"stsc", b"stco", b"ctts"):
+        data = (folder / "bomb.mp4" if path.exists() else seeds / "videos" / "v.mp4").read_bytes()
+        at = data.find(table) + (12 if table == b"stsz" else 8)
+        path.write_bytes(data[:at] + b"\x7f\xff\xff\xf0" + data[at + 4 :])
+    return seen(path)
+
+
+@attack
+def million_tiny_chunks(seeds: Path, folder: Path) -> Attack:
+    """A million tracks' worth of empty boxes at the end of a video."""
+    path = folder / "bomb.mp4"
+    path.write_bytes((seeds / "videos" / "v.mp4").read_bytes() + b"\x00\x00\x00\x08free" * 10**6)
+    return Attack(seen(path).words)
+
+
+def patched(seeds: Path, folder: Path, box: bytes, offset: int, value: bytes) -> Path:
+    """A valid mp4 with other bytes at an offset in each box of a kind."""
+    data = bytearray((seeds / "videos" / "v.mp4").read_bytes())
+    at = data.find(box)
+    while at >= 0:
+        data[at + offset : at + offset + len(value)] = value
+        at = data.find(box, at + 4)
+    (folder / "bomb.mp4").write_bytes(data)
+    return folder / "bomb.mp4"
 
 
 def add_json_attacks() -> None:

@@ -181,6 +181,11 @@ FORMATS: dict[str, Format] = {
     "task": one_file("yaml/task.yaml", "yaml", evaluated_task),
     "profile": one_file("yaml/profile.yaml", "yaml", launched),
     "run": Format("run", {"project.yaml": "yaml", "train.log": "text", "metrics.json": "json"}, reported),
+    "run_page": Format(
+        "run",
+        {"metrics.json": "json"},
+        lambda seeds, path: ["report", path, "--videos", seeds / "videos"],
+    ),
     "video": Format("videos", dict.fromkeys(VIDEOS, "bytes"), cached),
     "video_extract": Format("videos", dict.fromkeys(VIDEOS, "bytes"), extracted),
 } | {

@@ -1,6 +1,7 @@
 """Run commands in forked processes that already have everything imported, with limits of time and memory."""
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -54,8 +55,14 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
+    logging.disable()
     for name in MODULES:
         importlib.import_module(name)
+    from mmpt_plugin.config import load_project
+
+    load_project("videoclip/zeroshot", ["task=msrvtt", "checkpoint=none"])  # fills the caches of Hydra's parser
+    logging.disable(logging.NOTSET)
+    gc.freeze()
     logging.getLogger().handlers.clear()
     logging.getLogger().setLevel(logging.WARNING)
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def report(folder: Path, videos: Path | None) -> None:
     """Write the curve and the page of one run."""
-    from mmpt_plugin.report import about_run, find_log, read_metrics, write_curve, write_page
+    from mmpt_plugin.report import about_run, check_result, find_log, read_metrics, write_curve, write_page
 
     path = folder / "metrics.json"
     if not folder.exists():
@@ -60,6 +60,7 @@ def report(folder: Path, videos: Path | None) -> None:
     if videos is None:
         raise ValueError("--videos FOLDER is missing: the page of one run shows frames of its videos")
     result = read_metrics(path)
+    check_result(result, str(path))
     write_curve(find_log(folder), folder / "curve.png")
     page, title = folder / "index.html", "Unseen videos, found by text"
     write_page(page, title=title, result=result, videos=videos, about=about_run(folder))

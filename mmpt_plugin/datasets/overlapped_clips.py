@@ -58,7 +58,10 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config
-        self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
+        folder = of_split(config.splits, split)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"dataset.splits.{split} must be a folder of shards, got {folder!r}")
+        self.shards = Shards(Path(folder), verify=config.verify_checksums)
         if self.shards.feature_dim == 0 and config.frames is None:
             raise ValueError(
                 f"the shards in {self.shards.folder} contain no features: set dataset.frames to read videos"

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.config import flat
+from mmpt_plugin.errors import require, shortened
 from mmpt_plugin.files import read_json
 from mmpt_plugin.report.curve import Series, read_log
+from mmpt_plugin.report.table import CONTROLS
 from mmpt_plugin.yaml_files import read_yaml
 
 PROJECT, LOG, METRICS = "project.yaml", "train.log", "metrics.json"
 OWN_FOLDER = "checkpoint.save_dir"
+NUMBER = (int, float)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,46 @@ def results_of(path: Path) -> list[dict[str, Any]]:
     results = list(content["benchmarks"].values()) if isinstance(content.get("benchmarks"), dict) else [content]
     if not all(isinstance(one, dict) and isinstance(one.get("metrics"), dict) and "task" in one for one in results):
         raise ValueError(f"{path} is not a result of mmpt evaluate --json")
+    for one in results:
+        check_result(one, str(path))
     return results
+
+
+def check_result(result: dict[str, Any], where: str) -> None:
+    """ValueError, with the location in a file, for a value that tables and pages can't show."""
+    require(result, "task", str, where)
+    oracles = result.get("oracles", {})
+    tables = {name: result[name] for name in ("metrics", *CONTROLS) if name in result}
+    for name, values in {**tables, **(oracles if isinstance(oracles, dict) else {"oracles": oracles})}.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{where}: {name} must be an object of numbers, got {shortened(values)}")
+        for metric, value in values.items():
+            if value is not None:
+                require(values, metric, NUMBER, f"{where}: {name}")
+    examples = result.get("examples", [])
+    if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
+        raise ValueError(f"{where}: examples must be a list of objects, got {shortened(examples)}")
+    for number, example in enumerate(examples):
+        if "found" in example:
+            check_example(result, example, f"{where}, example {number}")
+
+
+def check_example(result: dict[str, Any], example: dict[str, Any], where: str) -> None:
+    """ValueError, with the location in a file, for a retrieved example that a page can't show."""
+    for key, kind in {"text": str, "rank": int, "found": list, "right": dict}.items():
+        require(example, key, kind, where)
+    for count in ("num_queries", "num_clips"):
+        require(result, count, int, where)
+    require({"missing_videos": 0} | result, "missing_videos", int, where)
+    require({"meaning_rank": 0} | example, "meaning_rank", int, where)
+    for clip in (example["right"], *example["found"]):
+        for key, kind in {"video_id": str, "caption": str, "start": NUMBER, "end": NUMBER, "score": NUMBER}.items():
+            require(clip, key, kind, where)
+        meaning = require({"meaning": {}} | clip, "meaning", dict, where)
+        if not all(isinstance(text, str) for text in meaning.values()):
+            raise ValueError(f"{where}: meaning must be an object of texts, got {shortened(meaning)}")
+    if "meaning_rank" in example and "meaning" not in example["right"]:
+        raise ValueError(f"{where}: the right clip has no meaning")
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

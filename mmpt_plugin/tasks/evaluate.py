@@ -94,7 +94,9 @@ def check_model(task: BenchmarkTask, models: Models) -> None:
 def check_sections(project: Mapping[str, Any]) -> None:
     """ValueError for a section that evaluation does not use."""
     if unknown := set(project) - SECTIONS:
-        raise ValueError(f"evaluation does not use section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
+        raise ValueError(f"evaluation does not use section {sorted(map(str, unknown))}. Possible: {sorted(SECTIONS)}")
+    if not isinstance(project.get("checkpoint"), str):
+        raise ValueError(f"checkpoint must be a file or a folder, got {project.get('checkpoint')!r}")
 
 
 def with_frames(project: Mapping[str, Any], model: Embedder) -> Mapping[str, Any]:
