@@ -41,17 +41,18 @@ def main() -> int:
 
 def attacks() -> Collection[str]:
     """The names of the hand-made attacks."""
-    from benchmarks.hostile.attacks import ATTACKS  # after `warm`
+    from benchmarks.hostile.attacks import load  # after `warm`
 
-    return ATTACKS
+    return load()
 
 
 def one_case(name: str, *, seed: int, seeds: Path, work: Path, keep: Path | None) -> Result:
     """Run a mutated file `FORMAT:NUMBER`, or an attack."""
-    from benchmarks.hostile.attacks import run_attack
+    from benchmarks.hostile.attacks import load, run_attack
 
     if ":" in name:
         return kept_case(name, seed=seed, seeds=seeds, work=work, keep=keep)
+    load()
     return run_attack(name, seeds=seeds, folder=work / name)
 
 

@@ -126,7 +126,7 @@ def run_cases(count: int, *, seed: int, seeds: Path, work: Path, keep: Path | No
 
 
 def check_valid(seeds: Path, work: Path) -> None:
-    """RuntimeError if a command refuses the valid file of its format, because mutations of it would then test nothing."""
+    """RuntimeError if a command refuses the valid file of its format: mutations of it would test nothing."""
     for name, form in FORMATS.items():
         folder = work / name
         folder.mkdir(parents=True)

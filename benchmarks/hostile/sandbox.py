@@ -27,8 +27,8 @@ MODULES = (
     "mmpt_plugin.features.s3d", "mmpt_plugin.video.cache_frames", "mmpt_plugin.report", "mmpt_plugin.report.page",
     "mmpt_plugin.tasks.evaluate", "mmpt_plugin.tasks.preflight", "mmpt_plugin.corpora.jsonl", "mmpt_plugin.launch",
     "mmpt_plugin.tasks.estimate", "mmpt_plugin.fairseq_bridge.schedule", "mmpt_plugin.fairseq_bridge.train",
-    "mmpt_plugin.samplers.uniform", "mmpt_plugin.datasets.overlapped_clips", "mmpt_plugin.search.embed", "hydra", "hydra.core.override_parser.overrides_parser",
-    "omegaconf", "yaml", "matplotlib.figure", "PIL.Image",
+    "mmpt_plugin.samplers.uniform", "mmpt_plugin.datasets.overlapped_clips", "mmpt_plugin.search.embed", "hydra",
+    "hydra.core.override_parser.overrides_parser", "omegaconf", "yaml", "matplotlib.figure", "PIL.Image",
     "transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip",
 )  # fmt: skip
 
@@ -113,10 +113,8 @@ def status_of(call: Callable[[], int | None], folder: Path, out: Path, err: Path
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout, sys.stderr = (
-        open(number, "w", encoding="utf-8", errors=errors, closefd=False)
-        for number, errors in ((1, "strict"), (2, "backslashreplace"))
-    )
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     try:
         status = call() or 0
     except SystemExit as ending:

@@ -182,7 +182,8 @@ def make_yaml(root: Path, kitchen: Path) -> None:
     found = {"video_id": "v", "start": 0.0, "end": 4.0, "caption": "chop", "score": 0.5}
     example = {"text": "chop", "rank": 1, "right": found, "found": [found], "half": "better"}
     result = {
-        "task": "text_video_retrieval", "missing_videos": 0, "metrics": metrics, "chance": metrics, "num_queries": 2, "num_clips": 2,
+        "task": "text_video_retrieval", "metrics": metrics, "chance": metrics,
+        "num_queries": 2, "num_clips": 2, "missing_videos": 0,
         "examples": [example],
     }  # fmt: skip
     run.joinpath("metrics.json").write_text(json.dumps(result))

@@ -16,6 +16,8 @@ from mmpt_plugin.yaml_files import read_yaml
 PROJECT, LOG, METRICS = "project.yaml", "train.log", "metrics.json"
 OWN_FOLDER = "checkpoint.save_dir"
 NUMBER = (int, float)
+EXAMPLE: dict[str, Any] = {"text": str, "rank": int, "found": list, "right": dict}
+CLIP: dict[str, Any] = {"video_id": str, "caption": str, "start": NUMBER, "end": NUMBER, "score": NUMBER}
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,14 @@ def check_result(result: dict[str, Any], where: str) -> None:
 
 def check_example(result: dict[str, Any], example: dict[str, Any], where: str) -> None:
     """ValueError, with the location in a file, for a retrieved example that a page can't show."""
-    for key, kind in {"text": str, "rank": int, "found": list, "right": dict}.items():
+    for key, kind in EXAMPLE.items():
         require(example, key, kind, where)
     for count in ("num_queries", "num_clips"):
         require(result, count, int, where)
     require({"missing_videos": 0} | result, "missing_videos", int, where)
     require({"meaning_rank": 0} | example, "meaning_rank", int, where)
     for clip in (example["right"], *example["found"]):
-        for key, kind in {"video_id": str, "caption": str, "start": NUMBER, "end": NUMBER, "score": NUMBER}.items():
+        for key, kind in CLIP.items():
             require(clip, key, kind, where)
         meaning = require({"meaning": {}} | clip, "meaning", dict, where)
         if not all(isinstance(text, str) for text in meaning.values()):
