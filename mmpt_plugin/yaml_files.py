@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.files import read_text
-
 CHARACTERS, VALUES, DEPTH = 2**20, 10**5, 50
 
 
@@ -16,6 +14,8 @@ def read_yaml(path: Path) -> Any:
     ValueError, with the path and the line, for other text than plain YAML, and for more than a mebibyte of it, 100,000
     values, counted as often as aliases repeat them, or a depth of 50.
     """
+    from mmpt_plugin.files import read_text  # with NumPy, which `mmpt list` does not need
+
     return parse_yaml(read_text(path), str(path))
 
 
