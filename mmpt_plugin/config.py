@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin import moved, registry, user_dir
 from mmpt_plugin.errors import unknown_name
-from mmpt_plugin.yaml_files import read_yaml, without_environment
+from mmpt_plugin.yaml_files import check_sections, read_yaml, without_environment
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent
-SECTIONS = {"task", "model", "criterion", "sampler", "dataset", "common", "optimization", "optimizer", "lr_scheduler"}
-SECTIONS |= {"distributed_training", "task.dataset", "task.finetune", "task.finetune.dataset", "task.benchmark"}
 
 
 def root() -> Path:
@@ -146,19 +144,6 @@ def use_user_dir(config: "DictConfig", project: str, overrides: Sequence[str]) -
     if "common" in config and (current := user_dir.current()):
         with open_dict(config):
             config.common.user_dir = str(current)
-
-
-def check_sections(config: "DictConfig", project: str) -> None:
-    """ValueError for a section of a project that is not one, such as `task: 3`."""
-    from omegaconf import OmegaConf
-
-    for section in SECTIONS:
-        value = OmegaConf.select(config, section, throw_on_missing=False)
-        if value is not None and not OmegaConf.is_dict(value):
-            raise ValueError(f"project '{project}': {section} must be a section with keys, got {value!r}"[:300])
-    folder = OmegaConf.select(config, "checkpoint.save_dir") if OmegaConf.is_dict(config.get("checkpoint")) else ""
-    if not isinstance(folder, str):
-        raise ValueError(f"project '{project}': checkpoint.save_dir must be a folder, got {folder!r}")
 
 
 def with_recipe(project: str, overrides: Sequence[str]) -> str:

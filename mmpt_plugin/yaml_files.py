@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CHARACTERS, VALUES, DEPTH = 2**20, 10**5, 50
+SECTIONS = {"task", "model", "criterion", "sampler", "dataset", "common", "optimization", "optimizer", "lr_scheduler"}
+SECTIONS |= {"distributed_training", "task.dataset", "task.finetune", "task.finetune.dataset", "task.benchmark"}
 
 
 def read_yaml(path: Path) -> Any:
@@ -66,3 +71,16 @@ def without_environment() -> Iterator[None]:
         yield
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def check_sections(config: "DictConfig", project: str) -> None:
+    """ValueError for a section of a project that is not one, such as `task: 3`."""
+    from omegaconf import OmegaConf
+
+    for section in SECTIONS:
+        value = OmegaConf.select(config, section, throw_on_missing=False)
+        if value is not None and not OmegaConf.is_dict(value):
+            raise ValueError(f"project '{project}': {section} must be a section with keys, got {value!r}"[:300])
+    folder = OmegaConf.select(config, "checkpoint.save_dir") if OmegaConf.is_dict(config.get("checkpoint")) else ""
+    if not isinstance(folder, str):
+        raise ValueError(f"project '{project}': checkpoint.save_dir must be a folder, got {folder!r}")
