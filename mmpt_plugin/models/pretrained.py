@@ -123,7 +123,10 @@ class PretrainedEmbedder(Embedder):
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
         values = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
-        model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
+        try:
+            model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         load_strictly(model, weights, where=str(path))
         model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
         if model.encoder is not None and not (isinstance(model.encoder, dict) and "_name" in model.encoder):
