@@ -65,6 +65,7 @@ def find(group: str, name: str, *, kind: str, given: str | None = None) -> Path:
     return paths[0]
 
 
+@without_environment()
 def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """Compose a project with Hydra, apply overrides and resolve interpolations.
 
@@ -103,8 +104,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
         check_sections(config, project)
         use_new_names(config, overrides)
         drop_other_keys(config, layers)
-        with without_environment():
-            OmegaConf.resolve(config)
+        OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:

@@ -19,7 +19,7 @@ OF_PYTHON = re.compile(
 )
 """Words of Python's own errors, which say nothing to a person who wrote a file."""
 NOISE = ("resource_tracker", "UserWarning", "warnings.warn")
-LONGEST = 3000
+LONGEST = 12_000
 CANARY = "canary"
 """Attacks try to create a file of this name, or to print the secret of this name."""
 SECRET = "s3cr3t-of-the-environment"

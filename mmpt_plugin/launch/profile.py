@@ -113,6 +113,7 @@ class Profile:
         return self.tasks_per_node or self.gpus_per_node or 1
 
 
+@without_environment()
 def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
     """Load a profile from a path or a name such as `v100x8`; overrides have the form `slurm.nodes=2`."""
     path = find(name)
@@ -121,8 +122,7 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
         return profile(written, where=str(path))
     try:
         given = OmegaConf.from_dotlist([word.partition(".")[2] for word in overrides])
-        with without_environment():
-            values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(written), given), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(written), given), resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"profile {path}: {first_line(error)}") from error
     return profile(values, where=str(path))
