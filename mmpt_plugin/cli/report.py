@@ -63,5 +63,8 @@ def report(folder: Path, videos: Path | None) -> None:
     check_result(result, str(path))
     write_curve(find_log(folder), folder / "curve.png")
     page, title = folder / "index.html", "Unseen videos, found by text"
-    write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
+    try:
+        write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     say(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")
