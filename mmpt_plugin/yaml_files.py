@@ -80,7 +80,8 @@ def check_sections(config: "DictConfig", project: str) -> None:
     for section in SECTIONS:
         value = OmegaConf.select(config, section, throw_on_missing=False)
         if value is not None and not OmegaConf.is_dict(value):
-            raise ValueError(f"project '{project}': {section} must be a section with keys, got {value!r}"[:300])
+            message = f"project '{project}': '{section}' must be a section, as in {section}.key=value, got {value!r}"
+            raise ValueError(message[:300])
     folder = OmegaConf.select(config, "checkpoint.save_dir") if OmegaConf.is_dict(config.get("checkpoint")) else ""
     if not isinstance(folder, str):
         raise ValueError(f"project '{project}': checkpoint.save_dir must be a folder, got {folder!r}")

@@ -143,7 +143,7 @@ def test_files_do_not_read_the_environment(project, tmp_path, monkeypatch, value
 
 @pytest.mark.parametrize("lines", ["task: 3\n", "task: {dataset: x}\n", "checkpoint: {save_dir: [1]}\n"])
 def test_a_section_of_another_type_is_named(project, lines):
-    with pytest.raises(ValueError, match=r"p.yaml': (task|task.dataset|checkpoint.save_dir) must be a"):
+    with pytest.raises(ValueError, match=r"p.yaml': ('task'|'task.dataset'|checkpoint.save_dir) must be a"):
         load_project(project(lines), ["checkpoint=x"] if "checkpoint" not in lines else [])
 
 

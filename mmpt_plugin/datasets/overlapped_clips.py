@@ -79,8 +79,9 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     @staticmethod
     def sizes(section: Mapping[str, Any], split: str) -> dict[str, int]:
         """The model's sizes that the shards of a project's section `dataset` determine; {} if they are not there."""
-        folder = (section.get("splits") or {}).get(split)
-        if not folder or not (Path(folder) / INDEX).is_file():
+        splits = section.get("splits")
+        folder = splits.get(split) if isinstance(splits, Mapping) else None
+        if not isinstance(folder, str) or not (Path(folder) / INDEX).is_file():
             return {}
         index = read_index(Path(folder))
         found = {"feature_dim": index.feature_dim, "vocab_size": index.tokenizer.get("vocab_size")}
