@@ -275,7 +275,10 @@ def convert_mmpt_shards(
                     f"{len(words)} tokens: these shards were made with another tokenizer"
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
-            writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
+            try:
+                writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
+            except ValueError as error:
+                raise ValueError(f"{features}: {error}") from error
             report.add(len(video.features), len(tokens))
             report.captions_outside += int((~inside).sum())
     return report

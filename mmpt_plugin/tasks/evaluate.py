@@ -102,6 +102,8 @@ def check_sections(project: Mapping[str, Any]) -> None:
 def with_frames(project: Mapping[str, Any], model: Embedder) -> Mapping[str, Any]:
     """The project with the frames that the model reads, where `task.dataset.frames` does not say otherwise."""
     task = project["task"]
+    if task is None:
+        raise ValueError("the task's YAML is empty, expected _name and dataset")
     dataset = task.get("dataset") or {}
     own, given = getattr(model.config, "frames", None), dataset.get("frames")
     if own is None or given is None:

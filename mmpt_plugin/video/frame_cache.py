@@ -18,7 +18,8 @@ from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mmpt_plugin.files import atomic_write, offsets, without_suffix
+from mmpt_plugin.errors import require, shortened
+from mmpt_plugin.files import atomic_write, offsets, parse_json, without_suffix
 from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, same_video
 from mmpt_plugin.video.sparse_frames import Picture, Videos
 
@@ -258,10 +259,26 @@ def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, dtype in LAYOUT.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != 1:
             raise ValueError(f"frames {path} are damaged: {name} are {arrays[name].dtype} {arrays[name].shape}")
+    check_about(about, path)
     num_videos, num_frames = len(json.loads(about["videos"])), len(arrays["frame_crc32"])
     check_bounds(arrays["video_offsets"], num_videos, num_frames, path)
     check_bounds(arrays["frame_offsets"], num_frames, len(arrays["jpegs"]), path)
     return arrays, about
+
+
+def check_about(about: dict[str, str], path: Path) -> None:
+    """ValueError unless the metadata list the videos, (id, seconds, origin) of each, and have the settings as JSON."""
+    where = f"frames {path}"
+    settings, videos = (parse_json(about.get(key, ""), where) for key in ("encoder", "videos"))
+    for key in ("fps", "size"):
+        if require(settings, key, int, where) < 1:
+            raise ValueError(f"{where}: '{key}' must be at least 1, got {settings[key]}")
+    if not isinstance(videos, list):
+        raise ValueError(f"{where}: expected a list of videos, got {shortened(videos)}")
+    for video in videos:
+        kinds = [type(part) for part in video] if isinstance(video, list) else []
+        if kinds not in ([str, float, dict], [str, int, dict]):
+            raise ValueError(f"{where}: a video must be its id, seconds and origin, got {shortened(video)}")
 
 
 def check_bounds(ends: Int[np.ndarray, " _"], number: int, total: int, path: Path) -> None:
