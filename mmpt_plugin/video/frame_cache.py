@@ -163,7 +163,8 @@ class FrameCache:
         self._durations: dict[str, float] = {}
         self._places: dict[str, tuple[int, int, int]] = {}
         encoders: dict[str, Path] = {}
-        for number, path in enumerate(sorted(folder.glob(SHARDS))):
+        self._paths = sorted(folder.glob(SHARDS))
+        for number, path in enumerate(self._paths):
             arrays, about = open_frames(path)
             encoders.setdefault(about["encoder"], path)
             frames = arrays["video_offsets"].tolist()
@@ -210,7 +211,7 @@ class FrameCache:
         before = None
         for time in times:
             frame = min(first + int(time * self.fps + 1e-6), last - 1)
-            where = f"frame {frame} of {self._path(shard)}"
+            where = f"frame {frame} of {self._paths[shard]}"
             yield None if frame == before else from_jpeg(self._jpeg(shard, frame), size=size, where=where)
             before = frame
 
@@ -219,12 +220,10 @@ class FrameCache:
         begin, end = arrays["frame_offsets"][frame : frame + 2]
         content = arrays["jpegs"][begin:end].tobytes()
         if zlib.crc32(content) != arrays["frame_crc32"][frame]:
-            path = self._path(shard)
-            raise ValueError(f"frame {frame} of {path} is damaged: delete the file and cache its videos again")
+            raise ValueError(
+                f"frame {frame} of {self._paths[shard]} is damaged: delete the file and cache its videos again"
+            )
         return content
-
-    def _path(self, shard: int) -> Path:
-        return sorted(self.folder.glob(SHARDS))[shard]
 
     def content(self, video_id: str) -> bytes:
         """See `Videos.content`; it consists of the checksums of the video's frames."""
