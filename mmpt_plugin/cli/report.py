@@ -59,9 +59,9 @@ def report(folder: Path, videos: Path | None) -> None:
         raise ValueError(f"no {path}: write it with mmpt evaluate PROJECT task=NAME checkpoint=PATH --json {path}")
     if videos is None:
         raise ValueError("--videos FOLDER is missing: the page of one run shows frames of its videos")
-    result = read_metrics(path)
+    result, log = read_metrics(path), find_log(folder)
     check_result(result, str(path))
-    write_curve(find_log(folder), folder / "curve.png")
+    write_curve(log, folder / "curve.png")
     page, title = folder / "index.html", "Unseen videos, found by text"
     try:
         write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
