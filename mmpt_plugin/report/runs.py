@@ -103,6 +103,7 @@ def results_of(path: Path) -> list[dict[str, Any]]:
 def check_result(result: dict[str, Any], where: str) -> None:
     """ValueError, with the location in a file, for a value that tables and pages can't show."""
     require(result, "task", str, where)
+    require(result, "metrics", dict, where)
     oracles = result.get("oracles", {})
     tables = {name: result[name] for name in ("metrics", *CONTROLS) if name in result}
     for name, values in {**tables, **(oracles if isinstance(oracles, dict) else {"oracles": oracles})}.items():
