@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmpt_plugin import moved
 from mmpt_plugin.errors import first_line, first_ten
-from mmpt_plugin.files import atomic_write, write_files, writing
+from mmpt_plugin.files import atomic_write, read_json, write_files, writing
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -49,6 +49,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     # On exit, the context removes all globals it was given, so it must not be given those that were allowed before.
     allowed = torch.serialization.get_safe_globals()
     try:
+        check_archive(path)
         if is_torchscript(path):
             return read_torchscript(path)
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
@@ -59,9 +60,22 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         ) from error
     except Exception as error:  # zipfile raises its own types, and torch's unpickler any, for what is not a pickle
         raise ValueError(f"{path} is damaged, or not a torch file: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} contains a {type(content).__name__}, but a checkpoint is a dict")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{path} contains a {type(content).__name__}, but a checkpoint is a dict with names")
     return content
+
+
+def check_archive(path: Path) -> None:
+    """BadZipFile for a zip file whose data unpack to more than its own size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # The code of a TorchScript archive is compressed, and not read.
+            data = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+            for entry in data:
+                if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
+                    raise zipfile.BadZipFile(f"{entry.filename} is compressed")
+            if sum(entry.file_size for entry in data) > path.stat().st_size:
+                raise zipfile.BadZipFile("its parts together are larger than the file")
 
 
 def is_torchscript(path: Path) -> bool:
@@ -86,8 +100,6 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         for entry in archive.infolist():
             part = entry.filename.partition("/")[2]
             if part in ("data.pkl", "version", "byteorder") or part.startswith("data/"):
-                if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
-                    raise zipfile.BadZipFile(f"{entry.filename} is compressed")
                 copy.writestr(entry.filename, archive.read(entry))
     data.seek(0)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(data)
@@ -117,7 +129,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
-        return json.loads((folder / CONFIG_FILE).read_text()), load_file(folder / WEIGHTS_FILE)
+        return read_json(folder / CONFIG_FILE), load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # safetensors and json raise their own types
         raise ValueError(f"{folder} can't be read: {error}") from error
 
@@ -145,8 +157,23 @@ def write_folder(
         write_files(folder, write)
 
 
+def check_weights(weights: Mapping[str, Any], *, where: str) -> None:
+    """ValueError, with its name, for a value that is not a weight: a dense tensor of numbers that a file has in full.
+
+    A file of a few bytes may describe a tensor of gigabytes, all of whose elements are the same place in memory.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{where}: {name} is a {type(value).__name__}, expected a tensor")
+        if value.layout != torch.strided or value.is_complex() or value.is_meta or value.is_quantized:
+            raise ValueError(f"{where}: {name} is a tensor of {value.layout}, {value.dtype}, on {value.device}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{where}: {name} is {tuple(value.shape)}, but the file has fewer numbers")
+
+
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:
     """Load `weights`; missing, unexpected or wrongly shaped keys are a ValueError that names them."""
+    check_weights(weights, where=where)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in expected]

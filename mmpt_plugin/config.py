@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin import moved, registry, user_dir
 from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.yaml_files import check_sections, read_yaml, without_environment
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def find(group: str, name: str, *, kind: str, given: str | None = None) -> Path:
     return paths[0]
 
 
+@without_environment()
 def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     """Compose a project with Hydra, apply overrides and resolve interpolations.
 
@@ -87,19 +89,21 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
     others = [override for override in overrides if override not in files + into_file + measured]
     GlobalHydra.instance().clear()
     try:
+        layers = [as_layer(overrides), *file_layers(folder, name)]
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(name, overrides=[*search_path(folder), *map(override_grammar, others)])
         benchmark = [compose_task(override.partition("=")[2]) for override in measured]
         if files:
             OmegaConf.set_struct(config, False)
-            config.task = OmegaConf.load(files[-1].partition("=")[2])
+            config.task = OmegaConf.create(read_yaml(Path(files[-1].partition("=")[2])))
             config.merge_with(OmegaConf.from_dotlist(into_file))
         if benchmark:  # keys of it that are overridden are there already
             given = OmegaConf.select(config, "task.benchmark") or {}
             OmegaConf.update(config, "task.benchmark", OmegaConf.merge(benchmark[-1], given), force_add=True)
-        use_user_dir(config)
+        use_user_dir(config, project, overrides)
+        check_sections(config, project)
         use_new_names(config, overrides)
-        drop_other_keys(config, [as_layer(overrides), *file_layers(folder, name)])
+        drop_other_keys(config, layers)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")
@@ -122,12 +126,21 @@ def compose_task(name: str) -> "DictConfig":
         return task
 
 
-def use_user_dir(config: "DictConfig") -> None:
-    """Import the user directory, and record its absolute path in a project that trains, for all ranks and restarts."""
+def use_user_dir(config: "DictConfig", project: str, overrides: Sequence[str]) -> None:
+    """Import the user directory, and record its absolute path in a project that trains, for all ranks and restarts.
+
+    ValueError for one that only the project's file names: code runs if the person who runs the command names it.
+    """
     from omegaconf import OmegaConf, open_dict
 
     if given := OmegaConf.select(config, "common.user_dir"):
-        user_dir.load(given)
+        place = Path(str(given)).expanduser().resolve()
+        if "common.user_dir" not in overridden(overrides) and place != user_dir.current():
+            raise ValueError(
+                f"project '{project}' would run the code in common.user_dir={given}: if you trust it, name it yourself "
+                f"with --user-dir {given}"
+            )
+        user_dir.load(place)
     if "common" in config and (current := user_dir.current()):
         with open_dict(config):
             config.common.user_dir = str(current)
@@ -242,18 +255,24 @@ def as_layer(overrides: Sequence[str]) -> Layer:
     return layer
 
 
-def file_layers(folder: Path, name: str) -> list[Layer]:
-    """The YAML files that a project consists of, each as written; a file comes before those that it builds on."""
-    import yaml
+def file_layers(folder: Path, name: str, above: tuple[str, ...] = ()) -> list[Layer]:
+    """The YAML files that a project consists of, each as written; a file comes before those that it builds on.
 
+    `above` are the files that build on this one. Hydra reports a file that builds on itself.
+    """
     places = dict.fromkeys([folder, *roots()])
     path = next((path for place in places if (path := place / f"{name}.yaml").is_file()), None)
-    if path is None:
+    if path is None or name in above:
         return []
-    written = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    written = read_yaml(path) or {}
+    if not isinstance(written, dict) or not isinstance(written.get("defaults", []), list):
+        raise ValueError(f"{path}: expected sections, and a list under 'defaults'")
     bases = [str(entry) for entry in written.get("defaults", []) if "@_global_" in str(entry)]
     layer = {section: values for section, values in written.items() if isinstance(values, Mapping)}
-    return [layer, *(each for base in reversed(bases) for each in file_layers(folder, base_name(base, name)))]
+    return [
+        layer,
+        *(each for base in reversed(bases) for each in file_layers(folder, base_name(base, name), (*above, name))),
+    ]
 
 
 def base_name(entry: str, name: str) -> str:

@@ -5,12 +5,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-KINDS: dict[Any, str] = {str: "a text", (int, float): "a number", list: "a list", dict: "an object"}
+KINDS: dict[Any, str] = {str: "a text", int: "an integer", (int, float): "a number", list: "a list", dict: "an object"}
+KINDS[(str, int)] = "a text or an integer"
+
+
+class SeveralProblems(ValueError):
+    """An error whose message has one line for each of several problems; other messages are shown in one line."""
 
 
 def unknown_name(kind: str, name: str, possible: list[str], *, guess: str | None = None) -> str:
     """`no model 'videoclp'. Did you mean 'videoclip'? Possible: [...]`."""
-    close = difflib.get_close_matches(guess or name, possible, n=1)
+    close = difflib.get_close_matches(str(guess or name), possible, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"no {kind} '{name}'.{hint} Possible: {sorted(possible)}"
 

@@ -5,7 +5,6 @@ B texts, L tokens.
 
 import hashlib
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import (  # type: ignore[attr-defined]
 )
 
 from mmpt_plugin.errors import first_line
+from mmpt_plugin.files import read_json
 
 VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 
@@ -60,7 +60,7 @@ def loader(folder: Path) -> Any:
     if not folder.is_dir():
         return AutoTokenizer
     config = folder / "tokenizer_config.json"
-    named = json.loads(config.read_text()).get("tokenizer_class") or "" if config.is_file() else ""
+    named = read_json(config).get("tokenizer_class") or "" if config.is_file() else ""
     if not named:
         return CLIPTokenizerFast if (folder / "vocab.json").is_file() else BertTokenizerFast
     # AutoTokenizer would warn about our config.json, which is in the same folder.

@@ -23,9 +23,9 @@ LEVELS = [
     {"corpora", "index", "shards", "features"},
     {"video", "tokenizer", "conformance", "protocols"},
     {"batch"},
-    {"checkpoint", "files", "distributed", "config", "signals", "hardware"},
+    {"checkpoint", "files", "distributed", "config", "yaml_files", "signals", "hardware"},
     {"registry", "moved"},
-    {"errors", "user_dir"},
+    {"errors", "terminal", "user_dir"},
 ]
 
 HOMES = {

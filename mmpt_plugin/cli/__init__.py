@@ -5,7 +5,6 @@ Hydra.
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +32,8 @@ from mmpt_plugin.cli import (
     train,
     user_dir,
 )
+from mmpt_plugin.errors import SeveralProblems
+from mmpt_plugin.terminal import log_to_stderr, one_line, say
 
 COMMANDS = (
     list_components, help, doctor, generate, prepare, extract, cache_frames, shard, train, evaluate, report, convert,
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         name = f"mmpt {arguments.command}"
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        log_to_stderr()
         if arguments.user_dir is not None:
             mmpt_plugin.user_dir.load(arguments.user_dir)
         status: int | None = arguments.run(arguments)
@@ -78,11 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except BaseException as error:
         if was_interrupted(error):
-            print(f"{name}: interrupted", file=sys.stderr)
+            say(f"{name}: interrupted", file=sys.stderr)
             return train.INTERRUPTED
         if not isinstance(error, ValueError | OSError):
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        text = error if isinstance(error, SeveralProblems) else one_line(error)
+        say(f"{name}: {text}", file=sys.stderr)
         return 2
     return status or 0
 

@@ -88,7 +88,7 @@ def model_of(arguments: argparse.Namespace) -> "PretrainedEmbedder":
 
 def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `load_model` that were given, from the arguments of `add_model_settings`."""
-    import yaml
+    from mmpt_plugin.yaml_files import parse_yaml
 
     names = ("tokenizer", "num_attention_heads", "max_video_len")
     given = {key: getattr(arguments, key) for key in names if getattr(arguments, key) is not None}
@@ -98,13 +98,13 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
         key, separator, value = setting.partition("=")
         if not separator:
             raise ValueError(f"--setting must be KEY=VALUE, got '{setting}'")
-        given[key] = yaml.safe_load(value)
+        given[key] = parse_yaml(value, f"--setting {key}")
     return given
 
 
 def component(text: str) -> dict[str, Any]:
     """The settings of a component from its name, such as `s3d`, or from YAML, such as `{_name: s3d, size: 64}`."""
-    import yaml
+    from mmpt_plugin.yaml_files import parse_yaml
 
-    settings = yaml.safe_load(text)
+    settings = parse_yaml(text, f"'{text}'")
     return settings if isinstance(settings, dict) else {"_name": settings}

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mmpt_plugin.cli.arguments import Commands, add_videos, videos_of
+from mmpt_plugin.terminal import say
 
 if TYPE_CHECKING:
     from mmpt_plugin.video.frame_cache import FrameSettings
@@ -37,4 +38,4 @@ def write_frames(arguments: argparse.Namespace, settings: "FrameSettings") -> No
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
     )
-    print(report)
+    say(report)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_of
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     model.save_pretrained(arguments.out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tokenizer = "with its tokenizer" if model.tokenizer is not None else "without a tokenizer (--tokenizer adds one)"
-    print(f"wrote {arguments.out}: {parameters:,} parameters, {tokenizer}")
+    say(f"wrote {arguments.out}: {parameters:,} parameters, {tokenizer}")
     if model.encoder is not None:
         settings = ", ".join(f"{key} {value}" for key, value in model.encoder.items() if key != "_name")
-        print(f"encoder {model.encoder['_name']}, saved by reference, not copied: {settings or 'no files'}")
+        say(f"encoder {model.encoder['_name']}, saved by reference, not copied: {settings or 'no files'}")

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 NEEDS = (
     (
@@ -41,11 +42,11 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.project is None:
         for line in examine():
-            print(line)
+            say(line)
         return 0
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports which processor it looks for
     lines = list(examine_project(arguments.project, arguments.overrides))
-    print("\n".join(lines))
+    say("\n".join(lines))
     return 2 if any(line.startswith("--") for line in lines) else 0
 
 

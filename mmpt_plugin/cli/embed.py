@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_of
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.videos and model.encoder is None and not model.takes_frames:
         raise ValueError("videos need --encoder, the encoder of the features the model was trained on (see mmpt list)")
     if arguments.text:
-        print(write_text_vectors(model, arguments.text, arguments.out))
+        say(write_text_vectors(model, arguments.text, arguments.out))
         return 0
     report = write_video_vectors(
         model,
@@ -55,5 +56,5 @@ def run(arguments: argparse.Namespace) -> int:
         num_workers=arguments.workers,
         truncate=arguments.truncate,
     )
-    print(report)
+    say(report)
     return 2 if report.failed and not arguments.allow_missing else 0

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmpt_plugin import terminal
 from mmpt_plugin.cli.arguments import Commands, add_project
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -23,8 +25,6 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from mmpt_plugin.config import load_benchmarks, load_project, plain
     from mmpt_plugin.files import atomic_write, writing
     from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, oracles_table, write_timelines
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             with writing(arguments.json, replaced=True):
                 atomic_write(arguments.json, lambda path: path.write_text(json.dumps(result, indent=2) + "\n"))
 
-    project, console = plain(load_project(arguments.project, arguments.overrides)), Console()
+    project, console = plain(load_project(arguments.project, arguments.overrides)), terminal.console()
     if (project.get("task") or {}).get("_name"):
         result = evaluate(project)
         results = [result]
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_timelines(arguments.html / f"{one.get('benchmark', one['task'])}.html", one)
     write(result)
     if failed := result.get("failed"):
-        print(
+        say(
             f"mmpt evaluate: failed: {'; '.join(f'{name}: {why}' for name, why in failed.items())}",
             file=sys.stderr,
         )

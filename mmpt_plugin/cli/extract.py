@@ -4,6 +4,7 @@ import argparse
 import logging
 
 from mmpt_plugin.cli.arguments import Commands, add_videos, component, videos_of
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -39,4 +40,4 @@ def run(arguments: argparse.Namespace) -> None:
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
     )
-    print(report)
+    say(report)

@@ -3,6 +3,7 @@
 import argparse
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -19,4 +20,4 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from mmpt_plugin import reference
 
-    print(reference.describe(arguments.key) if arguments.key else reference.overview())
+    say(reference.describe(arguments.key) if arguments.key else reference.overview())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmpt_plugin.cli.arguments import Commands, add_model_settings, model_options
+from mmpt_plugin.terminal import say
 
 if TYPE_CHECKING:
     from mmpt_plugin.search import Collection
@@ -36,9 +37,9 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     collection = collection_of(arguments)
     report = collection.index(arguments.videos, num_workers=arguments.workers, remove_missing=arguments.remove_missing)
-    print(report)
+    say(report)
     where = shlex.quote(arguments.collection)
-    print(f'search:  mmpt search {where} "a sentence"\npage:    mmpt serve {where}')
+    say(f'search:  mmpt search {where} "a sentence"\npage:    mmpt serve {where}')
     return 2 if report.failed else 0
 
 

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmpt_plugin import terminal
 from mmpt_plugin.cli.arguments import Commands
 from mmpt_plugin.cli.launch import RUNS, launching
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -32,9 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
     launch = launching()
     jobs = launch.job_statuses(arguments.folder)
     if arguments.json:
-        print(json.dumps([asdict(job) for job in jobs], indent=2))
+        say(json.dumps([asdict(job) for job in jobs], indent=2))
     elif not jobs:
-        print(f"no launched jobs in {arguments.folder}")
+        say(f"no launched jobs in {arguments.folder}")
     elif arguments.watch is None:
         console().print(launch.jobs_table(jobs))
     else:
@@ -57,7 +59,5 @@ def watch(folder: Path, seconds: float) -> None:
 
 def console() -> Any:
     """The terminal; output to a file or a pipe is not cut to a width."""
-    from rich.console import Console
-
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=1000)
+    here = terminal.console()
+    return here if here.is_terminal else terminal.console(width=1000)

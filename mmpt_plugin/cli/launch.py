@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 RUNS = Path("runs")
 COMMANDS_AS_JOBS = ("train", "extract", "cache-frames", "embed", "evaluate")
@@ -61,28 +62,26 @@ def run(arguments: argparse.Namespace) -> int:
     job = {"name": f"mmpt-{command.command}", "logs": folder / "slurm"}
     if arguments.parts > 1:
         plans = launch.unfinished(plans)
-        print(
-            f"{len(plans)} of {arguments.parts} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}"
-        )
+        say(f"{len(plans)} of {arguments.parts} parts to do: {', '.join(plan.folder.name for plan in plans) or 'none'}")
     problems = [] if arguments.no_check else launch.problems_of(plans)
     for problem in problems:
-        print(f"mmpt launch: {problem}", file=sys.stderr)
+        say(f"mmpt launch: {problem}", file=sys.stderr)
     if arguments.dry_run:
-        print(launch.dry_run(plans, profile, **job))
+        say(launch.dry_run(plans, profile, **job))
         return 0
     if problems:
-        print("mmpt launch: nothing was launched; --no-check launches it all the same", file=sys.stderr)
+        say("mmpt launch: nothing was launched; --no-check launches it all the same", file=sys.stderr)
         return 2
     launched = launch.submit_plans(plans, profile, **job) if plans else []
     for each in launched:
-        print(f"job {each.job_id}: {each.folder}, log {each.log}")
+        say(f"job {each.job_id}: {each.folder}, log {each.log}")
     if launched:
-        print(f"watch: mmpt jobs {folder} --watch\nstop: {launch.stop_command(launched)}")
+        say(f"watch: mmpt jobs {folder} --watch\nstop: {launch.stop_command(launched)}")
     if not arguments.wait:
         return 0
     states = launch.wait(launched)
     for each, state in zip(launched, states, strict=True):
-        print(f"job {each.job_id}: {state} {launch.failure(each, state)}".rstrip())
+        say(f"job {each.job_id}: {state} {launch.failure(each, state)}".rstrip())
     return 0 if set(states) <= {"COMPLETED"} else 1
 
 

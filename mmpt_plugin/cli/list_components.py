@@ -3,6 +3,7 @@
 import argparse
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -14,9 +15,9 @@ def run(arguments: argparse.Namespace) -> None:
     from mmpt_plugin import config, registry
 
     for kind in registry.REGISTRIES:
-        print(f"{PLURALS.get(kind.kind, kind.kind + 's'):12} {', '.join(sorted(kind))}")
+        say(f"{PLURALS.get(kind.kind, kind.kind + 's'):12} {', '.join(sorted(kind))}")
     for group in ("tasks", "projects", "slurm"):
-        print(f"{group + '/':12} {', '.join(config.available(group))}")
+        say(f"{group + '/':12} {', '.join(config.available(group))}")
 
 
 PLURALS = {"corpus": "corpora"}

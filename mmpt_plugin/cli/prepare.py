@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin.cli.arguments import Commands, component
+from mmpt_plugin.terminal import say
 
 if TYPE_CHECKING:
     from mmpt_plugin.video.store import VideoList
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     report = extract(
         videos, features, encoder=encoder, num_workers=arguments.workers, allow_missing=arguments.allow_missing
     )
-    print(report)
+    say(report)
     ready = [video_id for video_id in videos.ids if video_id in FeatureFolder(features)]
     if not ready:
         raise ValueError(f"none of the {len(videos)} videos can be decoded")
@@ -90,12 +91,12 @@ def run(arguments: argparse.Namespace) -> None:
             out=shards / split,
             allow_missing=arguments.allow_missing,
         )
-        print(f"{split}: {made}")
+        say(f"{split}: {made}")
         numbers[split] = made.videos
     path = arguments.out / "project.yaml"
     steps = next_commands(arguments, path, numbers, encoder, tokenizer)
     write_project(path, numbers, model=model, start=arguments.model, comments=steps[1:])
-    print("\n".join(["next:", *steps]))
+    say("\n".join(["next:", *steps]))
 
 
 def starting_point(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any], str]:
@@ -133,7 +134,7 @@ def narrated(videos: "VideoList", captions: Path, allow_missing: bool) -> "Video
         advice = "" if len(lacking) == len(videos) else ". To skip these videos: --allow-missing"
         raise ValueError(f"{len(lacking)} of {len(videos)} videos have no captions: {some}{advice}")
     for video_id, reason in lacking.items():
-        print(f"skipped {video_id}: {reason}")
+        say(f"skipped {video_id}: {reason}")
     left_out = {file: why for file, why in videos.left_out.items() if Path(file).suffix.lower() not in SUFFIXES}
     kept = [(video_id, path) for video_id, path in videos.items() if video_id not in lacking]
     return VideoList(tuple(path for _, path in kept), tuple(video_id for video_id, _ in kept), left_out)
@@ -156,7 +157,7 @@ def write_project(
     from mmpt_plugin.files import atomic_write
 
     if path.exists():
-        print(f"kept {path}; to write it again, delete it")
+        say(f"kept {path}; to write it again, delete it")
         return
     here, size = path.parent.resolve(), min(CLUSTER_SIZE, numbers["train"])
     every = math.ceil(UPDATES / (NUM_VALIDATIONS * math.ceil(numbers["train"] / size)))  # epochs between validations

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 COMPARISON = Path("comparison.html")
 
@@ -44,12 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--videos is for the page of one run; the page that compares several shows no videos")
     out = arguments.out or COMPARISON
     write_comparison(out, arguments.runs)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def report(folder: Path, videos: Path | None) -> None:
     """Write the curve and the page of one run."""
-    from mmpt_plugin.report import about_run, find_log, read_metrics, write_curve, write_page
+    from mmpt_plugin.report import about_run, check_result, find_log, read_metrics, write_curve, write_page
 
     path = folder / "metrics.json"
     if not folder.exists():
@@ -58,8 +59,12 @@ def report(folder: Path, videos: Path | None) -> None:
         raise ValueError(f"no {path}: write it with mmpt evaluate PROJECT task=NAME checkpoint=PATH --json {path}")
     if videos is None:
         raise ValueError("--videos FOLDER is missing: the page of one run shows frames of its videos")
-    result = read_metrics(path)
-    write_curve(find_log(folder), folder / "curve.png")
+    result, log = read_metrics(path), find_log(folder)
+    check_result(result, str(path))
+    write_curve(log, folder / "curve.png")
     page, title = folder / "index.html", "Unseen videos, found by text"
-    write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
-    print(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")
+    try:
+        write_page(page, title=title, result=result, videos=videos, about=about_run(folder))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    say(f"wrote {folder / 'curve.png'} and {folder / 'index.html'}")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 if TYPE_CHECKING:
     from mmpt_plugin.search import Collection, Moment
@@ -32,12 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("expected either a sentence or --like FILE@SECONDS")
     moments = found(Collection.open(arguments.collection), arguments)
     if arguments.json:
-        print(json.dumps([asdict(moment) | {"path": str(moment.path)} for moment in moments], indent=2))
+        say(json.dumps([asdict(moment) | {"path": str(moment.path)} for moment in moments], indent=2))
     elif not moments:
-        print("no moments")
+        say("no moments")
     else:
         for moment in moments:
-            print(f"{clock(moment.start)}-{clock(moment.end)}  {moment.strength:5.1f}  {moment.path}")
+            say(f"{clock(moment.start)}-{clock(moment.end)}  {moment.strength:5.1f}  {moment.path}")
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -26,10 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     with listen(arguments.host, arguments.port) as listening:
         collection.model  # noqa: B018  loaded before the first search; a model that has changed is an error here
         if arguments.host not in LOCAL:
-            print(f"warning: anyone who reaches {arguments.host} can search and watch these videos", file=sys.stderr)
+            say(f"warning: anyone who reaches {arguments.host} can search and watch these videos", file=sys.stderr)
         port = listening.getsockname()[1]
         host = "127.0.0.1" if arguments.host in (*LOCAL, "0.0.0.0") else arguments.host
-        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        say(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         try:
             serve(collection, listening)
         except KeyboardInterrupt:

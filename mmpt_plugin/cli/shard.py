@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{arguments.features} contains the original toolkit's shards, which are converted as a whole: remove "
                 "--videos, --max-characters and --allow-missing"
             )
-        print(convert_mmpt_shards(**common, split=arguments.split))
+        say(convert_mmpt_shards(**common, split=arguments.split))
         return
     report = make_shards(
         read_list(arguments.videos) if arguments.videos else None,
@@ -81,4 +82,4 @@ def run(arguments: argparse.Namespace) -> None:
             unit=None if arguments.deduplicate == "none" else arguments.deduplicate,
         ),
     )
-    print(report)
+    say(report)

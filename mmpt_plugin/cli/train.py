@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.cli.arguments import Commands, add_project
+from mmpt_plugin.terminal import say
 
 INTERRUPTED = 130  # exit status of training stopped by a signal; shells use it for Ctrl-C
 
@@ -35,13 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"training needs fairseq, see README ({error})") from error
 
     if arguments.dry_run:
-        print(command_line(project))
+        say(command_line(project))
         return 0
     save_dir = Path(project["checkpoint"]["save_dir"])
     fairseq_log = any(override.lstrip("+").startswith("common.log_format=") for override in arguments.overrides)
     if train(project, resume=arguments.resume, fairseq_log=fairseq_log):
         log_file = (project.get("common") or {}).get("log_file") or (None if fairseq_log else save_dir / "train.log")
-        print("\n".join([*results(save_dir, log_file), "next:", *next_commands(project, arguments, save_dir)]))
+        say("\n".join([*results(save_dir, log_file), "next:", *next_commands(project, arguments, save_dir)]))
         return 0
     words = [
         arguments.project,
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         *(["--resume"] if arguments.resume else []),
         *user_dir_of(project),
     ]
-    print(
+    say(
         f"mmpt train: stopped and saved in {save_dir}; run the same command to resume:\n"
         f"  mmpt train {shlex.join(map(str, words))}",
         file=sys.stderr,

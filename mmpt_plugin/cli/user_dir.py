@@ -3,6 +3,7 @@
 import argparse
 
 from mmpt_plugin.cli.arguments import Commands
+from mmpt_plugin.terminal import say
 
 
 def add(commands: Commands) -> None:
@@ -15,4 +16,4 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.user_dir import PACKAGE
 
-    print(PACKAGE)
+    say(PACKAGE)

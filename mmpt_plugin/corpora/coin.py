@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_choice, check_segment, published_split
+from mmpt_plugin.corpora.readers import check_choice, check_segment, is_count, published_split
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, check_labels, overlaps, past_the_end
 from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
@@ -78,7 +78,7 @@ class COIN(Corpus):
 
     def _segment(self, annotation: Any, where: str, subset: str) -> Segment:
         number = str(require(annotation, "id", (str, int), where))
-        if not number.isdecimal() or int(number) < 1:
+        if not is_count(number) or int(number) < 1:
             raise ValueError(f"{where}: id '{number}' is not a label id: label ids are integers from 1")
         self._named.setdefault(subset, []).append((where, int(number), require(annotation, "label", str, where)))
         return Segment(*check_segment(annotation.get("segment"), where), int(number))

@@ -111,7 +111,10 @@ class Corpus(AnnotationReader):
         if not folder.is_dir():
             raise DataNotThere(f"no {kind} at {folder}")
         videos = dict.fromkeys(record.video_id for record in records)
-        self.video_ids = [video_id for video_id in videos if self._has(video_id)]
+        try:
+            self.video_ids = [video_id for video_id in videos if self._has(video_id)]
+        except ValueError as error:  # an id that leads out of the folder
+            raise ValueError(f"{annotations}: {error}") from error
         self.missing_videos = sorted(videos.keys() - set(self.video_ids))
         if self.missing_videos:
             named = f"{', '.join(self.missing_videos[:5])}{' ...' if len(self.missing_videos) > 5 else ''}"

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_segment, unique
+from mmpt_plugin.corpora.readers import check_segment, is_count, unique
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, past_the_end
 from mmpt_plugin.registry import register_corpus
 
@@ -69,9 +69,9 @@ class CrossTask(Corpus):
         path = self.folder / "tasks_primary.txt"
         lines, steps = [line for _, line in self.read_lines(path)], {}
         for begin in range(0, len(lines), 5):
-            task, *_, count, names = block = lines[begin : begin + 5]
-            steps[task] = names.split(",")
-            if len(block) < 5 or count != str(len(steps[task])):
+            task, *rest = lines[begin : begin + 5]
+            steps[task] = rest[-1].split(",") if rest else []
+            if len(rest) < 4 or rest[2] != str(len(steps[task])):
                 raise ValueError(f"{path}: task '{task}' is not a block of id, title, url, number of steps, steps")
         return steps
 
@@ -109,7 +109,7 @@ class CrossTask(Corpus):
         segments = []
         for where, row in self.read_csv(path, ["step", "start", "end"], header=False):
             num_steps = len(self.steps[video.group])
-            if not row["step"].isdecimal() or not 1 <= int(row["step"]) <= num_steps:
+            if not is_count(row["step"]) or not 1 <= int(row["step"]) <= num_steps:
                 raise ValueError(
                     f"{where}: step '{row['step']}' is out of range: task {video.group} has steps 1 to {num_steps}"
                 )

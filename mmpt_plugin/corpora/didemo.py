@@ -6,7 +6,7 @@ from typing import Any
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, Corpus, CorpusConfig, whole_video
 from mmpt_plugin.corpora.readers import unique
-from mmpt_plugin.errors import require
+from mmpt_plugin.errors import require, shortened
 from mmpt_plugin.files import without_suffix
 from mmpt_plugin.registry import register_corpus
 
@@ -109,10 +109,11 @@ class DiDeMo(DiDeMoVideos, ClipCorpus):
 def moment(record: dict[str, Any], where: str) -> Moment:
     """The moment of one record; `where` is its location, which a ValueError names."""
     video_id, description = (require(record, key, str, where) for key in ("video", "description"))
+    given = require(record, "times", list, where)
     try:
-        times = tuple((int(first), int(last)) for first, last in require(record, "times", list, where))
-    except (TypeError, ValueError):
+        times = tuple((int(first), int(last)) for first, last in given)
+    except (TypeError, ValueError, OverflowError):
         times = ()
     if not times or not all(0 <= first <= last < NUM_CHUNKS for first, last in times):
-        raise ValueError(f"{where}: times must be pairs 0 <= first <= last < {NUM_CHUNKS}, got {record['times']}")
+        raise ValueError(f"{where}: times must be pairs 0 <= first <= last < {NUM_CHUNKS}, got {shortened(given)}")
     return Moment(without_suffix(video_id), description, times)

@@ -8,6 +8,7 @@ from typing import Any
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
 from mmpt_plugin.corpora.readers import check_segment
 from mmpt_plugin.errors import require
+from mmpt_plugin.files import parse_json
 from mmpt_plugin.registry import register_corpus
 
 KEYS: dict[str, Any] = {"video_id": str, "start": (int, float), "end": (int, float), "caption": str}
@@ -38,10 +39,7 @@ class JSONLClips(ClipCorpus):
 
 def parse_line(line: str, where: str) -> AnnotatedClip:
     """The clip of one line; `where` is its location, which a ValueError names."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON: {error}") from error
+    record = parse_json(line, where)
     video_id, start, end, caption = (require(record, key, kind, where) for key, kind in KEYS.items())
     if not caption.strip():
         raise ValueError(f"{where}: the caption of '{video_id}' is empty")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
-from mmpt_plugin.corpora.readers import DataNotThere, published_split, unique
+from mmpt_plugin.corpora.readers import DataNotThere, is_count, published_split, unique
 from mmpt_plugin.registry import register_corpus
 
 
@@ -147,7 +147,7 @@ class Kinetics(LabelledVideos):
         """See `LabelledVideos.read`; ValueError unless times are whole seconds."""
         columns = ["label", "youtube_id", "time_start", "time_end"]
         for where, row in self.read_csv(self.config.annotations, columns):
-            if not (row["time_start"].isdecimal() and row["time_end"].isdecimal()):
+            if not (is_count(row["time_start"]) and is_count(row["time_end"])):
                 raise ValueError(
                     f"{where}: time_start and time_end must be whole seconds, got "
                     f"'{row['time_start']}' and '{row['time_end']}'"

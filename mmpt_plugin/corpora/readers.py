@@ -2,13 +2,13 @@
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from mmpt_plugin.errors import unknown_name
+from mmpt_plugin.files import parse_json
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 
@@ -61,14 +61,11 @@ class AnnotationReader:
             values: dict[str, Any] = {}
             for key, value in pairs:
                 if key in values:
-                    raise ValueError(f"{path}: key '{key}' is repeated")
+                    raise ValueError(f"key '{key}' is repeated")
                 values[key] = value
             return values
 
-        try:
-            return json.loads(self.read_text(path), object_pairs_hook=once)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from error
+        return parse_json(self.read_text(path), str(path), object_pairs_hook=once)
 
     def read_pickle(self, path: str | Path) -> Any:
         """The content of a pickle of plain containers, strings and numbers; no code in it is run."""
@@ -126,11 +123,16 @@ def check_segment(times: Any, where: str) -> tuple[float, float]:
     """Start and end in seconds; ValueError unless 0 <= start < end < infinity."""
     try:
         start, end = (float(time) for time in times)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: a segment must be start and end in seconds, got {times!r}") from None
     if not 0 <= start < end < float("inf"):
         raise ValueError(f"{where}: 0 <= start < end must hold, got {times[0]} and {times[1]}")
     return start, end
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a number of at most 9 decimal digits."""
+    return text.isdecimal() and len(text) <= 9
 
 
 def unique(keys: Iterable[tuple[str, str]], what: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmpt_plugin.corpora.corpus import AnnotatedClip, ClipCorpus, CorpusConfig
-from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, published_split, unique
+from mmpt_plugin.corpora.readers import check_choice, check_segment, entries, is_count, published_split, unique
 from mmpt_plugin.errors import require
 from mmpt_plugin.registry import register_corpus
 
@@ -55,7 +55,7 @@ class YouCook2(ClipCorpus):
         listed = ((where, require(entry, "id", str, where)) for where, entry in entries(content, path))
         for clip_id in unique(listed, "clip"):
             video_id, _, number = clip_id.rpartition("_")
-            if video_id not in self._database or not number.isdecimal():
+            if video_id not in self._database or not is_count(number):
                 raise ValueError(f"{path}: clip '{clip_id}' is not in {self.config.annotations}")
             yield self._clip(video_id, int(number), f"{path}: '{clip_id}', video '{video_id}'")
 

@@ -58,7 +58,10 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
 
     def __init__(self, config: OverlappedClipsConfig, split: str = "train") -> None:
         self.config = config
-        self.shards = Shards(Path(of_split(config.splits, split)), verify=config.verify_checksums)
+        folder = of_split(config.splits, split)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"dataset.splits.{split} must be a folder of shards, got {folder!r}")
+        self.shards = Shards(Path(folder), verify=config.verify_checksums)
         if self.shards.feature_dim == 0 and config.frames is None:
             raise ValueError(
                 f"the shards in {self.shards.folder} contain no features: set dataset.frames to read videos"
@@ -76,8 +79,9 @@ class OverlappedClips(torch.utils.data.Dataset[Batch]):
     @staticmethod
     def sizes(section: Mapping[str, Any], split: str) -> dict[str, int]:
         """The model's sizes that the shards of a project's section `dataset` determine; {} if they are not there."""
-        folder = (section.get("splits") or {}).get(split)
-        if not folder or not (Path(folder) / INDEX).is_file():
+        splits = section.get("splits")
+        folder = splits.get(split) if isinstance(splits, Mapping) else None
+        if not isinstance(folder, str) or not (Path(folder) / INDEX).is_file():
             return {}
         index = read_index(Path(folder))
         found = {"feature_dim": index.feature_dim, "vocab_size": index.tokenizer.get("vocab_size")}

@@ -22,6 +22,7 @@ from torch import cuda
 
 from mmpt_plugin.distributed import rank
 from mmpt_plugin.files import WriteFailed, write_failures
+from mmpt_plugin.terminal import printable, say
 
 REFRESH_SECONDS = 0.25
 FORMAT, DATE = "%(asctime)s | %(levelname)s | %(name)s | %(message)s", "%Y-%m-%d %H:%M:%S"
@@ -125,7 +126,7 @@ class ConsoleHandler(logging.Handler):
             if os.getpid() == self.pid:
                 self.console.print(text)
             else:
-                sys.stderr.write(f"{text}\n")
+                say(text, file=sys.stderr)
         except Exception:
             self.handleError(record)
 
@@ -169,7 +170,7 @@ class TrainingConsole:
 
     def print(self, text: str) -> None:
         """Print a line, above the live table if there is one."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def show_failure(self, path: object, error: OSError) -> None:
         """Print that a file, which the training does not need, can't be written."""

@@ -10,6 +10,7 @@ from fairseq.dataclass import FairseqDataclass
 
 from mmpt_plugin.fairseq_bridge.flags import claim_flags
 from mmpt_plugin.registry import Entry
+from mmpt_plugin.yaml_files import parse_yaml
 
 
 def fairseq_dataclass(entry: Entry[Any], name: str, extra: tuple[tuple[str, type, Any], ...] = ()) -> type:
@@ -62,8 +63,8 @@ def flow(value: Any) -> str:
 def parse_flow(key: str, text: str, kind: type) -> Any:
     """The reverse of `flow`; ValueError, naming the flag, if the text is not YAML or not of this kind."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text, key)
+    except ValueError as error:
         raise ValueError(f"--{key.replace('_', '-')} is not valid YAML: {text}") from error
     if not isinstance(value, kind):
         wanted = "a mapping such as {_name: ...}" if kind is dict else "a list such as [a, b]"

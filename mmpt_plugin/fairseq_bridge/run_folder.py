@@ -12,6 +12,7 @@ from mmpt_plugin.checkpoint import read_torch_file
 from mmpt_plugin.config import flat
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.files import atomic_write
+from mmpt_plugin.yaml_files import read_yaml
 
 PROJECT = "project.yaml"
 
@@ -31,8 +32,8 @@ def check_settings(project: Mapping[str, Any]) -> None:
     if not stored.is_file() or not any(folder.glob("checkpoint*.pt")):
         return
     try:
-        before = flat(with_current_names(yaml.safe_load(stored.read_text(encoding="utf-8")) or {}))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        before = flat(with_current_names(read_yaml(stored) or {}))
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{stored} can't be read, so the settings of the run there are unknown: {error}") from error
     changed = list(differences(before, flat(with_current_names(project))))
     if changed:

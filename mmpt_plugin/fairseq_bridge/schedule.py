@@ -23,8 +23,9 @@ def total_updates(
     `update_freq` has one value per epoch; the last one applies to all later epochs.
     """
     batches = math.ceil(num_clusters / (batch_size * world_size))  # of each process
-    epochs = [math.ceil(batches / update_freq[min(epoch, len(update_freq) - 1)]) for epoch in range(max_epoch)]
-    return min((limit for limit in (sum(epochs), max_update) if limit > 0), default=0)
+    first = [math.ceil(batches / frequency) for frequency in update_freq[:max_epoch]]
+    later = max(0, max_epoch - len(first)) * math.ceil(batches / update_freq[-1])
+    return min((limit for limit in (sum(first) + later, max_update) if limit > 0), default=0)
 
 
 def fit_schedule(schedule: Any, total: int, *, warmup_fraction: float) -> None:

@@ -22,7 +22,7 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
-from mmpt_plugin.checkpoint import load_strictly, read_torch_file
+from mmpt_plugin.checkpoint import check_weights, load_strictly, read_torch_file
 from mmpt_plugin.errors import first_line, first_ten
 from mmpt_plugin.features.openai_clip import from_openai, is_openai_clip
 from mmpt_plugin.hardware import compute_device
@@ -81,6 +81,7 @@ def load_openai_clip(path: Path, *, key: str) -> PreTrainedModel:
     weights = read_torch_file(path)
     if not is_openai_clip(weights):
         raise ValueError(f"{key}: {path} is not a CLIP of OpenAI's: its weights have other names")
+    check_weights(weights, where=f"{key}: {path}")
     sizes, found = from_openai(weights, where=f"{key}: {path}")
     model: Any = AutoModel.from_config(CLIPConfig(**sizes), attn_implementation="sdpa")  # type: ignore[no-untyped-call]
     load_strictly(model, found, where=f"{key}: {path}")

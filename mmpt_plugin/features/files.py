@@ -3,7 +3,6 @@
 T seconds, D feature width.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin import moved
-from mmpt_plugin.files import atomic_write, files_below, without_suffix
+from mmpt_plugin.files import atomic_write, files_below, inside, read_array, read_json, without_suffix
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class FeatureFolder:
     folder: Path
 
     def path(self, video_id: str) -> Path:
-        """The path of a video's features, which need not exist."""
-        return self.folder / f"{video_id}.npy"
+        """The path of a video's features, which need not exist; ValueError for an id that leads out of the folder."""
+        return inside(self.folder, f"{video_id}.npy")
 
     def find(self, names: Sequence[str]) -> Path:
         """The first existing file of a video with several names, each tried with and then without its suffix.
@@ -58,7 +57,7 @@ class FeatureFolder:
         if not about.is_file():
             return "unknown"
         try:
-            record = json.loads(about.read_text(encoding="utf-8"))
+            record = read_json(about)
             seconds = record.get("max_seconds")
             return str(record["encoder"]) if seconds is None else f"{record['encoder']}, first {seconds} seconds"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -78,9 +77,9 @@ def write_features(path: Path, features: Float[np.ndarray, "T D"]) -> None:
 def read_features(path: Path) -> Float[np.ndarray, "T D"]:
     """Memory-map the features of a video, one row per second; ValueError, with the path, for any other content."""
     try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"features {path} can't be read: {error}") from error
+        features = read_array(path)
+    except ValueError as error:
+        raise ValueError(f"features {error}") from error
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         raise ValueError(f"features {path} have shape {features.shape} of {features.dtype}, expected (T, D) of floats")
     return np.asarray(features)

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from mmpt_plugin.checkpoint import load_strictly, read_torch_file
-from mmpt_plugin.files import file_sha256
+from mmpt_plugin.files import file_sha256, read_array
 from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.registry import register_encoder
 
@@ -112,9 +111,9 @@ def weights_file_digest(path: str | None) -> str | None:
 def read_words(path: Path) -> dict[str, int]:
     """Read the word list distributed with the weights, an .npy of strings, as word -> index + 1."""
     try:
-        words = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"word list {path} can't be read: {error}") from error
+        words = read_array(path)
+    except ValueError as error:
+        raise ValueError(f"word list {error}") from error
     if words.ndim != 1 or words.dtype.kind != "U":
         raise ValueError(f"word list {path} holds {words.dtype} of shape {words.shape}, expected a list of strings")
     return {str(word): i for i, word in enumerate(words, start=1)}

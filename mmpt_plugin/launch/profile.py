@@ -16,6 +16,7 @@ from mmpt_plugin import config
 from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.launch.options import check_options, gpus_of
 from mmpt_plugin.registry import parse_config
+from mmpt_plugin.yaml_files import read_yaml, without_environment
 
 # sbatch's own environment variables, used for keys that a profile does not set.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
@@ -112,16 +113,16 @@ class Profile:
         return self.tasks_per_node or self.gpus_per_node or 1
 
 
+@without_environment()
 def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
     """Load a profile from a path or a name such as `v100x8`; overrides have the form `slurm.nodes=2`."""
     path = find(name)
+    written = read_yaml(path)
+    if not isinstance(written, dict):
+        return profile(written, where=str(path))
     try:
-        values = OmegaConf.to_container(
-            OmegaConf.merge(
-                OmegaConf.load(path), OmegaConf.from_dotlist([word.partition(".")[2] for word in overrides])
-            ),
-            resolve=True,
-        )
+        given = OmegaConf.from_dotlist([word.partition(".")[2] for word in overrides])
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(written), given), resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"profile {path}: {first_line(error)}") from error
     return profile(values, where=str(path))

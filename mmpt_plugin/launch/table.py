@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmpt_plugin.launch.watch import ACTIVE, WAITING, JobStatus
+from mmpt_plugin.terminal import printable
 
 
 def jobs_table(jobs: Sequence[JobStatus]) -> Table:
@@ -20,11 +21,11 @@ def jobs_table(jobs: Sequence[JobStatus]) -> Table:
     for job in jobs:
         rate = None if job.pairs_per_second is None else round(job.pairs_per_second)
         numbers = ("" if value is None else str(value) for value in (job.epoch, job.update, job.loss, rate))
-        place = Text(job.folder)
+        place = Text(printable(job.folder))
         if job.why:
-            place.append(f"\n{job.why}", style=colour(job.state))
-        place.append(f"\n{relative(job.log)}", style="dim")
-        table.add_row(job.job, Text(job.state, style=colour(job.state)), *numbers, place)
+            place.append(f"\n{printable(job.why)}", style=colour(job.state))
+        place.append(f"\n{printable(relative(job.log))}", style="dim")
+        table.add_row(job.job, Text(printable(job.state), style=colour(job.state)), *numbers, place)
     return table
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from submitit import LocalJob, SlurmJob
 
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import atomic_write, read_json
 from mmpt_plugin.launch.local import MODULE
 from mmpt_plugin.report.curve import records
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 RECORD = "job.json"
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
@@ -49,7 +50,12 @@ class Launched:
     def read(cls, folder: Path) -> "Launched | None":
         """The record in a folder; None if there is none."""
         path = folder / RECORD
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise ValueError(f"{path} is not the record of a job: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def stop_command(jobs: Sequence[Launched]) -> str:
 
 def progress(log: Path) -> tuple[int | None, int | None, float | None, float | None]:
     """Epoch, update, loss and pairs per second of the newest training line in fairseq's log, or None for each."""
-    for record in reversed(list(records(log))) if log.is_file() else ():
+    for _, record in reversed(list(records(log))) if log.is_file() else ():
         if "num_updates" in record:
             rate = float(record.get("ups", 0)) * float(record.get("bsz", 0))
             return int(record["epoch"]), int(record["num_updates"]), float(record["loss"]), rate
@@ -159,16 +165,17 @@ def asked(words: list[str]) -> list[list[str]]:
 
 def from_results(job: Launched) -> str:
     """FAILED if a task wrote an error, COMPLETED if all wrote results, otherwise empty."""
-    if any(task.exception() is not None for task in results(job)):
+    found = [outcome for outcome, _ in results(job)]
+    if "error" in found:
         return "FAILED"
-    return "COMPLETED" if len(list(results(job))) == job.tasks else ""
+    return "COMPLETED" if len(found) == job.tasks else ""
 
 
 def failure(job: Launched, now: str) -> str:
     """The last line of the error that ended the job; of its log, if it has failed and no task wrote an error."""
-    for task in results(job):
-        if error := task.exception():
-            return last_line(str(error).split("\n-----")[1])
+    for outcome, value in results(job):
+        if outcome == "error":
+            return last_line(str(value))
     return last_line(job.log.read_text(errors="replace")) if now == "FAILED" and job.log.exists() else ""
 
 
@@ -177,13 +184,19 @@ def last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip(" -")), "")
 
 
-def results(job: Launched) -> Iterator[Any]:
-    """The tasks that wrote a result or an error."""
+def results(job: Launched) -> Iterator[tuple[str, Any]]:
+    """`success` and a value, or `error` and its traceback, of each task that wrote one.
+
+    submitit would unpickle any object: a folder of runs that someone shares could run code.
+    """
     kind: Any = SlurmJob if job.executor == "slurm" else LocalJob
     for number in range(job.tasks):
         task = kind(folder=job.logs, job_id=job.job_id, tasks=[number])
-        if task.paths.result_pickle.exists():
-            yield task
+        if (path := task.paths.result_pickle).exists():
+            content = read_plain_pickle(path)
+            if not (isinstance(content, tuple) and len(content) == 2):
+                raise ValueError(f"{path} is not a result of submitit")
+            yield content
 
 
 def is_controller(pid: int) -> bool:

@@ -6,15 +6,23 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from torch import Tensor
 
 from mmpt_plugin import registry
 from mmpt_plugin.batch import Batch
-from mmpt_plugin.checkpoint import find_checkpoint, load_strictly, read_folder, read_torch_file, write_folder
+from mmpt_plugin.checkpoint import (
+    check_weights,
+    find_checkpoint,
+    load_strictly,
+    read_folder,
+    read_torch_file,
+    write_folder,
+)
+from mmpt_plugin.errors import shortened
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.released import from_released, is_released
 from mmpt_plugin.tokenizer import load_tokenizer
+from mmpt_plugin.yaml_files import parse_yaml
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
 
@@ -118,9 +126,14 @@ class PretrainedEmbedder(Embedder):
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
         values = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
-        model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
+        try:
+            model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         load_strictly(model, weights, where=str(path))
         model.encoder = {"_name": encoder} if isinstance(encoder, str) else dict(encoder or {}) or config.get("encoder")
+        if model.encoder is not None and not (isinstance(model.encoder, dict) and "_name" in model.encoder):
+            raise ValueError(f"{path}: encoder must be a section with _name, got {shortened(model.encoder)}")
         if tokenizer is None and (path / "tokenizer_config.json").is_file():
             tokenizer = path
         if tokenizer is not None:
@@ -167,7 +180,7 @@ def plain_values(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]
     hints = typing.get_type_hints(config_type)
     known = {key: value for key, value in values.items() if key in {field.name for field in fields(config_type)}}
     return {
-        key: yaml.safe_load(value)
+        key: parse_yaml(value, f"model.{key}")
         if typing.get_origin(hints[key]) in (dict, list) and isinstance(value, str)
         else value
         for key, value in known.items()
@@ -183,6 +196,7 @@ def read_checkpoint(path: Path, *, max_video_len: int | None = None) -> tuple[di
         return read_folder(path)
     content = read_torch_file(path)
     if is_released(content):
+        check_weights(content, where=str(path))
         return from_released(content, where=str(path), max_video_len=max_video_len)
     return from_fairseq(content, where=str(path))
 
@@ -202,6 +216,7 @@ def from_fairseq(content: Mapping[str, Any], *, where: str) -> tuple[dict[str, A
     weights = content.get("model", content.get("state_dict", content))
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{where} is not a VideoCLIP checkpoint: it has no weights under 'model'")
+    check_weights(weights, where=where)
     prefix = next((p for p in ("mmmodel.", "model.") if all(key.startswith(p) for key in weights)), "")
     weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     weights = {

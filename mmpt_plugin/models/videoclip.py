@@ -203,7 +203,7 @@ def start_from_bert(model: VideoCLIP, name: str) -> None:
     (section 5.2)."""
     try:
         bert = BertModel.from_pretrained(name, add_pooling_layer=False)
-    except OSError as error:
+    except Exception as error:  # transformers, torch and safetensors raise their own types
         raise ValueError(f"model.bert: no BERT at '{name}': {first_line(error)}") from error
     for key in BERT_SIZES:
         if getattr(bert.config, key) != getattr(model.config, key):

@@ -2,6 +2,7 @@ from .comparison import write_comparison as write_comparison
 from .curve import write_curve as write_curve
 from .page import about_run as about_run
 from .page import write_page as write_page
+from .runs import check_result as check_result
 from .runs import find_log as find_log
 from .runs import read_metrics as read_metrics
 from .table import metrics_table as metrics_table

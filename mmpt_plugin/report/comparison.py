@@ -46,7 +46,7 @@ same number of candidates.</p>
 {"".join(metrics_tables(runs)) or "<p>None of the runs has a metrics.json.</p>"}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8", errors="surrogateescape"))
 
 
 def overview(runs: Sequence[Run], colours: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 """Plot the training curve of a fairseq run."""
 
 import io
-import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.errors import shortened
+from mmpt_plugin.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,14 +110,15 @@ def read_log(log: Path) -> Series:
     later values are used.
     """
     found: dict[str, Series] = {prefix: defaultdict(dict) for prefix in (INTERVAL, EPOCH, VALIDATION)}
-    for record in records(log):
+    for where, record in records(log):
         for prefix, series in found.items():
             if f"{prefix}num_updates" not in record:
                 continue
             names = METRICS + (BENCHMARK if prefix == VALIDATION else ())
             for metric in names + CHANCE:
                 if f"{prefix}{metric}" in record:
-                    series[metric][int(record[f"{prefix}num_updates"])] = float(record[f"{prefix}{metric}"])
+                    update = int(value_of(record, f"{prefix}num_updates", where))
+                    series[metric][update] = value_of(record, f"{prefix}{metric}", where)
     train = found[INTERVAL] or found[EPOCH]
     if not train:
         raise ValueError(f"{log} has no training steps in fairseq's JSON format (common.log_format=json)")
@@ -124,13 +126,24 @@ def read_log(log: Path) -> Series:
     return {f"{split} {metric}": points for split, series in named.items() for metric, points in series.items()}
 
 
-def records(log: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects in the lines of a log, with or without a logger's prefix."""
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+def value_of(record: dict[str, Any], key: str, where: str) -> float:
+    """A number of a log's record, which fairseq writes as text; ValueError, with the location `where`, for another."""
+    try:
+        value = float(record[key])
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: '{key}' must be a number, got {shortened(record[key])}") from None
+    if key.endswith("num_updates") and not math.isfinite(value):
+        raise ValueError(f"{where}: '{key}' must be finite")
+    return value
+
+
+def records(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The location and the JSON object of the lines of a log that have one, with or without a logger's prefix."""
+    for number, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         start = line.find('{"')
         if start < 0:
             continue
         try:
-            yield json.loads(line[start:])
-        except json.JSONDecodeError:
+            yield f"{log}:{number}", parse_json(line[start:], str(log))
+        except ValueError:
             continue  # other text, or the last line of a killed run

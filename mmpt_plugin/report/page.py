@@ -92,7 +92,7 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
 higher is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
 {about_meaning(result)}{table(result)}{sections}<script>{PLAY}</script></html>
 """
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8", errors="surrogateescape"))
 
 
 def about_run(folder: Path) -> str:

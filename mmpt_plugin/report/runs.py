@@ -1,19 +1,23 @@
 """Read the folder of a run: its settings, its training log, and its metrics if it has been evaluated."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmpt_plugin.config import flat
+from mmpt_plugin.errors import require, shortened
+from mmpt_plugin.files import read_json
 from mmpt_plugin.report.curve import Series, read_log
+from mmpt_plugin.report.table import CONTROLS
+from mmpt_plugin.yaml_files import read_yaml
 
 PROJECT, LOG, METRICS = "project.yaml", "train.log", "metrics.json"
 OWN_FOLDER = "checkpoint.save_dir"
+NUMBER = (int, float)
+EXAMPLE: dict[str, Any] = {"text": str, "rank": int, "found": list, "right": dict}
+CLIP: dict[str, Any] = {"video_id": str, "caption": str, "start": NUMBER, "end": NUMBER, "score": NUMBER}
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,7 @@ def time_of_end(log: Path) -> str:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a project.yaml. Paths in the run's own folder are written as in a project, relative to it."""
-    try:
-        project = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read: {' '.join(str(error).split())}") from error
+    project = read_yaml(path)
     if not isinstance(project, dict):
         raise ValueError(f"{path} is not a project: it has no sections")
     settings = flat(project)
@@ -94,15 +95,52 @@ def results_of(path: Path) -> list[dict[str, Any]]:
     results = list(content["benchmarks"].values()) if isinstance(content.get("benchmarks"), dict) else [content]
     if not all(isinstance(one, dict) and isinstance(one.get("metrics"), dict) and "task" in one for one in results):
         raise ValueError(f"{path} is not a result of mmpt evaluate --json")
+    for one in results:
+        check_result(one, str(path))
     return results
+
+
+def check_result(result: dict[str, Any], where: str) -> None:
+    """ValueError, with the location in a file, for a value that tables and pages can't show."""
+    require(result, "task", str, where)
+    require(result, "metrics", dict, where)
+    oracles = result.get("oracles", {})
+    tables = {name: result[name] for name in ("metrics", *CONTROLS) if name in result}
+    for name, values in {**tables, **(oracles if isinstance(oracles, dict) else {"oracles": oracles})}.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{where}: {name} must be an object of numbers, got {shortened(values)}")
+        for metric, value in values.items():
+            if value is not None:
+                require(values, metric, NUMBER, f"{where}: {name}")
+    examples = result.get("examples", [])
+    if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
+        raise ValueError(f"{where}: examples must be a list of objects, got {shortened(examples)}")
+    for number, example in enumerate(examples):
+        if "found" in example:
+            check_example(result, example, f"{where}, example {number}")
+
+
+def check_example(result: dict[str, Any], example: dict[str, Any], where: str) -> None:
+    """ValueError, with the location in a file, for a retrieved example that a page can't show."""
+    for key, kind in EXAMPLE.items():
+        require(example, key, kind, where)
+    for count in ("num_queries", "num_clips"):
+        require(result, count, int, where)
+    require({"missing_videos": 0} | result, "missing_videos", int, where)
+    require({"meaning_rank": 0} | example, "meaning_rank", int, where)
+    for clip in (example["right"], *example["found"]):
+        for key, kind in CLIP.items():
+            require(clip, key, kind, where)
+        meaning = require({"meaning": {}} | clip, "meaning", dict, where)
+        if not all(isinstance(text, str) for text in meaning.values()):
+            raise ValueError(f"{where}: meaning must be an object of texts, got {shortened(meaning)}")
+    if "meaning_rank" in example and "meaning" not in example["right"]:
+        raise ValueError(f"{where}: the right clip has no meaning")
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """The content of a metrics.json; ValueError if it is not a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a result of mmpt evaluate --json")
     return content

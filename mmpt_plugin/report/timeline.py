@@ -46,7 +46,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 {"".join(section(example, colours) for example in result["examples"])}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8", errors="surrogateescape"))
 
 
 def colour(number: int) -> str:

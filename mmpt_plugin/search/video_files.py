@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmpt_plugin.files import absolute, file_sha256, files_below
 from mmpt_plugin.search.stores.store import StoredVideo
+from mmpt_plugin.terminal import one_line
 from mmpt_plugin.video.store import left_out_lines, why_not
 
 
@@ -36,8 +37,8 @@ class IndexReport:
         }  # fmt: skip
         some = [f"{len(videos)} {name}" for name, videos in counts.items() if videos]
         lines = [f"{', '.join([*some, f'{self.unchanged} unchanged'])}"]
-        lines += [f"missing: {video}" for video in self.missing]
-        lines += [f"failed: {reason}" for reason in self.failed.values()]
+        lines += [f"missing: {one_line(video)}" for video in self.missing]
+        lines += [f"failed: {one_line(reason)}" for reason in self.failed.values()]
         return "\n".join([*lines, *left_out_lines(self.left_out)])
 
 

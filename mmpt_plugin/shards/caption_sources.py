@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.files import files_below
+from mmpt_plugin.errors import shortened
+from mmpt_plugin.files import files_below, inside, integer, open_text, parse_json
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
@@ -95,7 +96,7 @@ class CaptionFolder(Source):
 
         A file that belongs to another requested video, such as `a.en.vtt` to video `a.en`, does not count.
         """
-        wanted = {video_id: self.folder / video_id for video_id in video_ids}
+        wanted = {video_id: inside(self.folder, video_id) for video_id in video_ids}
         places = set(wanted.values())
         found = {}
         own, translated = files_of_places({place.parent for place in places}, places)
@@ -147,7 +148,7 @@ class CaptionLines(Source):
 
     def __call__(self, video_ids: Collection[str]) -> Iterator[Narration]:
         wanted, seen = set(video_ids), set()
-        with self.path.open(encoding="utf-8-sig") as file:
+        with open_text(self.path) as file:
             numbered = ((f"{self.path}:{number}", line) for number, line in enumerate(file, 1) if line.strip())
             for video_id, lines in groupby(numbered, key=lambda line: video_of(*line)):
                 here = list(lines)
@@ -164,10 +165,10 @@ class CaptionLines(Source):
 
 def video_of(where: str, line: str) -> str:
     """The video id in a JSON line; ValueError, naming the location `where`, if it has none."""
-    try:
-        return str(json.loads(line)["video_id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"captions {where}: a line needs video_id, start, end and text: {error!r}") from error
+    record = parse_json(line, f"captions {where}")
+    if not isinstance(record, dict) or "video_id" not in record:
+        raise ValueError(f"captions {where}: a line needs video_id, start, end and text, got {shortened(record)}")
+    return str(record["video_id"])
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,8 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
 
     Accepts NaN, which HowTo100M's captions may contain and other streaming JSON parsers reject.
     """
-    decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as file:
+    decoder = json.JSONDecoder(parse_int=integer)
+    with open_text(path) as file:
         text, at = file.read(CHARACTERS_CHUNK), 0
 
         def parse(parser: Callable[[str, int], tuple[Any, int]]) -> Any:
@@ -228,12 +229,16 @@ def stream_object(path: Path) -> Iterator[tuple[str, Any]]:
                 try:
                     value, at = parser(text, at)
                     return value
+                except RecursionError:
+                    raise ValueError(f"{path}: not valid JSON: it is nested too deep") from None
                 except (json.JSONDecodeError, IndexError) as error:
                     # Twice as much each time: a long value is parsed from its start again.
                     more = file.read(max(CHARACTERS_CHUNK, len(text) - at)) if len(text) - at < LONGEST else ""
                     if not more:
                         raise ValueError(f"{path} is not a complete JSON object: {error}") from error
                     text, at = text[at:] + more, 0
+                except ValueError as error:  # of `integer`
+                    raise ValueError(f"{path}: {error}") from error
 
         if parse(symbol) != "{":
             raise ValueError(f"{path} is not a JSON object of video id -> captions")

@@ -1,7 +1,6 @@
 """Read and check caption files."""
 
 import html
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from mmpt_plugin.errors import require
+from mmpt_plugin.files import parse_json
 
 SUFFIXES = (".vtt", ".srt", ".jsonl")
 
@@ -81,10 +81,7 @@ def seconds(parts: Sequence[str | None]) -> float:
 
 def from_json(line: str, where: str) -> Caption:
     """Parse a JSON line; ValueError, naming the location `where`, if a field is missing or has the wrong type."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"captions {where}: not valid JSON: {error}") from error
+    record = parse_json(line, f"captions {where}")
     start, end = (float(require(record, key, (int, float), f"captions {where}")) for key in ("start", "end"))
     return Caption(start, end, " ".join(require(record, "text", str, f"captions {where}").split()))
 

@@ -4,7 +4,6 @@ A shard is one safetensors file. index.json in the same folder, written last, li
 T seconds, F feature width, N captions, M tokens of one video.
 """
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 
-from mmpt_plugin.files import offsets
+from mmpt_plugin.files import inside, offsets, read_json
 
 INDEX = "index.json"
 VERSION = 1
@@ -69,7 +68,7 @@ class Shards(Sequence[VideoRecord]):
         self.video_ids = [video for shard in index.shards for video in shard.video_ids]
         self._arrays, bounds = [], []
         for number, entry in enumerate(index.shards):
-            path = folder / entry.file
+            path = inside(folder, entry.file)
             arrays = open_shard(path, entry, verify=verify)
             bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
             self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
@@ -150,7 +149,7 @@ def read_index(folder: Path) -> ShardIndex:
     if not path.is_file():
         raise ValueError(f"no shards in {folder}: it has no {INDEX}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if raw["version"] == VERSION:
             return ShardIndex(**raw | {"shards": [ShardEntry(**entry) for entry in raw["shards"]]})
     except (ValueError, KeyError, TypeError, AttributeError) as error:

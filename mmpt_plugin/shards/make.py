@@ -24,6 +24,7 @@ from mmpt_plugin.shards.deduplicate import Unit, deduplicate
 from mmpt_plugin.shards.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.shards.rolling import unroll
 from mmpt_plugin.shards.writer import ShardWriter
+from mmpt_plugin.terminal import one_line
 from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import Videos
@@ -61,7 +62,7 @@ class ShardReport:
             f"{self.videos} videos, {self.seconds} s, {self.captions} captions, {self.captions_cut} truncated "
             f"({self.captions_repeated} repeated the previous one, {self.captions_outside} outside the video removed)"
         ]
-        lines += [f"skipped {video}: {reason}" for video, reason in islice(self.missing.items(), NAMED)]
+        lines += [one_line(f"skipped {video}: {reason}") for video, reason in islice(self.missing.items(), NAMED)]
         if len(self.missing) > NAMED:
             lines.append(f"skipped {len(self.missing) - NAMED} more")
         return "\n".join(lines)
@@ -274,7 +275,10 @@ def convert_mmpt_shards(
                     f"{len(words)} tokens: these shards were made with another tokenizer"
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
-            writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
+            try:
+                writer.add(video.video_id, video.features, video.caption_times[inside], tokens)
+            except ValueError as error:
+                raise ValueError(f"{features}: {error}") from error
             report.add(len(video.features), len(tokens))
             report.captions_outside += int((~inside).sum())
     return report

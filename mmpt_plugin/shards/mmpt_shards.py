@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mmpt_plugin.files import read_array
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
 
@@ -53,11 +54,7 @@ def ragged(stem: Path) -> Sequence[np.ndarray]:
     """The items of a ragged array, as views of its file."""
     arrays = []
     for part in ("data", "starts"):
-        path = stem.with_name(f"{stem.name}_{part}.npy")
-        try:
-            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path} can't be read: {error}") from error
+        arrays.append(read_array(stem.with_name(f"{stem.name}_{part}.npy")))
     data, starts = arrays
     if starts.ndim != 1 or len(starts) == 0 or starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
         raise ValueError(f"{stem}_starts.npy does not fit {stem}_data.npy")

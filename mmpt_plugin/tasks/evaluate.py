@@ -94,12 +94,16 @@ def check_model(task: BenchmarkTask, models: Models) -> None:
 def check_sections(project: Mapping[str, Any]) -> None:
     """ValueError for a section that evaluation does not use."""
     if unknown := set(project) - SECTIONS:
-        raise ValueError(f"evaluation does not use section {sorted(unknown)}. Possible: {sorted(SECTIONS)}")
+        raise ValueError(f"evaluation does not use section {sorted(map(str, unknown))}. Possible: {sorted(SECTIONS)}")
+    if not isinstance(project.get("checkpoint"), str):
+        raise ValueError(f"checkpoint must be a file or a folder, got {project.get('checkpoint')!r}")
 
 
 def with_frames(project: Mapping[str, Any], model: Embedder) -> Mapping[str, Any]:
     """The project with the frames that the model reads, where `task.dataset.frames` does not say otherwise."""
     task = project["task"]
+    if task is None:
+        raise ValueError("the task's YAML is empty, expected _name and dataset")
     dataset = task.get("dataset") or {}
     own, given = getattr(model.config, "frames", None), dataset.get("frames")
     if own is None or given is None:

@@ -40,7 +40,10 @@ class StepLocalization(WindowedBenchmark[CrossTask]):
         shown = [
             steps_shown(video.segments, *one.shape) for video, one in zip(videos, costs, strict=True)
         ]  # each (T, K)
-        recall = self._recall(costs, shown)
+        try:
+            recall = self._recall(costs, shown)
+        except ValueError as error:  # of a task without a step
+            raise ValueError(f"{self.dataset.folder}: {error}") from error
         rng = np.random.default_rng(0)
         draws = [self._recall([rng.standard_normal(one.shape) for one in costs], shown) for _ in range(CHANCE_DRAWS)]
         chance = {key: float(np.mean([draw[key] for draw in draws])) for key in recall}

@@ -23,6 +23,9 @@ SUFFIXES = (
 # Names of FFmpeg demuxers that return pictures although the file is not a video.
 TEXT = ("tty", "bintext", "xbin", "adf", "idf")
 IMAGES = ("image2", "apng", "ico")
+# A file of a few kilobytes may claim to be larger or longer than any video, and would fill the memory or never end.
+MOST_PIXELS, MOST_NARROW = 2**26, 64  # of a frame: 8192 x 8192; the ratio of its sides
+MOST_SECONDS, LONGEST_PAUSE = 10**6, 3600  # of a video; between two frames
 PLAYLISTS = ("hls", "dash", "concat", "sdp", "imf")
 
 
@@ -74,12 +77,23 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
                 raise VideoError(f"{path} has no video stream, only a cover picture")
             if stream.codec_context is None:
                 raise VideoError(f"{path} can't be decoded: its index is damaged, or FFmpeg has no decoder for it")
+            check_size(path, container, stream)
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # where a later frame is larger
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or str(error)
         if getattr(error, "errno", None) == errno.ENOENT:
             reason = "no such file"
         raise VideoError(f"{path} can't be decoded: {reason}") from error
+
+
+def check_size(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """VideoError for a video that claims frames or a duration that no video has."""
+    least, most = sorted((stream.width, stream.height))
+    if not least or least * most > MOST_PIXELS or most > MOST_NARROW * least:
+        raise VideoError(f"{path} can't be decoded: it has frames of {stream.width} x {stream.height} pixels")
+    if (seconds := stated_duration(container, stream)) > MOST_SECONDS:
+        raise VideoError(f"{path} states a duration of {seconds:.0f} s, expected at most {MOST_SECONDS}")
 
 
 def other_kind(demuxer: str) -> str | None:
@@ -207,8 +221,8 @@ def decoded(path: Path, container: av.container.InputContainer, stream: av.Video
     If only the container states a duration, it may be the duration of the audio. The file then counts as truncated
     only if all streams end early.
     """
-    start = container.start_time or 0
-    end = 0.0
+    start, stated = container.start_time or 0, stated_duration(container, stream)
+    end = shown = 0.0
     for packet in container.demux([stream] if stream.duration is not None else list(container.streams)):
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start / av.time_base)
@@ -217,8 +231,11 @@ def decoded(path: Path, container: av.container.InputContainer, stream: av.Video
                 if frame.pts is None:
                     raise untimed(path)
                 frame.pts -= round(start / av.time_base / stream.time_base)
+                time = float(frame.pts * stream.time_base)
+                if time > shown + LONGEST_PAUSE:
+                    raise VideoError(f"{path} is damaged: after {shown:.1f} s, the next frame is at {time:.1f} s")
+                shown = max(shown, time)
                 yield frame
-    stated = stated_duration(container, stream)
     if end < stated - 1:
         raise VideoError(f"{path} is truncated: it ends after {end:.1f} s of {stated:.1f} s")
 

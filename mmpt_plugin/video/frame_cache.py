@@ -18,7 +18,8 @@ from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mmpt_plugin.files import atomic_write, offsets, without_suffix
+from mmpt_plugin.errors import require, shortened
+from mmpt_plugin.files import atomic_write, offsets, parse_json, without_suffix
 from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, same_video
 from mmpt_plugin.video.sparse_frames import Picture, Videos
 
@@ -79,11 +80,20 @@ def to_jpeg(picture: Picture, *, quality: int) -> bytes:
     return file.getvalue()
 
 
-def from_jpeg(content: bytes) -> Picture:
-    """Decode to an RGB picture."""
+def from_jpeg(content: bytes, *, size: int, where: str) -> Picture:
+    """Decode to an RGB picture; ValueError, with the location `where`, unless it is a JPEG of size x size pixels.
+
+    A JPEG of a few kilobytes may claim a picture of gigabytes, so the size is compared before it is decoded.
+    """
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    try:
+        picture = Image.open(io.BytesIO(content), formats=["JPEG"])
+        if picture.size == (size, size):
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{where} is not a JPEG: {error}") from error
+    raise ValueError(f"{where} has {picture.width} x {picture.height} pixels, expected {size} x {size}")
 
 
 class FrameShards:
@@ -150,7 +160,8 @@ class FrameCache:
         self._durations: dict[str, float] = {}
         self._places: dict[str, tuple[int, int, int]] = {}
         encoders: dict[str, Path] = {}
-        for number, path in enumerate(sorted(folder.glob(SHARDS))):
+        self._paths = sorted(folder.glob(SHARDS))
+        for number, path in enumerate(self._paths):
             arrays, about = open_frames(path)
             encoders.setdefault(about["encoder"], path)
             frames = arrays["video_offsets"].tolist()
@@ -197,7 +208,8 @@ class FrameCache:
         before = None
         for time in times:
             frame = min(first + int(time * self.fps + 1e-6), last - 1)
-            yield None if frame == before else from_jpeg(self._jpeg(shard, frame))
+            where = f"frame {frame} of {self._paths[shard]}"
+            yield None if frame == before else from_jpeg(self._jpeg(shard, frame), size=size, where=where)
             before = frame
 
     def _jpeg(self, shard: int, frame: int) -> bytes:
@@ -205,8 +217,9 @@ class FrameCache:
         begin, end = arrays["frame_offsets"][frame : frame + 2]
         content = arrays["jpegs"][begin:end].tobytes()
         if zlib.crc32(content) != arrays["frame_crc32"][frame]:
-            path = sorted(self.folder.glob(SHARDS))[shard]
-            raise ValueError(f"frame {frame} of {path} is damaged: delete the file and cache its videos again")
+            raise ValueError(
+                f"frame {frame} of {self._paths[shard]} is damaged: delete the file and cache its videos again"
+            )
         return content
 
     def content(self, video_id: str) -> bytes:
@@ -242,10 +255,26 @@ def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, dtype in LAYOUT.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != 1:
             raise ValueError(f"frames {path} are damaged: {name} are {arrays[name].dtype} {arrays[name].shape}")
+    check_about(about, path)
     num_videos, num_frames = len(json.loads(about["videos"])), len(arrays["frame_crc32"])
     check_bounds(arrays["video_offsets"], num_videos, num_frames, path)
     check_bounds(arrays["frame_offsets"], num_frames, len(arrays["jpegs"]), path)
     return arrays, about
+
+
+def check_about(about: dict[str, str], path: Path) -> None:
+    """ValueError unless the metadata list the videos, (id, seconds, origin) of each, and have the settings as JSON."""
+    where = f"frames {path} are damaged"
+    settings, videos = (parse_json(about.get(key, ""), where) for key in ("encoder", "videos"))
+    for key in ("fps", "size"):
+        if require(settings, key, int, where) < 1:
+            raise ValueError(f"{where}: '{key}' must be at least 1, got {settings[key]}")
+    if not isinstance(videos, list):
+        raise ValueError(f"{where}: expected a list of videos, got {shortened(videos)}")
+    for video in videos:
+        kinds = [type(part) for part in video] if isinstance(video, list) else []
+        if kinds not in ([str, float, dict], [str, int, dict]):
+            raise ValueError(f"{where}: a video must be its id, seconds and origin, got {shortened(video)}")
 
 
 def check_bounds(ends: Int[np.ndarray, " _"], number: int, total: int, path: Path) -> None:

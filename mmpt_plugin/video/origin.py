@@ -5,12 +5,11 @@ They prevent features from being computed twice, or overwritten by those of anot
 beginning of the video was read. Records of older versions have no source.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.files import absolute
+from mmpt_plugin.files import absolute, read_json
 
 Origin = Mapping[str, Any]
 
@@ -27,7 +26,7 @@ def origin(video: Path, encoder: str, *, max_seconds: int | None = None) -> dict
 def read_origin(about: Path) -> Origin | None:
     """The record in a file; None if there is no readable record."""
     try:
-        record = json.loads(about.read_text(encoding="utf-8"))
+        record = read_json(about)
     except (ValueError, OSError):
         return None
     return record if isinstance(record, dict) and {*FILE, "encoder"} <= record.keys() else None

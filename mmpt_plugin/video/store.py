@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmpt_plugin.files import absolute, file_sha256, files_below, read_list, without_suffix
+from mmpt_plugin.terminal import one_line
 from mmpt_plugin.video.decode import SUFFIXES, VideoError, VideoInfo, check_moving, read_squares, timed
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
     files that we write."""
     ours = Counter(suffix for file in left_out if (suffix := Path(file).suffix.lower()) in OUR_SUFFIXES)
     reasons = [reason for file, reason in left_out.items() if Path(file).suffix.lower() not in OUR_SUFFIXES]
-    lines = [f"left out: {reason}" for reason in reasons[:NAMED]]
+    lines = [f"left out: {one_line(reason)}" for reason in reasons[:NAMED]]
     if more := len(reasons) - len(lines):
         lines.append(f"left out: {more} more that are not videos")
     if ours:

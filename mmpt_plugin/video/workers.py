@@ -17,7 +17,9 @@ import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmpt_plugin.errors import SeveralProblems
 from mmpt_plugin.files import WriteFailed
+from mmpt_plugin.terminal import one_line
 from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
 
@@ -54,11 +56,11 @@ class ExtractReport:
         line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} already finished"
         if self.failed:
             line = f"{len(self.failed)} of {total} videos failed, {line}"
-        failed = (f"failed: {reason}" for reason in self.failed.values())
+        failed = (f"failed: {one_line(reason)}" for reason in self.failed.values())
         return "\n".join([line, *failed, *left_out_lines(self.left_out)])
 
 
-class ExtractionFailed(ValueError):
+class ExtractionFailed(SeveralProblems):
     """Some videos failed; the others are finished."""
 
     def __init__(self, report: ExtractReport) -> None:

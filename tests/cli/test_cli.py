@@ -226,7 +226,7 @@ def test_a_report_without_metrics_says_what_writes_them(capsys, tmp_path):
     message = refused(capsys, "report", tmp_path, "--videos", tmp_path)
     assert f"no {tmp_path}/metrics.json: write it with mmpt evaluate" in message
     (tmp_path / "metrics.json").write_text("{")
-    assert "metrics.json is not JSON" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
+    assert "metrics.json: not valid JSON" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
     assert f"no {tmp_path}/train.log: train with" in refused(capsys, "report", tmp_path, "--videos", tmp_path)
     assert "--videos FOLDER is missing" in refused(capsys, "report", tmp_path)

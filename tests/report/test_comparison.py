@@ -195,9 +195,9 @@ def test_what_is_not_a_run_is_named(make, tmp_path):
     [
         ("train.log", None, r"no .*/b/train.log: train with common.log_format=json common.log_file=.*/b/train.log"),
         ("train.log", "only words", r"b/train.log has no training steps in fairseq's JSON format"),
-        ("project.yaml", "a: [", r"b/project.yaml can't be read: .*expected"),
+        ("project.yaml", "a: [", r"b/project.yaml: not valid YAML: .*expected"),
         ("project.yaml", "- a", r"b/project.yaml is not a project: it has no sections"),
-        ("metrics.json", "{", r"b/metrics.json is not JSON"),
+        ("metrics.json", "{", r"b/metrics.json: not valid JSON"),
         ("metrics.json", "[]", r"b/metrics.json is not a result of mmpt evaluate --json"),
         ("metrics.json", '{"task": "x"}', r"b/metrics.json is not a result of mmpt evaluate --json"),
     ],

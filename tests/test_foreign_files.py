@@ -1,0 +1,160 @@
+"""What a stranger's file may do: be read, or be refused in a line that names it. `test_hostile` has many more."""
+
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from rich.table import Table
+
+from mmpt_plugin import user_dir
+from mmpt_plugin.checkpoint import check_weights
+from mmpt_plugin.config import load_project
+from mmpt_plugin.files import inside, parse_json, read_array
+from mmpt_plugin.launch.profile import load_profile
+from mmpt_plugin.launch.watch import Launched, failure, state
+from mmpt_plugin.terminal import LONGEST, console, one_line, printable
+from mmpt_plugin.video.frame_cache import from_jpeg, to_jpeg
+from mmpt_plugin.yaml_files import parse_yaml
+
+
+def test_nothing_that_is_printed_is_a_command_to_the_terminal():
+    assert printable("\x1b[31mé\r\x07\u202e\udcff\n\t") == "\\x1b[31mé\\r\\x07\\u202e\\udcff\n\t"
+    assert one_line("a\n  b\n") == "a b"
+    assert len(one_line("x" * 10**5)) < LONGEST + 10
+    file, table = io.StringIO(), Table(title="[red]t[/red]")
+    table.add_row("[/]\x1b[2J")
+    console(file=file, width=40).print(table)
+    assert "[red]t[/red]" in file.getvalue()
+    assert "[/]\\x1b[2J" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 10**5, "here: not valid JSON: it is nested too deep"),
+        ("9" * 301, "here: an integer of 301 digits is too large"),
+        (r'{"a": "\ud83d"}', "here: not valid JSON: it has half of a surrogate pair"),
+        ("{", "here: not valid JSON: Expecting property name"),
+    ],
+)
+def test_json_that_is_refused_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(text, "here")
+
+
+def test_json_of_others_that_is_unusual_is_read():
+    """A tokenizer's `model_max_length`, and a path that is not UTF-8."""
+    content = {"model_max_length": int(1e30), "source": "\udcff", "text": "\U0001f600"}
+    assert parse_json(json.dumps(content), "here") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: !!python/object/apply:os.system ['touch x']", "here: not valid YAML: could not determine a constructor"),
+        ("a:\n  - b: [", "here:2: not valid YAML"),
+        ("[" * 60 + "]" * 60, "here is nested more than 50 deep"),
+        ("x" * (2**20 + 1), "here has 1048577 characters"),
+        ("a0: &a0 [1]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(20)), "more than 100000"),
+        ("a: &a [*a]", "here is nested more than 50 deep"),
+        ("a: 2026-13-40", "here: not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_yaml_that_is_refused_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_yaml(text, "here")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a/.."])
+def test_a_name_that_leads_out_of_a_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"'{name}' leads out of {tmp_path}"):
+        inside(tmp_path, name)
+    assert inside(tmp_path, "a/b..c") == tmp_path / "a" / "b..c"
+
+
+def test_arrays_of_objects_and_archives_of_arrays_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "b.npy.npz", np.zeros(2))
+    for name in ("a.npy", "b.npy.npz"):
+        with pytest.raises(ValueError, match=f"{name} can't be read"):
+            read_array(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.zeros(1).expand(10**6), r"f.pt: w is \(1000000,\), but the file has fewer numbers"),
+        (torch.zeros(2, dtype=torch.complex64), "f.pt: w is a tensor of torch.strided, torch.complex64"),
+        (torch.zeros(2, 2).to_sparse(), "f.pt: w is a tensor of torch.sparse_coo"),
+        (torch.zeros(2, device="meta"), "f.pt: w is a tensor of .* on meta"),
+        ([1], "f.pt: w is a list, expected a tensor"),
+    ],
+)
+def test_what_is_not_a_weight_is_named(weight, message):
+    with pytest.raises(ValueError, match=message):
+        check_weights({"v": torch.zeros(2), "w": weight}, where="f.pt")
+
+
+def test_a_cached_picture_of_another_size_is_not_decoded():
+    content = to_jpeg(np.zeros((40, 24, 3), np.uint8), quality=90)
+    with pytest.raises(ValueError, match="frame 3 of f has 24 x 40 pixels, expected 24 x 24"):
+        from_jpeg(content, size=24, where="frame 3 of f")
+    with pytest.raises(ValueError, match="frame 3 of f is not a JPEG"):
+        from_jpeg(b"GIF89a", size=24, where="frame 3 of f")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The function writes a project with these lines, and returns its path."""
+    monkeypatch.setenv(user_dir.VARIABLE, "")
+
+    def write(lines):
+        header = "# @package _global_\ndefaults: [/projects/videoclip/zeroshot@_global_, _self_]\n"
+        (tmp_path / "p.yaml").write_text(header + lines)
+        return str(tmp_path / "p.yaml")
+
+    return write
+
+
+def test_a_projects_file_runs_no_code_but_names_the_option_that_does(project, tmp_path):
+    (tmp_path / "own_of_a_stranger.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    path = project(f"common: {{user_dir: {tmp_path / 'own_of_a_stranger.py'}}}\ncheckpoint: x\n")
+    with pytest.raises(ValueError, match=r"would run the code in .*: if you trust it, name it yourself with"):
+        load_project(path)
+    assert not (tmp_path / "canary").exists()
+    user_dir.load(tmp_path / "own_of_a_stranger.py")
+    load_project(path)
+    assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("value", ["${oc.env:MMPT_SECRET}", "${${protocol}:MMPT_SECRET}"])
+def test_files_do_not_read_the_environment(project, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("MMPT_SECRET", "secret")
+    with pytest.raises(ValueError, match=r"files can't read environment variables: give key=\$NAME") as refused:
+        load_project(project(f"checkpoint: '{value}'\nprotocol: oc.env\n"))
+    assert "secret" not in str(refused.value)
+    (tmp_path / "profile.yaml").write_text("partition: ${oc.env:MMPT_SECRET}\n")
+    with pytest.raises(ValueError, match="files can't read environment variables"):
+        load_profile(str(tmp_path / "profile.yaml"))
+
+
+@pytest.mark.parametrize("lines", ["task: 3\n", "task: {dataset: x}\n", "checkpoint: {save_dir: [1]}\n"])
+def test_a_section_of_another_type_is_named(project, lines):
+    with pytest.raises(ValueError, match=r"p.yaml': ('task'|'task.dataset'|checkpoint.save_dir) must be a"):
+        load_project(project(lines), ["checkpoint=x"] if "checkpoint" not in lines else [])
+
+
+def test_the_result_of_a_job_is_not_unpickled(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return print, ("run",)
+
+    job = Launched(str(tmp_path), "1", "local", 1, str(tmp_path), [])
+    (tmp_path / "1_0_result.pkl").write_bytes(pickle.dumps(("error", "Traceback\nKeyError: 'x'\n")))
+    assert (state(job), failure(job)) == ("FAILED", "KeyError: 'x'")
+    (tmp_path / "1_0_result.pkl").write_bytes(pickle.dumps(("success", Code())))
+    with pytest.raises(ValueError, match=r"1_0_result.pkl is not a pickle of plain .*it needs builtins.print"):
+        state(job)
