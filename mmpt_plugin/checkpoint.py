@@ -70,7 +70,7 @@ def check_archive(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             # The code of a TorchScript archive is compressed, and not read.
-            data = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+            data = [one for one in archive.infolist() if not one.filename.partition("/")[2].startswith("code/")]
             for entry in data:
                 if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress data
                     raise zipfile.BadZipFile(f"{entry.filename} is compressed")
