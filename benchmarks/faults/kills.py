@@ -51,7 +51,7 @@ def kill_often(job: Job, number: int, rng: np.random.Generator) -> Found:
     duration = {cold: job.seconds(cold=cold) for cold in {False, number >= COLD}}
     moments = ((rng.permutation(number) + rng.uniform(size=number)) / max(number, 1)).tolist()
     for i, moment in enumerate(moments):
-        cold = i % COLD == COLD - 1
+        cold = number >= COLD and i % COLD == COLD - 1
         sent = SIGNALS[int(rng.integers(len(SIGNALS)))]
         one = kill_once(job, moment * duration[cold], sent, rng, cold=cold, older=i % 2 == 1)
         if one.late and len(moments) < 2 * number:
