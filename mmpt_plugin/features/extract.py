@@ -133,6 +133,6 @@ def encode(path: Path, encoder: Encoder, *, max_seconds: int | None = None) -> F
     scaling = getattr(encoder, "scaling", "ffmpeg")
     seconds = islice(read_seconds(path, fps=encoder.fps, size=encoder.size, scaling=scaling), max_seconds)
     while waiting := list(islice(seconds, chunk_size)):
-        rows.append(encoder(torch.from_numpy(np.stack(waiting))).float().cpu().numpy())
+        rows.append(encoder(torch.from_numpy(np.stack(waiting))).half().cpu().numpy())
         advance(len(waiting))
-    return np.concatenate(rows).astype(np.float16)
+    return np.concatenate(rows)
