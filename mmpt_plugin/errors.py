@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def first_ten(problems: Sequence[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The message up to its first line break; the `repr` if the message is empty."""
-    return next(iter(str(error).splitlines()), repr(error))
+    """The message up to its first line break, with `str` for `<class 'str'>`; the `repr` if the message is empty."""
+    return re.sub(r"<class '([\w.]+)'>", r"\1", next(iter(str(error).splitlines()), repr(error)))
 
 
 def require(record: Any, key: str, kind: Any, where: str) -> Any:

@@ -229,9 +229,13 @@ class Registry(Generic[P]):
 
     def build(self, config: Any, *args: Any, **kwargs: Any) -> P:
         """Build the component of a YAML section, such as `{_name: nce, temperature: 0.07}`."""
+        self.check_named(config)
+        return self[config["_name"]].build(config, *args, **kwargs)
+
+    def check_named(self, config: Any) -> None:
+        """ValueError if a YAML section names no component."""
         if "_name" not in config:
             raise ValueError(f"the {self.kind} section has no _name. Possible: {sorted(self)}")
-        return self[config["_name"]].build(config, *args, **kwargs)
 
 
 def origin(cls: Any) -> tuple[str, str]:

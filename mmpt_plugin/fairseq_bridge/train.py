@@ -259,6 +259,8 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     for group, section in groups.items():
         check_keys(group, section)
         groups[group] = current_keys(group, section)
+    for group, kind in OURS.items():
+        kind.check_named(groups.get(group, {}))
     if warmup_fraction is not None:  # not a key of fairseq's schedules: the task converts it to warmup_updates
         groups["task"]["warmup_fraction"] = warmup_fraction
     return {

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | the time limit is near (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after \
 the current update; rank 0 requeues the job, unless it was cancelled |
-| no update ends before the limit | rank 0's timer | requeued, resumes from the last checkpoint |
+| no update ends before the limit | a timer of rank 0 and of the last rank | requeued, resumes from the last checkpoint |
 | a task dies | srun, which ends the others; the batch script, `requeue_lines` | requeued, at most twice from the same \
 checkpoint |
 | the disk is full | the task that writes; the batch script | requeued when there is space, if within 10 minutes |
@@ -65,8 +65,10 @@ class StopListener:
             return
         logger.warning("%s: stopping after this update", signal.Signals(signum).name)
         self.on_signal()
-        if self.env.global_rank == 0 and self.env.cluster == "slurm":
-            timer = threading.Timer(0.8 * self.signal_seconds, self.requeue)
+        # The last rank, mostly on another node, requeues the job if rank 0 hangs too.
+        share = {self.env.num_tasks - 1: 0.9, 0: 0.8}.get(self.env.global_rank)
+        if share is not None and self.env.cluster == "slurm":
+            timer = threading.Timer(share * self.signal_seconds, self.requeue)
             timer.daemon = True
             timer.start()
 

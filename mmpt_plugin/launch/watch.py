@@ -99,7 +99,7 @@ def stop_command(jobs: Sequence[Launched]) -> str:
 
 def progress(log: Path) -> tuple[int | None, int | None, float | None, float | None]:
     """Epoch, update, loss and pairs per second of the newest training line in fairseq's log, or None for each."""
-    for _, record in reversed(list(records(log))) if log.is_file() else ():
+    for record in reversed(list(records(log))) if log.is_file() else ():
         if "num_updates" in record:
             rate = float(record.get("ups", 0)) * float(record.get("bsz", 0))
             return int(record["epoch"]), int(record["num_updates"]), float(record["loss"]), rate

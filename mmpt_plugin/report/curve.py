@@ -110,7 +110,7 @@ def read_log(log: Path) -> Series:
     later values are used.
     """
     found: dict[str, Series] = {prefix: defaultdict(dict) for prefix in (INTERVAL, EPOCH, VALIDATION)}
-    for where, record in records(log):
+    for where, record in located_records(log):
         for prefix, series in found.items():
             if f"{prefix}num_updates" not in record:
                 continue
@@ -137,8 +137,13 @@ def value_of(record: dict[str, Any], key: str, where: str) -> float:
     return value
 
 
-def records(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The location and the JSON object of the lines of a log that have one, with or without a logger's prefix."""
+def records(log: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects in the lines of a log, with or without a logger's prefix."""
+    return (record for _, record in located_records(log))
+
+
+def located_records(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The location and the JSON object of each line that has one."""
     for number, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         start = line.find('{"')
         if start < 0:

@@ -102,7 +102,7 @@ def is_cached(name: str) -> bool:
 
 def open_splits(project: Mapping[str, Any], found: Examined) -> None:
     """Open the splits that the training reads, and the benchmark."""
-    section = dict(project["task"]) | ({"sampler": project["sampler"]} if project.get("sampler") else {})
+    section = dict(project.get("task") or {}) | ({"sampler": project["sampler"]} if project.get("sampler") else {})
     dataset = dict(section.get("dataset") or {})
     if "verify_checksums" in known_keys(dataset):
         section["dataset"] = dataset | {"verify_checksums": False}
@@ -144,7 +144,7 @@ def source_of(project: Mapping[str, Any]) -> str:
 def build_model(project: Mapping[str, Any], found: Examined) -> None:
     """Build the model with its starting weights, and compare it with the training data."""
     try:
-        model: Any = registry.models.build(project["model"])
+        model: Any = registry.models.build(project.get("model") or {})
         if found.dataset is not None and isinstance(model, Embedder):
             model.check_dataset(found.dataset, where="split 'train'")
         found.model = model

@@ -101,3 +101,18 @@ def test_a_key_that_fairseq_would_refuse_is_listed(project, capsys):
 def test_an_evaluation_is_left_to_mmpt_evaluate(capsys):
     assert main(["doctor", "videoclip/zeroshot", "checkpoint=x"]) == 2
     assert "mmpt evaluate says what is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["model", "criterion", "task"])
+@pytest.mark.parametrize("command", ["train", "doctor"])
+def test_a_training_without_a_section_is_one_line(command, missing, tmp_path, capsys):
+    pytest.importorskip("fairseq")
+    sections = {"model": "{_name: videoclip}", "criterion": "{_name: nce}", "task": "{_name: video_text_pretraining}"}
+    lines = [f"{name}: {value}" for name, value in sections.items() if name != missing]
+    (tmp_path / "mine.yaml").write_text(
+        "\n".join(["# @package _global_", "defaults: [/projects/base@_global_, _self_]", *lines,
+                   f"checkpoint: {{save_dir: {tmp_path}/run}}"])
+    )  # fmt: skip
+    assert main([command, str(tmp_path / "mine.yaml")]) == 2
+    printed = capsys.readouterr()
+    assert f"the {missing} section has no _name" in printed.out + printed.err
