@@ -154,7 +154,7 @@ def test_the_result_of_a_job_is_not_unpickled(tmp_path):
 
     job = Launched(str(tmp_path), "1", "local", 1, str(tmp_path), [])
     (tmp_path / "1_0_result.pkl").write_bytes(pickle.dumps(("error", "Traceback\nKeyError: 'x'\n")))
-    assert (state(job), failure(job)) == ("FAILED", "KeyError: 'x'")
+    assert (state(job), failure(job, "FAILED")) == ("FAILED", "KeyError: 'x'")
     (tmp_path / "1_0_result.pkl").write_bytes(pickle.dumps(("success", Code())))
     with pytest.raises(ValueError, match=r"1_0_result.pkl is not a pickle of plain .*it needs builtins.print"):
         state(job)

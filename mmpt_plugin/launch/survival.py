@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | the time limit is near (SIGUSR2), preemption or scancel (SIGTERM) | every task, `StopListener` | a checkpoint after \
 the current update; rank 0 requeues the job, unless it was cancelled |
-| no update ends before the limit | a timer of rank 0 and of the last rank | requeued, resumes from the last checkpoint |
+| no update ends before the limit | timers of the first and the last rank | requeued, from the last checkpoint |
 | a task dies | srun, which ends the others; the batch script, `requeue_lines` | requeued, at most twice from the same \
 checkpoint |
 | the disk is full | the task that writes; the batch script | requeued when there is space, if within 10 minutes |
