@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+LONGEST = 10_000  # characters of a line
 # Control characters, what reverses the direction of writing, line separators, and what is not UTF-8 in a file's name.
-LONGEST = 10_000
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -87,9 +87,10 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
 
 
 def can_be_warm() -> bool:
-    """Whether the server of `run_warm` has this process's environment, and is not in use by another thread."""
-    changed = {key for key, _ in os.environ.items() ^ ENVIRONMENT.items()} - {"PYTEST_CURRENT_TEST"}
-    return not changed and threading.current_thread() is threading.main_thread()
+    """Whether the server of `run_warm` has what libraries read when they are imported, and no other thread uses it."""
+    changed = {key for key, _ in os.environ.items() ^ ENVIRONMENT.items()}
+    read = [key for key in changed if key.startswith(("HF_", "OMP_", "PYTHON"))]
+    return not read and threading.current_thread() is threading.main_thread()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

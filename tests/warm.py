@@ -24,7 +24,9 @@ def run_warm(words: list[str], *, cwd: Path, timeout: int) -> "subprocess.Comple
     with tempfile.TemporaryDirectory() as folder:
         output = [f"{folder}/out", f"{folder}/errors"]
         pipe = server()
-        pipe.stdin.write(json.dumps({"words": words, "cwd": str(cwd), "output": output, "timeout": timeout}) + "\n")
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        request = {"words": words, "cwd": str(cwd), "output": output, "timeout": timeout, "environment": environment}
+        pipe.stdin.write(json.dumps(request) + "\n")
         pipe.stdin.flush()
         status = int(pipe.stdout.readline())
         if status == -signal.SIGALRM:
@@ -58,6 +60,8 @@ if __name__ == "__main__":
     command = next_command()
     signal.alarm(command["timeout"])
     os.chdir(command["cwd"])
+    os.environ.clear()
+    os.environ.update(command["environment"])
     for number, path in enumerate([os.devnull, *command["output"]]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     sys.argv = command["words"]

@@ -86,8 +86,9 @@ def number_of_updates(project: dict[str, Any], sampler: Any) -> Generator[str, N
     """
     try:
         from mmpt_plugin.fairseq_bridge.schedule import total_updates
-        from mmpt_plugin.fairseq_bridge.train import fairseq_config
+        from mmpt_plugin.fairseq_bridge.train import check_complete, fairseq_config
 
+        check_complete(project)
         whole = fairseq_config(project)
     except ModuleNotFoundError as error:
         yield f"--  train: {error}, see mmpt doctor"

@@ -92,6 +92,7 @@ def train(project: dict[str, Any], *, resume: bool = False, fairseq_log: bool = 
     SIGTERM ends it immediately. Raises ValueError if another process trains in the folder, or if it contains a run with
     other settings, unless `resume` is set. A finished run is not changed.
     """
+    check_complete(project)
     project = project if fairseq_log else with_log(project)
     config = fairseq_config(project)
     alone = writing(Path(config.checkpoint.save_dir)) if int(os.environ.get("RANK", "0")) == 0 else nullcontext()
@@ -215,6 +216,12 @@ def free_port() -> int:
     return port
 
 
+def check_complete(project: dict[str, Any]) -> None:
+    """ValueError for a project that names no model, criterion or task."""
+    for group, kind in OURS.items():
+        kind.check_named(project.get(group) or {})
+
+
 def fairseq_config(project: dict[str, Any]) -> DictConfig:
     """fairseq's complete configuration from a project; an unknown key is a ValueError."""
     config = OmegaConf.structured(FairseqConfig())
@@ -259,8 +266,6 @@ def sections(project: dict[str, Any], *, cpu: bool) -> dict[str, Any]:
     for group, section in groups.items():
         check_keys(group, section)
         groups[group] = current_keys(group, section)
-    for group, kind in OURS.items():
-        kind.check_named(groups.get(group, {}))
     if warmup_fraction is not None:  # not a key of fairseq's schedules: the task converts it to warmup_updates
         groups["task"]["warmup_fraction"] = warmup_fraction
     return {

@@ -80,9 +80,10 @@ def check_trainable(project: dict[str, Any], profile: Profile, *, resume: bool) 
     """ValueError, before submission, for problems that would otherwise appear after hours in the queue."""
     try:
         from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings
-        from mmpt_plugin.fairseq_bridge.train import fairseq_config
+        from mmpt_plugin.fairseq_bridge.train import check_complete, fairseq_config
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs fairseq, see README ({error})") from error
+    check_complete(project)
     fairseq_config(project)
     check_idle(Path(project["checkpoint"]["save_dir"]))
     if not resume:
