@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 KINDS: dict[Any, str] = {str: "a text", int: "an integer", (int, float): "a number", list: "a list", dict: "an object"}
@@ -30,6 +30,15 @@ def first_ten(problems: Sequence[str]) -> str:
 def first_line(error: Exception) -> str:
     """The message up to its first line break, with `str` for `<class 'str'>`; the `repr` if the message is empty."""
     return re.sub(r"<class '([\w.]+)'>", r"\1", next(iter(str(error).splitlines()), repr(error)))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that led to it, each once: a chain may be a ring."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def require(record: Any, key: str, kind: Any, where: str) -> Any:

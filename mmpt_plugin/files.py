@@ -18,7 +18,7 @@ from typing import IO, Any, TextIO
 import numpy as np
 from jaxtyping import Int
 
-from mmpt_plugin.errors import first_line
+from mmpt_plugin.errors import chain, first_line
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 AT_CWD = -100
@@ -100,16 +100,17 @@ def write_failures(path: Path, folder: Path | None = None) -> Iterator[None]:
         raise WriteFailed(number, os.strerror(number), str(path)) from error
 
 
-def error_number(error: BaseException | None) -> int | None:
+def error_number(error: BaseException) -> int | None:
     """The number of the system's error that an exception is about, or that was raised before it; None without one.
 
     Libraries in Rust (safetensors, tokenizers) have it in their message; torch raises an error of its own after it.
     """
-    if error is None or isinstance(error, OSError):
-        return None if error is None else error.errno
-    if number := re.search(r"\(os error (\d+)\)", str(error)):
-        return int(number[1])
-    return error_number(error.__cause__ or error.__context__)
+    for one in chain(error):
+        if isinstance(one, OSError):
+            return one.errno
+        if number := re.search(r"\(os error (\d+)\)", str(one)):
+            return int(number[1])
+    return None
 
 
 def flush_to_disk(path: Path) -> None:

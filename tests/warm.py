@@ -7,6 +7,7 @@ process of its own.
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -57,6 +58,8 @@ if __name__ == "__main__":
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             __import__(name)
+    logging.root.handlers.clear()  # fairseq's; a command has its own
+    logging.root.setLevel(logging.WARNING)
     command = next_command()
     signal.alarm(command["timeout"])
     os.chdir(command["cwd"])

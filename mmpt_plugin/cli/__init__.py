@@ -32,7 +32,7 @@ from mmpt_plugin.cli import (
     train,
     user_dir,
 )
-from mmpt_plugin.errors import SeveralProblems
+from mmpt_plugin.errors import SeveralProblems, chain
 from mmpt_plugin.terminal import log_to_stderr, one_line, say
 
 COMMANDS = (
@@ -89,11 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def was_interrupted(error: BaseException | None) -> bool:
+def was_interrupted(error: BaseException) -> bool:
     """Whether Ctrl-C has led to an error: libraries may raise one of their own while they handle it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    return any(isinstance(one, KeyboardInterrupt) for one in chain(error))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

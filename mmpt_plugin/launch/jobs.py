@@ -45,6 +45,8 @@ class TrainingJob:
         env = JobEnvironment()
         if env.cluster == "local":  # submitit ignores it; until training starts, there is nothing to save
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not reaches_slurm(env):  # submitit's handler would fail
+            signal.signal(signal.SIGUSR2, lambda *_: flush_and_exit(INTERRUPTED))
         # Imported here because submitit also imports the class on the login node, and only training needs fairseq.
         from mmpt_plugin.fairseq_bridge import preemption
         from mmpt_plugin.fairseq_bridge.train import train_rank

@@ -33,7 +33,7 @@ import torch
 from submitit import JobEnvironment
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
-from mmpt_plugin.errors import first_line
+from mmpt_plugin.errors import chain, first_line
 from mmpt_plugin.signals import on_signals
 
 logger = logging.getLogger(__name__)
@@ -153,12 +153,9 @@ def peer_is_gone(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL"))
 
 
-def is_out_of_space(error: BaseException | None) -> bool:
+def is_out_of_space(error: Exception) -> bool:
     """Whether an error, or one that led to it, is that a disk is full or a quota used up."""
-    if error is None:
-        return False
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or is_out_of_space(error.__cause__ or error.__context__)
+    return any(isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT) for one in chain(error))
 
 
 def leave(env: JobEnvironment, error: Exception) -> None:

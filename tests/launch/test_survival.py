@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("submitit")
 
+from mmpt_plugin.errors import chain
 from mmpt_plugin.launch.survival import (
     STARTS_WITHOUT_PROGRESS,
     is_out_of_space,
@@ -85,6 +86,14 @@ def test_a_full_disk_or_a_used_up_quota_is_found_below_the_error_that_it_led_to(
     saving.__cause__ = disk
     assert is_out_of_space(disk) is is_out_of_space(saving) is full
     assert not is_out_of_space(RuntimeError("no"))
+
+
+def test_a_ring_of_errors_is_read_once():
+    """As gRPC raises when Ctrl-C or a lost server interrupts it."""
+    one, other = RuntimeError("one"), RuntimeError("other")
+    one.__context__, other.__context__ = other, one
+    assert list(chain(one)) == [one, other]
+    assert not is_out_of_space(one)
 
 
 @pytest.fixture
