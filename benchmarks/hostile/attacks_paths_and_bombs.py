@@ -23,19 +23,22 @@ from benchmarks.hostile.seeds import ENCODER
 
 @attack
 def shard_outside_of_its_folder(seeds: Path, folder: Path) -> Attack:
-    path = copied("shards", seeds, folder)
-    shutil.move(path / "shard-00000.safetensors", folder / "outside.safetensors")
-    text = (path / "index.json").read_text().replace("shard-00000.safetensors", "../outside.safetensors")
-    (path / "index.json").write_text(text)
-    return Attack(FORMATS["shards"].words(seeds, path), "'../outside.safetensors' leads out of")
+    found = shard_named("../outside.safetensors", seeds, folder)
+    shutil.move(folder / "shards" / "shard-00000.safetensors", folder / "outside.safetensors")
+    return found
 
 
 @attack
 def absolute_shard(seeds: Path, folder: Path) -> Attack:
+    return shard_named("/etc/passwd", seeds, folder)
+
+
+def shard_named(name: str, seeds: Path, folder: Path) -> Attack:
+    """Shards whose index gives a shard this name."""
     path = copied("shards", seeds, folder)
-    text = (path / "index.json").read_text().replace("shard-00000.safetensors", "/etc/passwd")
+    text = (path / "index.json").read_text().replace("shard-00000.safetensors", name)
     (path / "index.json").write_text(text)
-    return Attack(FORMATS["shards"].words(seeds, path), "'/etc/passwd' leads out of")
+    return Attack(FORMATS["shards"].words(seeds, path), f"'{name}' leads out of")
 
 
 @attack

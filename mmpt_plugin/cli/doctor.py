@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         help="list what this machine can run, and what is missing; with a project, what its training needs",
         description="Without a project, list what this machine can run, and how to install what is missing. With a "
         "project, check its weights, data, model and folder, count its updates, and estimate its GPU memory and time. "
-        " Exit with status 2 if something would stop the training.",
+        "Exit with status 2 if something would stop the training.",
     )
     command.add_argument("project", nargs="?", help="a project to train: a YAML file, or a name (mmpt list)")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the YAML file")

@@ -1,5 +1,6 @@
 """A collection in LanceDB: a folder, or a bucket such as s3://bucket/name. D width of the vectors."""
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin.errors import first_line
-from mmpt_plugin.files import locked
+from mmpt_plugin.files import WriteFailed, locked
 from mmpt_plugin.hardware import has_avx2
 from mmpt_plugin.registry import register_store
 from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows
@@ -236,7 +237,7 @@ class LanceStore:
                 if file.read() != MAGIC:
                     self._table().checkout(version)
                     self._table().restore()
-                    raise OSError(f"{path} can't be written: input/output error")
+                    raise WriteFailed(errno.EIO, os.strerror(errno.EIO), str(path))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
