@@ -22,6 +22,8 @@ from mmpt_plugin.errors import chain, first_line
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 AT_CWD = -100
+NAME_BYTES, PATH_BYTES = 255, 4095  # of Linux
+HALF_PAIR = "half of a surrogate pair"  # JSON and pickles can express it, UTF-8 can't
 
 
 class WriteFailed(OSError):
@@ -263,11 +265,18 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`; ValueError if this is not below the folder: a foreign file must not name others of this machine.
 
-    Links are followed, whose targets the owner of the folder has chosen.
+    Links are followed, whose targets the owner of the folder has chosen. A name that is too long for a file system is a
+    ValueError too.
     """
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    path, parts = folder / name, Path(name).parts
+    if Path(name).is_absolute() or ".." in parts:
         raise ValueError(f"'{name}' leads out of {folder}")
-    return folder / name
+    try:
+        if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
+            raise ValueError(f"'{name[:50]}...' is too long for the name of a file")
+    except UnicodeEncodeError:
+        raise ValueError(f"'{name}' can't be the name of a file: it has {HALF_PAIR}") from None
+    return path
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -300,22 +309,23 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; see `parse_json`."""
-    return parse_json(read_text(path), str(path))
+    """The content of a JSON file, which may contain names of files that are not in UTF-8; see `parse_json`."""
+    return parse_json(read_text(path), str(path), names_of_files=True)
 
 
-def parse_json(text: str, where: str, *, object_pairs_hook: Any = None) -> Any:
+def parse_json(text: str, where: str, *, object_pairs_hook: Any = None, names_of_files: bool = False) -> Any:
     """The value of a JSON text; ValueError, naming the location `where`, if it is not valid.
 
-    Values that are nested too deep, and integers of more than 300 digits, are not valid either.
+    Values that are nested too deep, integers of more than 300 digits, and halves of surrogate pairs are not valid
+    either; `names_of_files` allows the halves with which Python represents bytes that are not UTF-8.
     """
     try:
         value = json.loads(text, parse_int=integer, object_pairs_hook=object_pairs_hook)
         if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # also of a name that is not UTF-8
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if names_of_files else "strict")
         return value
     except UnicodeEncodeError:
-        raise ValueError(f"{where}: not valid JSON: it has half of a surrogate pair") from None
+        raise ValueError(f"{where}: not valid JSON: it has {HALF_PAIR}") from None
     except RecursionError:
         raise ValueError(f"{where}: not valid JSON: it is nested too deep") from None
     except json.JSONDecodeError as error:

@@ -1,10 +1,12 @@
-"""Handle signals immediately, even while the process waits in a collective operation."""
+"""Signals: handled immediately, even in a collective operation; and processes that Ctrl-C ends silently."""
 
+import multiprocessing.context
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 
@@ -40,3 +42,28 @@ def on_signals(
         for number, handler in before.items():
             signal.signal(number, handler if afterwards is None else afterwards)
         wakeup.close()
+
+
+class WorkerProcess(multiprocessing.context.SpawnProcess):
+    """A new interpreter that Ctrl-C ends without a traceback, even while it imports: the main process reports it."""
+
+    def start(self) -> None:
+        """Start the process with SIGINT blocked until `run`."""
+        resource_tracker.ensure_running()  # started later, it would unblock SIGINT
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self) -> None:
+        """Let SIGINT, also one that has arrived already, end the process."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        super().run()
+
+
+class WorkerContext(multiprocessing.context.SpawnContext):
+    """The multiprocessing context of `WorkerProcess`, for a ProcessPoolExecutor."""
+
+    Process = WorkerProcess  # type: ignore[assignment]

@@ -20,9 +20,10 @@ from transformers import (  # type: ignore[attr-defined]
     PreTrainedTokenizerBase,
 )
 
-from mmpt_plugin.errors import first_line
-from mmpt_plugin.files import read_json
+from mmpt_plugin.errors import first_line, shortened
+from mmpt_plugin.files import HALF_PAIR, read_json
 
+LARGEST_ID = 2**31 - 1  # of int32, in which shards store ids
 VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")
 
 
@@ -47,6 +48,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"no tokenizer '{name}', neither as a folder nor as a hub name: {first_line(error)}"
         ) from error
     special = [tokenizer.convert_ids_to_tokens(i) for i in around if i is not None]
+    if max(vocabulary.values(), default=0) > LARGEST_ID:
+        raise ValueError(f"tokenizer '{name}' can't be used: its largest id is {max(vocabulary.values())}")
     lacking = [token for token in special if token not in vocabulary]
     if lacking or len(vocabulary) <= len(tokenizer.all_special_ids):
         raise ValueError(
@@ -116,8 +119,13 @@ def cleaned(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[st
     """The texts as the tokenizer's own code cleans them, where the fast tokenizer does not.
 
     OpenAI's code for CLIP repairs the encoding (ftfy), resolves HTML entities, twice, and makes texts lower case by
-    Python's rules before it splits them.
+    Python's rules before it splits them. ValueError for a text that is not valid Unicode.
     """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"text {shortened(text)} has {HALF_PAIR}") from None
     if not isinstance(tokenizer, CLIPTokenizerFast):
         return list(texts)
     return [html.unescape(html.unescape(ftfy.fix_text(text))).lower() for text in texts]

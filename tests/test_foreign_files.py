@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from mmpt_plugin.config import load_project
 from mmpt_plugin.files import inside, parse_json, read_array
 from mmpt_plugin.launch.profile import load_profile
 from mmpt_plugin.launch.watch import Launched, failure, state
+from mmpt_plugin.shards.caption_sources import from_columns
+from mmpt_plugin.shards.captions import from_json
 from mmpt_plugin.terminal import LONGEST, console, one_line, printable
+from mmpt_plugin.tokenizer import load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import from_jpeg, to_jpeg
 from mmpt_plugin.yaml_files import parse_yaml
+from tests.models.released import GOLDEN
 
 
 def test_nothing_that_is_printed_is_a_command_to_the_terminal():
@@ -48,7 +53,7 @@ def test_json_that_is_refused_is_named(text, message):
 def test_json_of_others_that_is_unusual_is_read():
     """A tokenizer's `model_max_length`, and a path that is not UTF-8."""
     content = {"model_max_length": int(1e30), "source": "\udcff", "text": "\U0001f600"}
-    assert parse_json(json.dumps(content), "here") == content
+    assert parse_json(json.dumps(content), "here", names_of_files=True) == content
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,42 @@ def test_a_name_that_leads_out_of_a_folder_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=f"'{name}' leads out of {tmp_path}"):
         inside(tmp_path, name)
     assert inside(tmp_path, "a/b..c") == tmp_path / "a" / "b..c"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 256, "'x{50}...' is too long for the name of a file"),
+        ("é" * 128, "'é{50}...' is too long for the name of a file"),
+        ("x/" * 2048, "'(x/){25}...' is too long for the name of a file"),
+        ("a\ud83d", "can't be the name of a file: it has half of a surrogate pair"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message):
+        inside(tmp_path, name)
+    for longest in ("x" * 255, "\udcff" * 255):  # 255 bytes that are not UTF-8
+        assert not inside(tmp_path, longest).exists()
+
+
+def test_half_of_a_surrogate_pair_is_no_text(tmp_path):
+    columns = {"start": [0], "end": [1], "text": ["a\udcff"]}
+    with pytest.raises(ValueError, match="captions a.json, v: a text has half of a surrogate pair"):
+        from_columns(columns, "a.json, v")
+    with pytest.raises(ValueError, match="a.jsonl:1: not valid JSON: it has half of a surrogate pair"):
+        from_json(json.dumps({"start": 0, "end": 1, "text": "\udcff"}), "a.jsonl:1")
+    tokenizer = load_tokenizer(str(GOLDEN / "tokenizer"))
+    with pytest.raises(ValueError, match='text "a.*" has half of a surrogate pair'):
+        tokenize(["a\udcff"], tokenizer)
+
+
+def test_a_tokenizer_whose_ids_shards_cannot_hold_is_refused(tmp_path):
+    vocabulary = json.loads((GOLDEN / "tokenizer" / "vocab.json").read_text())
+    vocabulary[next(iter(vocabulary))] = 2**31
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    shutil.copy(GOLDEN / "tokenizer" / "merges.txt", tmp_path)
+    with pytest.raises(ValueError, match=f"tokenizer '{tmp_path}' can't be used: its largest id is 2147483648"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_arrays_of_objects_and_archives_of_arrays_are_refused(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from mmpt_plugin.corpora.corpus import Corpus, CorpusConfig
 from mmpt_plugin.corpora.readers import check_segment, is_count, unique
 from mmpt_plugin.corpora.segments import Segment, SegmentedVideo, past_the_end
+from mmpt_plugin.files import inside
 from mmpt_plugin.registry import register_corpus
 
 
@@ -102,7 +103,7 @@ class CrossTask(Corpus):
             yield from (video for video in own if (video.video_id in train) == (self.config.split == "train"))
 
     def _annotation_file(self, video: SegmentedVideo) -> Path:
-        return self.folder / "annotations" / f"{video.group}_{video.video_id}.csv"
+        return inside(self.folder / "annotations", f"{video.group}_{video.video_id}.csv")
 
     def _annotated(self, video: SegmentedVideo) -> SegmentedVideo:
         path = self._annotation_file(video)

@@ -21,6 +21,7 @@ from mmpt_plugin.search.moments import Moment, overlap, window_at, without_overl
 from mmpt_plugin.search.stores.store import StoredVideo, Where, Windows, store_of
 from mmpt_plugin.search.video_files import Found, IndexReport, find, gone_from, moved_to, prefix_of, root_of, roots_of
 from mmpt_plugin.search.windows import WindowWork, window_work, work_of
+from mmpt_plugin.tokenizer import token_ids
 from mmpt_plugin.video.workers import Failure, check_num_workers, outcomes
 
 logger = logging.getLogger(__name__)
@@ -292,12 +293,12 @@ class Collection:
         tokenizer = self.model.tokenizer
         if tokenizer is None:
             raise ValueError("this model has no tokenizer: create the collection with --tokenizer")
-        pieces = tokenizer(sentence, add_special_tokens=False, verbose=False)["input_ids"]
-        if tokenizer.unk_token_id is not None and all(piece == tokenizer.unk_token_id for piece in pieces):
+        ids = token_ids([sentence], tokenizer)[0][0].tolist()
+        if set(ids) <= set(tokenizer.all_special_ids):
             raise ValueError(f"the model knows none of the words in '{sentence[:60]}'")
-        longest = self.model.max_text_tokens - 2
-        if len(pieces) > longest:
-            logger.warning("the sentence has %d word pieces, of which the model reads %d", len(pieces), longest)
+        longest = self.model.max_text_tokens
+        if len(ids) > longest:
+            logger.warning("the sentence has %d tokens, of which the model reads %d", len(ids), longest)
 
     def _moments(self, vector: np.ndarray, k: int, where: Where, *, without: Moment | None = None) -> list[Moment]:
         """The best moments for a vector; `without` is a window that none of them may overlap."""

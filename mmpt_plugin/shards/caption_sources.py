@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmpt_plugin.errors import shortened
-from mmpt_plugin.files import files_below, inside, integer, open_text, parse_json
+from mmpt_plugin.files import HALF_PAIR, files_below, inside, integer, open_text, parse_json
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 
@@ -208,7 +208,11 @@ def from_columns(columns: Any, where: str) -> list[Caption]:
     try:
         starts, ends, texts = (columns[key] for key in ("start", "end", "text"))
         rows = zip(starts, ends, texts, strict=True)
-        return [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
+        captions = [Caption(float(start), float(end), text) for start, end, text in rows if isinstance(text, str)]
+        "".join(caption.text for caption in captions).encode()
+        return captions
+    except UnicodeEncodeError:
+        raise ValueError(f"captions {where}: a text has {HALF_PAIR}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"captions {where}: expected lists start, end and text of equal length: {error!r}") from error
 

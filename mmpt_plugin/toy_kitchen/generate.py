@@ -1,9 +1,7 @@
 """Write the toy kitchen: videos, captions, annotations of the held-out part, and a tokenizer."""
 
 import json
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from mmpt_plugin.files import atomic_write, write_failures, writing
+from mmpt_plugin.files import atomic_write, read_json, write_failures, writing
 from mmpt_plugin.shards.captions import Caption
+from mmpt_plugin.signals import WorkerContext
 from mmpt_plugin.toy_kitchen.drawing import FPS, frames
 from mmpt_plugin.toy_kitchen.narration import describe_step, narrate, vocabulary
 from mmpt_plugin.toy_kitchen.recipes import Recipe, invent
@@ -35,8 +34,9 @@ def generate(
     about = {"version": VERSION, "num_train": num_train, "num_test": num_test, "seed": seed}
     settings = out / "about.json"
     if settings.is_file():
-        found = json.loads(settings.read_text())
-        complete = found.pop("complete")
+        found = read_json(settings)
+        found = found if isinstance(found, dict) else {}
+        complete = found.pop("complete", False)
         if found != about:
             changed = "; ".join(
                 f"{key} {found.get(key)}, not {about[key]}" for key in about if found.get(key) != about[key]
@@ -59,17 +59,12 @@ def write_parts(out: Path, *, num_train: int, num_test: int, seed: int, num_work
             (out / folder).mkdir(exist_ok=True)
     write_tokenizer(out / "tokenizer")
     names = [video_name(i) for i in range(num_test + num_train)]
-    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=end_silently) as pool:
+    with ProcessPoolExecutor(num_workers, WorkerContext()) as pool:
         jobs = pool.map(partial(write_narrated_video, out, seed), range(len(names)), chunksize=4)
         annotations = list(track(jobs, "drawing videos", total=len(names)))
     write_text(out / "train.txt", "".join(f"{name}\n" for name in names[num_test:]))
     write_text(out / "test.txt", "".join(f"{name}\n" for name in names[:num_test]))
     write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[:num_test] for line in lines))
-
-
-def end_silently() -> None:
-    """Let Ctrl-C end a worker process without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def video_name(i: int) -> str:

@@ -265,7 +265,7 @@ def open_frames(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def check_about(about: dict[str, str], path: Path) -> None:
     """ValueError unless the metadata list the videos, (id, seconds, origin) of each, and have the settings as JSON."""
     where = f"frames {path} are damaged"
-    settings, videos = (parse_json(about.get(key, ""), where) for key in ("encoder", "videos"))
+    settings, videos = (parse_json(about.get(key, ""), where, names_of_files=True) for key in ("encoder", "videos"))
     for key in ("fps", "size"):
         if require(settings, key, int, where) < 1:
             raise ValueError(f"{where}: '{key}' must be at least 1, got {settings[key]}")

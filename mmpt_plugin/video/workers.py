@@ -2,9 +2,7 @@
 
 import logging
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mmpt_plugin.errors import SeveralProblems
 from mmpt_plugin.files import WriteFailed
+from mmpt_plugin.signals import WorkerContext
 from mmpt_plugin.terminal import one_line
 from mmpt_plugin.video.clock import clock
 from mmpt_plugin.video.store import VideoList, left_out_lines
@@ -123,7 +122,7 @@ def outcomes(
     `work` is used if no worker processes are started.
     """
     global _seconds
-    spawn = multiprocessing.get_context("spawn")
+    spawn = WorkerContext()
     _seconds = spawn.Value("d", 0.0)
     with SecondsProgress(label, videos, _seconds):
         if min(num_workers, len(videos)) <= 1:
@@ -183,12 +182,8 @@ def advance(seconds: float | int) -> None:
 
 
 def start_worker(build: Callable[[], Work[Any]], threads: int, started: Any, seconds: Any) -> None:
-    """Build the encoder once per process. Warnings are disabled, because the main process has logged them.
-
-    Ctrl-C, which the main process reports, ends this process silently.
-    """
+    """Build the encoder once per process. Warnings are disabled, because the main process has logged them."""
     global _work, _seconds
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _seconds = seconds
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)

@@ -340,7 +340,7 @@ def test_several_processes_give_what_one_gives(videos, tmp_path, monkeypatch):
 
 
 def test_a_process_that_dies_is_one_line(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: FORK)  # what is patched reaches the processes
+    monkeypatch.setattr("mmpt_plugin.video.workers.WorkerContext", lambda: FORK)  # which have what is patched
     monkeypatch.setattr("mmpt_plugin.video.workers.start_worker", lambda *settings: os._exit(1))
     with pytest.raises(ValueError, match="one of 2 processes died"):
         extract([videos], tmp_path / "out", encoder=COLOUR, num_workers=2)

@@ -357,6 +357,8 @@ def test_what_a_search_needs_is_said(indexed):
         indexed.search("  ")
     with pytest.raises(ValueError, match="knows none of the words in '料理'"):
         indexed.search("料理")
+    with pytest.raises(ValueError, match="has half of a surrogate pair"):
+        indexed.search("a byte that is not UTF-8: \udcff")
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         indexed.search(SENTENCE, k=0)
     with pytest.raises(ValueError, match="has no videos in folder '2031'"):
@@ -371,7 +373,7 @@ def test_what_a_search_needs_is_said(indexed):
 
 def test_a_sentence_of_ten_thousand_words_is_cut_and_said(indexed, caplog):
     assert indexed.search("tomato " * 10_000, k=1)
-    assert "the sentence has 10000 word pieces, of which the model reads 61" in caplog.text
+    assert "the sentence has 10002 tokens, of which the model reads 63" in caplog.text
 
 
 def test_what_a_collection_needs_is_said(kitchen, folder, tmp_path):
