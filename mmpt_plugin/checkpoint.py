@@ -49,7 +49,7 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     # On exit, the context removes all globals it was given, so it must not be given those that were allowed before.
     allowed = torch.serialization.get_safe_globals()
     try:
-        check_archive(path)
+        check_archive(path, checksums=not mmap)
         if is_torchscript(path):
             return read_torchscript(path)
         with torch.serialization.safe_globals([kind for kind in SAFE_GLOBALS if kind not in allowed]):
@@ -65,8 +65,11 @@ def read_torch_file(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
-def check_archive(path: Path) -> None:
-    """BadZipFile for a zip file whose data unpack to more than its own size."""
+def check_archive(path: Path, *, checksums: bool = True) -> None:
+    """BadZipFile for a zip file whose data unpack to more than its own size, or do not have their checksums.
+
+    torch itself does not compare the checksums, and writes zeros if `torch.serialization.set_crc32_options(False)`.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             # The code of a TorchScript archive is compressed, and not read.
@@ -76,6 +79,11 @@ def check_archive(path: Path) -> None:
                     raise zipfile.BadZipFile(f"{entry.filename} is compressed")
             if sum(entry.file_size for entry in data) > path.stat().st_size:
                 raise zipfile.BadZipFile("its parts together are larger than the file")
+            for entry in data if checksums else ():
+                if entry.CRC:
+                    with archive.open(entry) as content:
+                        while content.read(2**20):
+                            pass
 
 
 def is_torchscript(path: Path) -> bool:
@@ -158,7 +166,7 @@ def write_folder(
 
 
 def check_weights(weights: Mapping[str, Any], *, where: str) -> None:
-    """ValueError, with its name, for a value that is not a weight: a dense tensor of numbers that a file has in full.
+    """ValueError, with its name, for a value that is not a weight: a dense tensor of finite numbers, all in the file.
 
     A file of a few bytes may describe a tensor of gigabytes, all of whose elements are the same place in memory.
     """
@@ -169,6 +177,8 @@ def check_weights(weights: Mapping[str, Any], *, where: str) -> None:
             raise ValueError(f"{where}: {name} is a tensor of {value.layout}, {value.dtype}, on {value.device}")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"{where}: {name} is {tuple(value.shape)}, but the file has fewer numbers")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity")
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: str) -> None:
@@ -182,7 +192,6 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, where: st
         for name, shape in expected.items()
         if name in weights and tuple(weights[name].shape) != shape
     ]
-    problems += [f"{name} holds NaN or infinity" for name in weights if not torch.isfinite(weights[name]).all().item()]
     if problems:
         raise ValueError(f"{where} does not fit the model: {first_ten(problems)}")
     module.load_state_dict(dict(weights))

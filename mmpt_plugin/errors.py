@@ -8,6 +8,7 @@ from typing import Any
 
 KINDS: dict[Any, str] = {str: "a text", int: "an integer", (int, float): "a number", list: "a list", dict: "an object"}
 KINDS[(str, int)] = "a text or an integer"
+HALF_PAIR = "half of a surrogate pair"  # which JSON, YAML and pickles can express, but not UTF-8
 
 
 class SeveralProblems(ValueError):

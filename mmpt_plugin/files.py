@@ -18,12 +18,11 @@ from typing import IO, Any, TextIO
 import numpy as np
 from jaxtyping import Int
 
-from mmpt_plugin.errors import chain, first_line
+from mmpt_plugin.errors import HALF_PAIR, chain, first_line
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 AT_CWD = -100
 NAME_BYTES, PATH_BYTES = 255, 4095  # of Linux
-HALF_PAIR = "half of a surrogate pair"  # JSON and pickles can express it, UTF-8 can't
 
 
 class WriteFailed(OSError):

@@ -20,8 +20,8 @@ from transformers import (  # type: ignore[attr-defined]
     PreTrainedTokenizerBase,
 )
 
-from mmpt_plugin.errors import first_line, shortened
-from mmpt_plugin.files import HALF_PAIR, read_json
+from mmpt_plugin.errors import HALF_PAIR, first_line, shortened
+from mmpt_plugin.files import read_json
 
 LARGEST_ID = 2**31 - 1  # of int32, in which shards store ids
 VOCABULARIES = ("vocab.txt", "tokenizer.json", "vocab.json")

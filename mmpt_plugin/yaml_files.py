@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpt_plugin.errors import HALF_PAIR
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -47,12 +49,17 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def number_of_values(value: Any, where: str, counted: dict[int, int], depth: int = 0) -> int:
     """The number of values in nested lists and mappings, in which aliases may repeat the same one many times."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode(errors="surrogateescape")  # also the name of a file that is not in UTF-8
+        except UnicodeEncodeError:
+            raise ValueError(f"{where}: not valid YAML: it has {HALF_PAIR}") from None
     if not isinstance(value, dict | list):
         return 1
     if depth > DEPTH:
         raise ValueError(f"{where} is nested more than {DEPTH} deep")
     if id(value) not in counted:
-        parts = value.values() if isinstance(value, dict) else value
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
         counted[id(value)] = 1 + sum(number_of_values(part, where, counted, depth + 1) for part in parts)
     return counted[id(value)]
 

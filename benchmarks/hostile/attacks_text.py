@@ -29,7 +29,7 @@ def terminal_codes_in_a_file_name(seeds: Path, folder: Path) -> Attack:
 @attack
 def terminal_codes_in_an_annotation(seeds: Path, folder: Path) -> Attack:
     path = copied("corpus_jsonl", seeds, folder)
-    line = {"video_id": f"{ESCAPE}[/]\n\udcff", "start": 0, "end": 4, "caption": "chop"}
+    line = {"video_id": f"{ESCAPE}[/]\n", "start": 0, "end": 4, "caption": "chop"}
     (path / "a.jsonl").write_text(json.dumps(line))
     return Attack(FORMATS["corpus_jsonl"].words(seeds, path), r"a.jsonl: 1 videos have no features.*\\x1b")
 

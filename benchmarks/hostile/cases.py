@@ -42,7 +42,7 @@ def mutated_case(name: str, *, seed: int, seeds: Path, folder: Path) -> Result:
     form, rng = FORMATS[key], Random(f"{seed}:{name}")
     target = form.copy(seeds, folder)
     file, kind = rng.choice(list(form.files.items()))
-    path = next(target.glob(file)) if file else target
+    path = min(target.glob(file)) if file else target
     mutate = rng.choice(KINDS[kind])
     content = mutate(rng, path.read_bytes())
     path.write_bytes(content)

@@ -110,6 +110,20 @@ def extracted(seeds: Path, path: Path) -> Words:
     return ["extract", path, "--encoder", ENCODER, "--out", path.parent / "out"]
 
 
+def extracted_with(seeds: Path, path: Path) -> Words:
+    encoder = ENCODER.replace("s3d,", f"s3d, weights: {path},")
+    return ["extract", seeds / "videos" / "v.mp4", "--encoder", encoder, "--out", path.parent / "out"]
+
+
+def trained_further(seeds: Path, path: Path) -> Words:
+    given = [f"checkpoint.restore_file={path}", f"checkpoint.save_dir={path.parent / 'run'}"]
+    return ["train", seeds / "yaml" / "training.yaml", *given, "optimization.max_epoch=3"]
+
+
+def searched(seeds: Path, path: Path) -> Words:
+    return ["search", path, "chop the onion"]
+
+
 def launched(seeds: Path, path: Path) -> Words:
     job = ["extract", seeds / "videos", "--encoder", "s3d", "--out", "out"]
     return ["launch", *job, "--profile", path, "--dry-run"]
@@ -156,6 +170,15 @@ FORMATS: dict[str, Format] = {
     "clip_archive": one_file("checkpoints/archive.pt", "archive", convert),
     "clip2video": one_file("checkpoints/clip2video.pt", "torch", convert),
     "clip4clip": one_file("checkpoints/clip4clip.pt", "torch", convert),
+    "s3d_weights": one_file("checkpoints/s3d.pth", "torch", extracted_with),
+    "training_checkpoint": one_file("run_of_training/checkpoint_last.pt", "torch", trained_further),
+    "collection": Format(
+        "collection",
+        dict.fromkeys(
+            (f"moments.lance/{name}" for name in ("data/*", "_versions/*.manifest", "_indices/*/*.lance")), "bytes"
+        ),
+        searched,
+    ),
     "model_folder": Format("model", {"config.json": "json", "model.safetensors": "safetensors"}, embed_text),
     "bert_tokenizer": Format("tokenizer", VOCABULARY, shard_tokenizer),
     "bert_vocabulary": Format("kitchen/tokenizer", {"vocab.txt": "text"}, shard_tokenizer),

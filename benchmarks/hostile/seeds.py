@@ -12,8 +12,11 @@ import numpy as np
 import torch
 import yaml
 
+from mmpt_plugin.cli import main as mmpt
 from mmpt_plugin.features.extract import extract
+from mmpt_plugin.features.s3d import S3D
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.search import Collection
 from mmpt_plugin.shards.make import make_shards
 from mmpt_plugin.tokenizer import load_tokenizer
 from mmpt_plugin.toy_kitchen import generate
@@ -56,6 +59,10 @@ def make(root: Path) -> None:
     make_captions(root)
     make_corpora(root / "corpora")
     make_yaml(root, kitchen)
+    Collection.create(root / "collection", model=root / "model").index([root / "videos" / "v.mp4"])
+    save_dir = f"checkpoint.save_dir={root / 'run_of_training'}"
+    if mmpt(["train", str(root / "yaml" / "training.yaml"), save_dir, "common.cpu=true"]):
+        raise RuntimeError("the seed of training_checkpoint was not made")
 
 
 def make_videos(folder: Path) -> None:
@@ -79,6 +86,7 @@ def make_checkpoints(root: Path) -> None:
     shutil.copy(CLIP_FAMILY / "openai_clip" / "archive.pt", folder / "archive.pt")
     for name in ("clip2video/K5/full", "clip4clip/seqTransf/full"):
         write(folder, checkpoint(name), f"{name.split('/')[0]}.pt")
+    torch.save(S3D(vocab_size=10).state_dict(), folder / "s3d.pth")
     vocabulary.__wrapped__(root)
     shutil.copytree(GOLDEN / "mmpt_shards", root / "original")
 

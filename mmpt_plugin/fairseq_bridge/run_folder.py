@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mmpt_plugin import registry
-from mmpt_plugin.checkpoint import read_torch_file
+from mmpt_plugin.checkpoint import check_weights, read_torch_file
 from mmpt_plugin.config import flat
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.files import atomic_write
@@ -68,6 +68,27 @@ def check_restart(project: Mapping[str, Any], *, requeued: bool) -> None:
         "To start from its weights, use checkpoint.finetune_from_model; to continue its run, copy it to "
         f"{section['save_dir']}/{LAST}"
     )
+
+
+def starting_point(section: Mapping[str, Any]) -> Path | None:
+    """The file that fairseq starts a run from, by the project's section `checkpoint`; None if from new weights."""
+    last, restored = Path(section["save_dir"]) / LAST, section.get("restore_file") or LAST
+    if restored != LAST:
+        return Path(restored)
+    if last.exists():
+        return last
+    return Path(section["finetune_from_model"]) if section.get("finetune_from_model") else None
+
+
+def check_starting_point(section: Mapping[str, Any]) -> None:
+    """ValueError unless the checkpoint of another run, from which this one starts, is there and has finite weights."""
+    path = starting_point(section)
+    if path is None or path == Path(section["save_dir"]) / LAST:
+        return
+    weights = read_torch_file(path).get("model")
+    if not isinstance(weights, dict) or not weights:
+        raise ValueError(f"{path} is not the checkpoint of a training: it has no weights under 'model'")
+    check_weights(weights, where=str(path))
 
 
 def differences(before: Settings, now: Settings) -> Iterator[str]:

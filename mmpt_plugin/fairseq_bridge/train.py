@@ -6,12 +6,13 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.distributed import utils as distributed_utils
@@ -38,7 +39,14 @@ from mmpt_plugin.fairseq_bridge.preemption import (
     stops_on_signals,
     was_stopped,
 )
-from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_settings, finished, write_project
+from mmpt_plugin.fairseq_bridge.run_folder import (
+    check_restart,
+    check_settings,
+    check_starting_point,
+    finished,
+    starting_point,
+    write_project,
+)
 from mmpt_plugin.fairseq_bridge.saving import saves_atomically
 from mmpt_plugin.files import writing
 from mmpt_plugin.signals import on_signals
@@ -114,6 +122,7 @@ def train_alone(project: dict[str, Any], config: DictConfig, *, resume: bool, fa
             "again, choose another checkpoint.save_dir", save_dir, end,
         )  # fmt: skip
         return True
+    check_starting_point(project["checkpoint"])
     write_project(project)
     if needs_gpu_for_fp16(project) and not cuda.is_available():
         logger.warning("no GPU: this trains in float32, in spite of common.fp16")
@@ -185,27 +194,54 @@ def train_rank(project: dict[str, Any], rank_info: RankInfo) -> bool:
     if rank_info.rank == 0:  # the other ranks wait for rank 0 before they look for a checkpoint
         write_project(project)
         repair_last_checkpoint(Path(config.checkpoint.save_dir))
+        check_starting_point(project["checkpoint"])
     with stops_at_step_boundaries(), saves_atomically():
         distributed_utils.call_main(config, run_fairseq)
     return not was_stopped()
 
 
 def run_fairseq(config: DictConfig, console: TrainingConsole | None = None, **kwargs: Any) -> None:
-    """Call fairseq's training; ValueError if the checkpoint in `save_dir` does not fit the model."""
+    """Call fairseq's training; ValueError if its checkpoint can't be restored, or if it diverges."""
     from fairseq_cli.train import main
 
+    start = starting_point(config.checkpoint)
     if console is not None:
         console.start()
-    try:
-        main(config, **kwargs)
-    except Exception as error:
-        if str(error).startswith("Cannot load model parameters"):
-            folder = config.checkpoint.save_dir
+    with names_what_is_restored():
+        try:
+            main(config, **kwargs)
+        except FloatingPointError as error:
             raise ValueError(
-                f"the checkpoint in {folder} does not fit the architecture of the project's model: choose another "
-                "checkpoint.save_dir, or the model that was trained there"
+                f"the training{f' from {start}' if start else ''} has diverged ({first_line(error)}): lower "
+                "optimization.lr, or set optimization.clip_norm"
             ) from error
-        raise
+
+
+@contextmanager
+def names_what_is_restored() -> Iterator[None]:
+    """Context manager in which a checkpoint that fairseq can't restore is a ValueError that names the file."""
+    original = checkpoint_utils.load_checkpoint
+
+    def load_checkpoint(section: Any, trainer: Any, **kwargs: Any) -> Any:
+        try:
+            return original(section, trainer, **kwargs)
+        except Exception as error:
+            path = starting_point(section)
+            if path is None:
+                raise
+            if str(error).startswith("Cannot load model parameters"):
+                raise ValueError(
+                    f"{path} does not fit the architecture of the project's model: choose another "
+                    "checkpoint.save_dir, or the model that was trained there"
+                ) from error
+            reason = f"{type(error).__name__}, {first_line(error)}"
+            raise ValueError(f"{path} can't be restored, it is not a whole checkpoint: {reason}") from error
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
+    try:
+        yield
+    finally:
+        checkpoint_utils.load_checkpoint = original
 
 
 def free_port() -> int:

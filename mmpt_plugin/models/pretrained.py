@@ -110,6 +110,8 @@ class PretrainedEmbedder(Embedder):
         fairseq checkpoints, which contain none; the released VideoCLIP needs bert-base-uncased. `encoder` is the
         feature encoder that `embed_videos` uses.
         """
+        if not isinstance(encoder, str | Mapping | None):
+            raise ValueError(f"encoder must be a name or a mapping with _name, got {shortened(encoder)}")
         path = find_checkpoint(path)
         config, weights = read_checkpoint(path, max_video_len=settings.get("max_video_len"))
         named: Any = registry.models[model_name(config, where=str(path))].cls

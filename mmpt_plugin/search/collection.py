@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt_plugin.errors import require
 from mmpt_plugin.files import absolute, file_sha256
 from mmpt_plugin.models import PretrainedEmbedder, load_model, pretrained
 from mmpt_plugin.protocols import Store
@@ -27,6 +28,9 @@ from mmpt_plugin.video.workers import Failure, check_num_workers, outcomes
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the settings and columns; a later version can read earlier ones
+SETTINGS: dict[str, type] = {
+    "version": int, "model": str, "options": dict, "window": int, "hop": int, "weights": str, "encoder": str,
+}  # fmt: skip
 COMMIT_ROWS = 4096  # a commit takes about 70 ms in LanceDB, however few rows it has
 COMMIT_SECONDS = 10.0  # how much work a killed run loses at most, apart from the videos being decoded
 SAMPLED_VIDEOS = 64  # whose windows give the usual scores of a sentence
@@ -87,8 +91,7 @@ class Collection:
         """Open a collection; ValueError if there is none. The model is loaded when it is needed."""
         store = store_of(str(url))
         settings = store.settings()
-        if settings["version"] > VERSION:
-            raise ValueError(f"{url} was written by a newer version of mmpt_plugin, update it to read the collection")
+        check_settings(settings, str(url))
         return cls(store, str(url), settings)
 
     @cached_property
@@ -335,6 +338,16 @@ class Collection:
             raise ValueError(f"{self.url} has no moment of {video} that starts at {start:g} s")
         vector: np.ndarray = windows.vectors[places[0]]
         return vector
+
+
+def check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """ValueError, which names the collection `where`, unless this version can read its settings."""
+    if require(settings, "version", int, where) > VERSION:
+        raise ValueError(f"{where} was written by a newer version of mmpt_plugin, update it to read the collection")
+    for key, kind in SETTINGS.items():
+        require(settings, key, kind, where)
+    if not 0 < settings["hop"] <= settings["window"]:
+        raise ValueError(f"{where}: hop must be 1 to {settings['window']}, got {settings['hop']}")
 
 
 def with_absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:

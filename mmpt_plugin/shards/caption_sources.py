@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_plugin.errors import shortened
-from mmpt_plugin.files import HALF_PAIR, files_below, inside, integer, open_text, parse_json
+from mmpt_plugin.errors import HALF_PAIR, shortened
+from mmpt_plugin.files import files_below, inside, integer, open_text, parse_json
 from mmpt_plugin.shards.captions import SUFFIXES, Caption, from_json, read_captions
 from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 

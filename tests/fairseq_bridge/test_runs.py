@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 pytest.importorskip("fairseq")
 
 from mmpt_plugin.checkpoint import read_torch_file
-from mmpt_plugin.fairseq_bridge.run_folder import check_restart
+from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_starting_point
 from mmpt_plugin.fairseq_bridge.train import user_error
 from tests.conftest import ROOT, TINY_MODEL, run
 
@@ -78,6 +79,50 @@ def test_another_architecture_in_the_folder_is_one_line(kitchen, trained):
     done = run("mmpt", *words(kitchen, trained, "model.hidden_size=8", epochs=3), "--resume", check=False)
     assert done.returncode == 2
     assert "does not fit the architecture of the project's model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_training_that_diverges_is_one_line(kitchen, tmp_path):
+    done = run("mmpt", *words(kitchen, tmp_path, "optimization.lr=[1e30]"), check=False)
+    assert done.returncode == 2
+    assert "mmpt train: the training has diverged (gradients are Nan/Inf): lower optimization.lr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_to_start_from_is_checked_before(trained, tmp_path):
+    given = tmp_path / "given.pt"
+    section = {"save_dir": str(tmp_path / "run"), "finetune_from_model": str(given)}
+    with pytest.raises(ValueError, match=f"no checkpoint at {given}"):
+        check_starting_point(section)
+    content = torch.load(trained / "checkpoint_last.pt", weights_only=False)
+    torch.save(content, given)
+    check_starting_point(section)
+    damaged = bytearray(given.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    given.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{given} is damaged, or not a torch file: Bad CRC-32"):
+        check_starting_point(section)
+    name = next(iter(content["model"]))
+    content["model"][name].view(-1)[0] = float("nan")
+    torch.save(content, given)
+    with pytest.raises(ValueError, match=f"{given}: {name} holds NaN or infinity"):
+        check_starting_point(section)
+    torch.save({"model": {}}, given)
+    with pytest.raises(ValueError, match=f"{given} is not the checkpoint of a training"):
+        check_starting_point(section)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint_last.pt").touch()  # from then on, the run continues from this
+    check_starting_point(section)
+
+
+def test_a_checkpoint_that_is_not_whole_is_named(kitchen, trained, tmp_path):
+    content = torch.load(trained / "checkpoint_last.pt", weights_only=False)
+    del content["extra_state"]
+    torch.save(content, tmp_path / "given.pt")
+    restored = f"checkpoint.restore_file={tmp_path / 'given.pt'}"
+    done = run("mmpt", *words(kitchen, tmp_path / "run", restored), check=False)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'given.pt'} can't be restored, it is not a whole checkpoint: KeyError" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -309,6 +309,23 @@ def test_a_collection_of_a_newer_version_is_not_opened(new_url):
     assert_one_line(raised, store.url)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"version": "1"}, "'version' must be an integer, got \"1\""),
+        ({"window": None}, "'window' must be an integer, got null"),
+        ({"options": []}, r"'options' must be an object, got \[\]"),
+        ({"hop": 9}, "hop must be 1 to 6, got 9"),
+    ],
+)
+def test_a_collection_with_wrong_settings_is_not_opened(new_url, changed, message):
+    store = store_of(new_url())
+    store.create(SETTINGS | {"weights": "w", "encoder": "e"} | changed, width=WIDTH)
+    with pytest.raises(ValueError, match=message) as raised:
+        Collection.open(store.url)
+    assert_one_line(raised, store.url)
+
+
 def assert_one_line(raised, url):
     assert str(raised.value).startswith(url)
     assert "\n" not in str(raised.value)

@@ -21,7 +21,7 @@ from mmpt_plugin.errors import first_line
 from mmpt_plugin.files import WriteFailed, locked
 from mmpt_plugin.hardware import has_avx2
 from mmpt_plugin.registry import register_store
-from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows
+from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows, settings_of
 
 T = TypeVar("T")
 
@@ -50,17 +50,7 @@ class LanceStore:
 
     def create(self, settings: Mapping[str, Any], *, width: int) -> None:
         """See `Store.create`."""
-        import pyarrow as pa
-
-        schema = pa.schema(
-            [
-                ("id", pa.string()), ("video", pa.string()), ("root", pa.string()), ("size", pa.int64()),
-                ("modified", pa.int64()), ("content", pa.string()), ("duration", pa.float64()),
-                ("start", pa.float64()), ("end", pa.float64()),
-                ("vector", pa.list_(pa.float32(), width)),
-            ],
-            metadata={SETTINGS: json.dumps(dict(settings)).encode()},
-        )  # fmt: skip
+        schema = schema_of(width).with_metadata({SETTINGS: json.dumps(dict(settings)).encode()})
         if self.folder is not None and self.folder.exists():
             check_free(self.folder)
         with self._errors():
@@ -77,11 +67,15 @@ class LanceStore:
     def settings(self) -> dict[str, Any]:
         """See `Store.settings`."""
         with self._errors():
-            metadata = self._table().schema.metadata or {}
+            schema = self._table().schema
+        metadata = schema.metadata or {}
         if SETTINGS not in metadata:
             raise ValueError(f"{self.url} is a LanceDB table, but not a collection of mmpt_plugin")
-        settings: dict[str, Any] = json.loads(metadata[SETTINGS])
-        return settings
+        present = dict(zip(schema.names, schema.types, strict=True))
+        for column in schema_of(getattr(present.get("vector"), "list_size", 1)):
+            if present.get(column.name) != column.type:
+                raise ValueError(f"{self.url} is damaged: it has no column '{column.name}' of type {column.type}")
+        return settings_of(metadata[SETTINGS].decode(errors="replace"), self.url)
 
     def replace(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
         """See `Store.replace`. Windows that a changed video no longer has go first, in a commit of their own."""
@@ -241,13 +235,17 @@ class LanceStore:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """LanceDB's errors as one line: it raises RuntimeError, ValueError and OSError."""
+        """LanceDB's errors as one line: it raises RuntimeError, ValueError and OSError, and panics if it is damaged."""
         try:
             yield
         except (RuntimeError, OSError, ValueError) as error:
             if str(error).startswith(self.url):
                 raise
             raise ValueError(f"{self.url}: {SOURCE.sub('', first_line(error))}") from error
+        except BaseException as error:
+            if not type(error).__name__.endswith("Panic") and type(error).__name__ != "PanicException":
+                raise
+            raise ValueError(f"{self.url} is damaged: LanceDB can't read it") from error
 
     def _locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
         """Hold a lock file of this folder; False, at once, if another process has it and `wait` is False.
@@ -257,6 +255,18 @@ class LanceStore:
         if self.folder is None:
             return nullcontext(True)
         return locked(self.folder / name, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def schema_of(width: int) -> Any:
+    """The columns of a collection, as a schema of Arrow."""
+    import pyarrow as pa
+
+    return pa.schema([
+        ("id", pa.string()), ("video", pa.string()), ("root", pa.string()), ("size", pa.int64()),
+        ("modified", pa.int64()), ("content", pa.string()), ("duration", pa.float64()),
+        ("start", pa.float64()), ("end", pa.float64()),
+        ("vector", pa.list_(pa.float32(), width)),
+    ])  # fmt: skip
 
 
 def check_free(folder: Path) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.registry import register_store
-from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows
+from mmpt_plugin.search.stores.store import Hit, StoreConfig, StoredVideo, Where, Windows, settings_of
 
 T = TypeVar("T")
 
@@ -90,8 +90,7 @@ class MilvusStore:
             description = self._client().describe_collection(self.name, timeout=SECONDS)["description"]
         if not description.startswith(SETTINGS):
             raise ValueError(f"{self.url} is a Milvus collection, but not one of mmpt_plugin")
-        settings: dict[str, Any] = json.loads(description.removeprefix(SETTINGS))
-        return settings
+        return settings_of(description.removeprefix(SETTINGS), self.url)
 
     def replace(self, videos: Mapping[str, tuple[StoredVideo, Windows]]) -> None:
         """See `Store.replace`; the head of this file says what readers may see meanwhile."""

@@ -5,12 +5,14 @@ N windows, D width of the vectors.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mmpt_plugin import registry
+from mmpt_plugin.errors import shortened
+from mmpt_plugin.files import parse_json
 
 if TYPE_CHECKING:
     from mmpt_plugin.protocols import Store
@@ -93,3 +95,11 @@ def store_of(url: str) -> "Store":
     scheme = bool(plus) and name in registry.stores
     built: Store = registry.stores.build({"_name": name if scheme else "lance", "url": url})
     return built
+
+
+def settings_of(text: str, url: str) -> dict[str, Any]:
+    """The settings that a collection stores as JSON; ValueError if they are not an object."""
+    settings = parse_json(text, f"{url}: its settings", names_of_files=True)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{url}: its settings must be an object, got {shortened(settings)}")
+    return settings
