@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin import moved, registry, user_dir
 from mmpt_plugin.errors import unknown_name
-from mmpt_plugin.yaml_files import check_sections, read_yaml, without_environment
+from mmpt_plugin.yaml_files import check_interpolations, check_sections, read_yaml, without_environment
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def load_project(project: str, overrides: Sequence[str] = ()) -> "DictConfig":
         check_sections(config, project)
         use_new_names(config, overrides)
         drop_other_keys(config, layers)
+        check_interpolations(OmegaConf.to_container(config, resolve=False), f"project '{project}'")
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"project '{project}' needs {' and '.join(f'{key}=VALUE' for key in missing)}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmpt_plugin import moved, user_dir
 from mmpt_plugin.errors import first_line, unknown_name
+from mmpt_plugin.yaml_files import check_interpolations
 
 if TYPE_CHECKING:
     from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Store, Task
@@ -135,6 +136,7 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
     for key in values:
         if key not in known:
             raise ValueError(unknown_name("key", f"{name}.{key}", known, guess=key))
+    check_interpolations(values, name)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config_type), values))
     except OmegaConfBaseException as error:

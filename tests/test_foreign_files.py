@@ -21,7 +21,7 @@ from mmpt_plugin.shards.captions import from_json
 from mmpt_plugin.terminal import LONGEST, console, one_line, printable
 from mmpt_plugin.tokenizer import load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import from_jpeg, to_jpeg
-from mmpt_plugin.yaml_files import parse_yaml
+from mmpt_plugin.yaml_files import check_interpolations, parse_yaml, resolved_size
 from tests.models.released import GOLDEN
 
 
@@ -199,3 +199,32 @@ def test_the_result_of_a_job_is_not_unpickled(tmp_path):
     (tmp_path / "1_0_result.pkl").write_bytes(pickle.dumps(("success", Code())))
     with pytest.raises(ValueError, match=r"1_0_result.pkl is not a pickle of plain .*it needs builtins.print"):
         state(job)
+
+
+@pytest.mark.parametrize(
+    "step", ["${{a{0}}}${{a{0}}}", "${{.a{0}}}${{.a{0}}}", "${{oc.select:a{0}}}${{oc.select:a{0}}}"]
+)
+def test_interpolations_that_multiply_are_refused_before_they_are_resolved(step):
+    values = {"a0": "xx"} | {f"a{i + 1}": step.format(i) for i in range(24)}
+    with pytest.raises(ValueError, match="here: its interpolations make more than 1048576 characters"):
+        check_interpolations(values, "here")
+    check_interpolations({key: values[key] for key in list(values)[:12]}, "here")
+
+
+def test_interpolations_are_counted_where_they_lead():
+    """In lists, upwards, and to whole sections; the text that has the interpolation counts too."""
+    values = {"a": {"b": ["abc", "${.0}xy"], "c": "${..a.b[0]}"}, "d": "${a.b}"}
+    assert resolved_size(values, (), values, {}, "here") == 3 + (7 + 3) + (11 + 3) + (6 + 3 + 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"a": "oc.env", "b": "${${a}:HOME}"}, "here: an interpolation within another one"),
+        ({f"a{i}": f"${{a{i + 1}}}" for i in range(60)}, "here is nested more than 50 deep"),
+    ],
+)
+def test_interpolations_that_cannot_be_counted_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_interpolations(values, "here")
+    check_interpolations({"a": "${b}", "b": "${a}", "c": "${gone}"}, "here")  # OmegaConf's errors

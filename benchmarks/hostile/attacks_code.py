@@ -171,6 +171,7 @@ def yaml_attacks() -> Iterator[tuple[str, str, str]]:
         yield f"python_name_in_{name}", name, tag.replace("object/apply:os.system", "name:os.system")
         yield f"target_in_{name}", name, target
         yield f"aliases_that_explode_in_{name}", name, explosion()
+        yield f"interpolations_that_multiply_in_{name}", name, multiplied()
         yield f"depth_in_{name}", name, f"\nx: {'[' * 5000}{']' * 5000}\n"
         yield f"million_lines_in_{name}", name, "".join(f"\nx{i}: 1" for i in range(200_000))
         yield f"secret_in_{name}", name, "\nx: ${oc.env:MMPT_TEST_SECRET}\n"
@@ -186,6 +187,12 @@ def explosion() -> str:
     lines = [f"\na0: &a0 [{', '.join('x' * 9)}]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 13)]
     return "\n".join(lines) + "\n"
+
+
+def multiplied() -> str:
+    """Each value has the one before twice: 2 to the power of 40 characters, of which the name of the run is one."""
+    lines = ["\nm0: xx", *(f"m{i}: ${{m{i - 1}}}${{m{i - 1}}}" for i in range(1, 40))]
+    return "\n".join([*lines, "test_set: ${m39}", "partition: ${m39}"]) + "\n"
 
 
 def add_yaml_attacks() -> None:

@@ -16,7 +16,7 @@ from mmpt_plugin import config
 from mmpt_plugin.errors import first_line, unknown_name
 from mmpt_plugin.launch.options import check_options, gpus_of
 from mmpt_plugin.registry import parse_config
-from mmpt_plugin.yaml_files import read_yaml, without_environment
+from mmpt_plugin.yaml_files import check_interpolations, read_yaml, without_environment
 
 # sbatch's own environment variables, used for keys that a profile does not set.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}
@@ -122,7 +122,9 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
         return profile(written, where=str(path))
     try:
         given = OmegaConf.from_dotlist([word.partition(".")[2] for word in overrides])
-        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(written), given), resolve=True)
+        merged = OmegaConf.merge(OmegaConf.create(written), given)
+        check_interpolations(OmegaConf.to_container(merged), f"profile {path}")
+        values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"profile {path}: {first_line(error)}") from error
     return profile(values, where=str(path))
