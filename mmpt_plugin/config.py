@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin import moved, registry, user_dir
 from mmpt_plugin.errors import unknown_name
-from mmpt_plugin.yaml_files import check_interpolations, check_sections, read_yaml, without_environment
+from mmpt_plugin.interpolations import check_interpolations, without_environment
+from mmpt_plugin.yaml_files import check_sections, read_yaml
 
 logger = logging.getLogger(__name__)
 

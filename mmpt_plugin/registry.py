@@ -7,15 +7,16 @@ import importlib
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmpt_plugin import moved, user_dir
-from mmpt_plugin.errors import first_line, unknown_name
-from mmpt_plugin.yaml_files import check_interpolations
+from mmpt_plugin.errors import first_line, shortened, unknown_name
+from mmpt_plugin.interpolations import check_interpolations
 
 if TYPE_CHECKING:
     from mmpt_plugin.protocols import Corpus, Criterion, Dataset, Encoder, Model, Sampler, Store, Task
@@ -137,10 +138,28 @@ def parse_config(config_type: type, values: Mapping[str, Any], name: str) -> Any
         if key not in known:
             raise ValueError(unknown_name("key", f"{name}.{key}", known, guess=key))
     check_interpolations(values, name)
+    check_parts(config_type, values, name)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config_type), values))
     except OmegaConfBaseException as error:
         raise ValueError(f"{name}.{error.full_key}: {first_line(error)}") from error
+
+
+def check_parts(config_type: type, values: Mapping[str, Any], name: str) -> None:
+    """ValueError for a list or mapping where a field holds single values, as list[str] does: OmegaConf accepts them."""
+    hints = typing.get_type_hints(config_type)
+    for key, value in values.items():
+        kinds = {typing.get_args(hint)[-1] for hint in (hints[key], *typing.get_args(hints[key])) if is_container(hint)}
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+        if kinds and kinds <= {str, int, float, bool}:
+            for part in parts:
+                if isinstance(part, Mapping | Sequence) and not isinstance(part, str):
+                    raise ValueError(f"{name}.{key} must hold single values, got {shortened(value)}")
+
+
+def is_container(hint: Any) -> bool:
+    """Whether a type is a list or a mapping, such as list[str]."""
+    return typing.get_origin(hint) in (list, dict)
 
 
 def with_new_names(config_type: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -236,8 +255,9 @@ class Registry(Generic[P]):
 
     def check_named(self, config: Any) -> None:
         """ValueError if a YAML section names no component."""
-        if "_name" not in config:
-            raise ValueError(f"the {self.kind} section has no _name. Possible: {sorted(self)}")
+        if not isinstance(name := config.get("_name"), str):
+            what = "no _name" if name is None else f"{shortened(name)} as _name"
+            raise ValueError(f"the {self.kind} section has {what}. Possible: {sorted(self)}")
 
 
 def origin(cls: Any) -> tuple[str, str]:

@@ -1,18 +1,15 @@
-"""Read YAML files, which may be a stranger's: plain values only, of a limited size, and nothing of the environment."""
+"""Read YAML files, which may be a stranger's: plain values only, of a limited size."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_plugin.errors import HALF_PAIR, shortened
+from mmpt_plugin.errors import HALF_PAIR
+from mmpt_plugin.interpolations import CHARACTERS, DEPTH
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CHARACTERS, VALUES, DEPTH = 2**20, 10**5, 50
-INTERPOLATION, NAME = re.compile(r"\$\{([^${}]*)\}"), re.compile(r"[.\w\[\]-]+")
+VALUES = 10**5
 SECTIONS = {"task", "model", "criterion", "sampler", "dataset", "common", "optimization", "optimizer", "lr_scheduler"}
 SECTIONS |= {"distributed_training", "task.dataset", "task.finetune", "task.finetune.dataset", "task.benchmark"}
 
@@ -43,7 +40,8 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise ValueError(f"{where}: not valid YAML: it is nested too deep") from None
     except (ValueError, TypeError, OverflowError) as error:  # of values such as 2026-13-40
-        raise ValueError(f"{where}: not valid YAML: {error}") from error
+        reason = "an integer has too many digits" if str(error).startswith("Exceeds the limit") else error
+        raise ValueError(f"{where}: not valid YAML: {reason}") from error
     if number_of_values(content, where, {}) > VALUES:
         raise ValueError(f"{where} has more than {VALUES} values")
     return content
@@ -64,69 +62,6 @@ def number_of_values(value: Any, where: str, counted: dict[int, int], depth: int
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         counted[id(value)] = 1 + sum(number_of_values(part, where, counted, depth + 1) for part in parts)
     return counted[id(value)]
-
-
-def check_interpolations(values: Any, where: str) -> None:
-    """ValueError for values that are too large once their interpolations are resolved, which this does not do.
-
-    `a: ${b}${b}`, `b: ${c}${c}` and so on double the text with every line.
-    """
-    if resolved_size(values, (), values, {}, where) > CHARACTERS:
-        raise ValueError(f"{where}: its interpolations make more than {CHARACTERS} characters")
-
-
-def resolved_size(
-    value: Any, path: tuple[str, ...], whole: Any, known: dict[tuple[str, ...], int], where: str, depth: int = 0
-) -> int:
-    """The characters of the value at a path of the `whole`, once its interpolations are resolved.
-
-    `known` has the sizes of the values that interpolations refer to.
-    """
-    if depth > DEPTH:
-        raise ValueError(f"{where} is nested more than {DEPTH} deep")
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return sum(resolved_size(part, (*path, str(key)), whole, known, where, depth + 1) for key, part in parts)
-    if not isinstance(value, str):
-        return 1
-    inside = INTERPOLATION.findall(value)
-    if value.count("${") > len(inside):
-        raise ValueError(f"{where}: an interpolation within another one: {shortened(value)}")
-    size = len(value)
-    for name in NAME.findall(" ".join(inside)):  # also the arguments of a resolver
-        up = len(name) - len(name.lstrip("."))
-        target = (*(path[:-up] if up else ()), *name.strip(".").replace("]", "").replace("[", ".").split("."))
-        if target not in known:
-            known[target] = 0  # of a ring, which OmegaConf reports
-            known[target] = resolved_size(value_at(target, whole), target, whole, known, where, depth + 1)
-        size += known[target]
-    return size
-
-
-def value_at(path: tuple[str, ...], value: Any) -> Any:
-    """The value at a path; None if there is none."""
-    for part in path:
-        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-@contextmanager
-def without_environment() -> Iterator[None]:
-    """While this is active, `${oc.env:NAME}` is an error: a file must not read secrets into results and pages."""
-    from omegaconf import OmegaConf
-    from omegaconf.resolvers import oc
-
-    def refused(*names: str) -> None:
-        raise ValueError("files can't read environment variables: give key=$NAME on the command line")
-
-    OmegaConf.register_new_resolver("oc.env", refused, replace=True)
-    try:
-        yield
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def check_sections(config: "DictConfig", project: str) -> None:

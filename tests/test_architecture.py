@@ -25,7 +25,7 @@ LEVELS = [
     {"batch"},
     {"checkpoint", "files", "distributed", "config", "yaml_files", "signals", "hardware"},
     {"registry", "moved"},
-    {"errors", "terminal", "user_dir"},
+    {"errors", "interpolations", "terminal", "user_dir"},
 ]
 
 HOMES = {

@@ -14,14 +14,17 @@ from mmpt_plugin import user_dir
 from mmpt_plugin.checkpoint import check_weights
 from mmpt_plugin.config import load_project
 from mmpt_plugin.files import inside, parse_json, read_array
-from mmpt_plugin.launch.profile import load_profile
+from mmpt_plugin.interpolations import check_interpolations, resolved_size
+from mmpt_plugin.launch.profile import Profile, load_profile
 from mmpt_plugin.launch.watch import Launched, failure, state
+from mmpt_plugin.registry import models, parse_config
 from mmpt_plugin.shards.caption_sources import from_columns
 from mmpt_plugin.shards.captions import from_json
+from mmpt_plugin.shards.mmpt_shards import ragged
 from mmpt_plugin.terminal import LONGEST, console, one_line, printable
 from mmpt_plugin.tokenizer import load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import from_jpeg, to_jpeg
-from mmpt_plugin.yaml_files import check_interpolations, parse_yaml, resolved_size
+from mmpt_plugin.yaml_files import parse_yaml
 from tests.models.released import GOLDEN
 
 
@@ -228,3 +231,36 @@ def test_interpolations_that_cannot_be_counted_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         check_interpolations(values, "here")
     check_interpolations({"a": "${b}", "b": "${a}", "c": "${gone}"}, "here")  # OmegaConf's errors
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("setup", [{"a": 1}], "slurm.setup must hold single values"),
+        ("setup", [["module load x"]], "slurm.setup must hold single values"),
+    ],
+)
+def test_a_list_of_texts_holds_no_lists(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config(Profile, {key: value}, "slurm")
+
+
+@pytest.mark.parametrize(("name", "message"), [({"a": 1}, 'has {"a": 1} as _name'), (None, "has no _name")])
+def test_a_component_is_named_by_a_text(name, message):
+    with pytest.raises(ValueError, match=message):
+        models.build({"_name": name})
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 3)), r"x_data.npy holds float64 of shape \(3, 3\), expected rows of 2 numbers"),
+        (np.zeros(3), r"of shape \(3,\)"),
+        (np.full((3, 2), "a"), r"holds <U1 of shape \(3, 2\)"),
+    ],
+)
+def test_original_shards_of_other_arrays_are_named(tmp_path, array, message):
+    np.save(tmp_path / "x_data.npy", array)
+    np.save(tmp_path / "x_starts.npy", np.array([0, 3]))
+    with pytest.raises(ValueError, match=message):
+        ragged(tmp_path / "x", kinds="iuf", width=2)

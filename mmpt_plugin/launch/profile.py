@@ -14,9 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmpt_plugin import config
 from mmpt_plugin.errors import first_line, unknown_name
+from mmpt_plugin.interpolations import check_interpolations, without_environment
 from mmpt_plugin.launch.options import check_options, gpus_of
 from mmpt_plugin.registry import parse_config
-from mmpt_plugin.yaml_files import check_interpolations, read_yaml, without_environment
+from mmpt_plugin.yaml_files import read_yaml
 
 # sbatch's own environment variables, used for keys that a profile does not set.
 FROM_ENVIRONMENT = {"partition": "SBATCH_PARTITION", "account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS"}

@@ -32,9 +32,9 @@ def read_mmpt_shards(features: Path, captions: Path, *, split: str = "train") ->
     if not isinstance(shards, dict) or not all(isinstance(ids, list) for ids in shards.values()):
         raise ValueError(f"{meta} does not map shard numbers to lists of video ids")
     for number, video_ids in shards.items():
-        rows = ragged(features / f"{split}_{number}")
-        times = ragged(only(captions, f"*.{split}_{number}.startends"))
-        ids = ragged(only(captions, f"*.{split}_{number}.caps_ids"))
+        rows = ragged(features / f"{split}_{number}", kinds="f")
+        times = ragged(only(captions, f"*.{split}_{number}.startends"), kinds="iuf", width=2)
+        ids = ragged(only(captions, f"*.{split}_{number}.caps_ids"), kinds="iu")
         for name, items in (("features", rows), ("startends", times), ("caps_ids", ids)):
             if len(items) != len(video_ids):
                 raise ValueError(f"{meta}: shard {number} has {len(video_ids)} videos, but {name} for {len(items)}")
@@ -50,12 +50,15 @@ def only(folder: Path, pattern: str) -> Path:
     return folder / found[0]
 
 
-def ragged(stem: Path) -> Sequence[np.ndarray]:
-    """The items of a ragged array, as views of its file."""
+def ragged(stem: Path, *, kinds: str, width: int | None = None) -> Sequence[np.ndarray]:
+    """The items of a ragged array, as views of its file; its rows have numbers of these `kinds` (`dtype.kind`)."""
     arrays = []
     for part in ("data", "starts"):
         arrays.append(read_array(stem.with_name(f"{stem.name}_{part}.npy")))
     data, starts = arrays
     if starts.ndim != 1 or len(starts) == 0 or starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
         raise ValueError(f"{stem}_starts.npy does not fit {stem}_data.npy")
+    if data.ndim != 2 or width not in (None, data.shape[1]) or data.dtype.kind not in kinds:
+        expected = f"rows of {width or 'any number of'} numbers of kind {' or '.join(kinds)}"
+        raise ValueError(f"{stem}_data.npy holds {data.dtype} of shape {data.shape}, expected {expected}")
     return [data[begin:end] for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]

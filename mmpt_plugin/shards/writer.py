@@ -77,7 +77,10 @@ class ShardWriter:
             if not np.isfinite(array).all():
                 raise ValueError(f"video '{video_id}': {name} hold NaN or infinity (as {array.dtype})")
         counts = np.fromiter(map(len, tokens), dtype=np.int32)
-        flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
+        try:
+            flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
+        except OverflowError:
+            raise ValueError(f"video '{video_id}': a token id is not an int32") from None
         self.seen.add(video_id)
         self.pending.append(VideoRecord(video_id, rows, times, counts, flat))
         if len(self.pending) == self.videos_per_shard:
