@@ -13,7 +13,7 @@ from mmpt_plugin.files import parse_json
 
 SUFFIXES = (".vtt", ".srt", ".jsonl")
 
-TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]\d)[.,](\d{3})"
+TIME = r"(?:(\d{1,6}):)?([0-5]?\d):([0-5]\d)[.,](\d{3})"
 TIMES = re.compile(rf"{TIME}\s*-->\s*{TIME}(?:\s.*)?")
 MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 NO_CUE = ("WEBVTT", "NOTE", "STYLE", "REGION")
