@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import resource
 import shutil
 
 import numpy as np
@@ -20,7 +21,9 @@ from mmpt_plugin.launch.watch import Launched, failure, state
 from mmpt_plugin.registry import models, parse_config
 from mmpt_plugin.shards.caption_sources import from_columns
 from mmpt_plugin.shards.captions import from_json
+from mmpt_plugin.shards.format import ShardIndex
 from mmpt_plugin.shards.mmpt_shards import ragged
+from mmpt_plugin.shards.plain_pickle import read_plain_pickle
 from mmpt_plugin.terminal import LONGEST, console, one_line, printable
 from mmpt_plugin.tokenizer import load_tokenizer, tokenize
 from mmpt_plugin.video.frame_cache import from_jpeg, to_jpeg
@@ -264,3 +267,18 @@ def test_original_shards_of_other_arrays_are_named(tmp_path, array, message):
     np.save(tmp_path / "x_starts.npy", np.array([0, 3]))
     with pytest.raises(ValueError, match=message):
         ragged(tmp_path / "x", kinds="iuf", width=2)
+
+
+def test_a_pickle_of_a_few_bytes_does_not_take_gigabytes(tmp_path):
+    """CPython's unpickler in C makes room for as many entries as the largest index: 2^31 of 8 bytes."""
+    path = tmp_path / "a.pickle"
+    path.write_bytes(b"\x80\x04]r" + (2**31 - 1).to_bytes(4, "little") + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_plain_pickle(path) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+@pytest.mark.parametrize("width", [0, -1, 2**16 + 1, 10**40, "512", None])
+def test_an_index_of_shards_with_an_impossible_width_is_refused(width):
+    with pytest.raises(ValueError, match="feature_dim must be 1 to 65536"):
+        ShardIndex(feature_dim=width, encoder="e", tokenizer={"cls_id": 1, "sep_id": 2, "pad_id": 0}, shards=[])

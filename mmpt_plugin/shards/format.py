@@ -19,6 +19,7 @@ from mmpt_plugin.files import inside, offsets, read_json
 
 INDEX = "index.json"
 VERSION = 1
+WIDEST = 2**16  # numbers in a feature row
 BYTES_CHUNK = 1 << 22  # bytes read at a time for a checksum
 SPECIAL_IDS = ("cls_id", "sep_id", "pad_id")
 
@@ -137,6 +138,8 @@ class ShardIndex:
     shards: list[ShardEntry]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.feature_dim, int) or not 1 <= self.feature_dim <= WIDEST:
+            raise ValueError(f"feature_dim must be 1 to {WIDEST}, got {self.feature_dim!r}")
         for key in SPECIAL_IDS:
             none = key == "cls_id" and self.tokenizer.get(key, 0) is None  # texts begin with their first word
             if not none and not isinstance(self.tokenizer.get(key), int):
