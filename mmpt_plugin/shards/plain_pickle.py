@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-
 SMALL = 2**26  # bytes
 
 
