@@ -138,8 +138,8 @@ class ShardIndex:
     shards: list[ShardEntry]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.feature_dim, int) or not 1 <= self.feature_dim <= WIDEST:
-            raise ValueError(f"feature_dim must be 1 to {WIDEST}, got {self.feature_dim!r}")
+        if not isinstance(self.feature_dim, int) or not 0 <= self.feature_dim <= WIDEST:
+            raise ValueError(f"feature_dim must be 0 to {WIDEST}, got {self.feature_dim!r}")
         for key in SPECIAL_IDS:
             none = key == "cls_id" and self.tokenizer.get(key, 0) is None  # texts begin with their first word
             if not none and not isinstance(self.tokenizer.get(key), int):

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,10 @@ def write_parts(out: Path, *, num_train: int, num_test: int, seed: int, num_work
     names = [video_name(i) for i in range(num_test + num_train)]
     with ProcessPoolExecutor(num_workers, WorkerContext()) as pool:
         jobs = pool.map(partial(write_narrated_video, out, seed), range(len(names)), chunksize=4)
-        annotations = list(track(jobs, "drawing videos", total=len(names)))
+        try:
+            annotations = list(track(jobs, "drawing videos", total=len(names)))
+        except BrokenProcessPool as error:
+            raise ValueError(f"one of {num_workers} processes died: run again to continue") from error
     write_text(out / "train.txt", "".join(f"{name}\n" for name in names[num_test:]))
     write_text(out / "test.txt", "".join(f"{name}\n" for name in names[:num_test]))
     write_text(out / "test_clips.jsonl", "".join(line for lines in annotations[:num_test] for line in lines))
