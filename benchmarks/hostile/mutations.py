@@ -234,7 +234,7 @@ def mutated_weights(rng: Random, tree: Any) -> Any:
     name = rng.choice([key for key, value in weights.items() if isinstance(value, torch.Tensor)])
     one = weights.pop(name)
     other = rng.choice([
-        None, one.flatten(), one[:0], one.double(), one.to(torch.int64), one.bool(), one.to(torch.complex64),
+        None, one.flatten(), one.flatten()[:0], one.double(), one.to(torch.int64), one.bool(), one.to(torch.complex64),
         torch.full_like(one, float("nan")) if one.is_floating_point() else one + 1, one[None], torch.zeros(()),
         torch.zeros(1).expand(2**20, 2**10), one.to_sparse() if one.ndim else one, one.to("meta"), "text", 3, [one],
     ])  # fmt: skip
