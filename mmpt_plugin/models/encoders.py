@@ -12,23 +12,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-ROWS_CHUNK = 64
+from mmpt_plugin.models.packed import Packing, encode_packed
+
+CPU_ROWS = 64  # rows encoded at a time on a CPU: more don't fit its caches
 
 
-def by_length(
-    encode: Callable[[Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"]
+def in_groups(
+    encode: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    rows: Tensor,
+    mask: Bool[Tensor, "B S"],
+    places: Int[Tensor, " N"] | None,
 ) -> Float[Tensor, "B D"]:
-    """`encode(rows, mask)` in groups of similar length, each padded to its own longest row.
-
-    This halves the work in training: clips have 3 to 32 seconds and texts 8 to 61 words, so if all rows are padded to
-    the longest of the batch, half of the positions are padding.
-    """
-    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths = (mask * positions).amax(dim=1).clamp(min=1)
+    """`encode(rows, mask, places)`; on a CPU in groups of rows of similar length, without the padding they share."""
+    if rows.device.type != "cpu" or len(rows) <= CPU_ROWS:
+        return encode(rows, mask, places)
+    lengths = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1)
     order = lengths.argsort()
-    groups = torch.split(order, ROWS_CHUNK)
-    ends = lengths[torch.stack([group[-1] for group in groups])].tolist()
-    encoded = torch.cat([encode(rows[i, :end], mask[i, :end]) for i, end in zip(groups, ends, strict=True)])
+    groups = [(group, int(lengths[group[-1]])) for group in torch.split(order, CPU_ROWS)]
+    encoded = torch.cat([encode(rows[group, :end], mask[group, :end], None) for group, end in groups])
     return torch.empty_like(encoded).index_copy(0, order, encoded)
 
 
@@ -36,10 +37,18 @@ class VideoEncoder(nn.Module):
     """An MLP with one hidden layer on frozen features, then BERT on `[CLS] seconds [SEP]` (VideoCLIP, section 3.1)."""
 
     def __init__(
-        self, bert: BertConfig, *, feature_dim: int, max_video_len: int, cls_token_id: int, sep_token_id: int
+        self,
+        bert: BertConfig,
+        *,
+        feature_dim: int,
+        max_video_len: int,
+        cls_token_id: int,
+        sep_token_id: int,
+        attention: str = "auto",
     ) -> None:
         super().__init__()
         self.max_video_len = max_video_len
+        self.attention = attention
         self.videomlp = VideoMLP(feature_dim, bert.hidden_size)
         self.bert = BertModel(bert, add_pooling_layer=False)
         self.register_buffer("special_ids", torch.tensor([cls_token_id, sep_token_id]), persistent=False)
@@ -47,24 +56,59 @@ class VideoEncoder(nn.Module):
     def forward(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], *, attend_to_cls: bool = True
     ) -> Float[Tensor, "B T+2 D"]:
-        """The last hidden states of [CLS], every second and [SEP]. attend_to_cls=False masks [CLS] for all tokens."""
-        size, steps = mask.shape
-        if steps > self.max_video_len:
-            raise ValueError(f"a clip of {steps} s is longer than the model's max_video_len {self.max_video_len}")
+        """The last hidden states of [CLS], every second, also of padding, and [SEP].
+
+        attend_to_cls=False masks [CLS] for all tokens.
+        """
+        size, steps = self._check(mask)
         special = self.bert.embeddings.word_embeddings(self.special_ids)  # (2, D)
         seconds = self.videomlp(features.to(special.dtype))
         ends = special.expand(size, 2, -1)
         tokens = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)  # (B, T+2, D)
-        positions = torch.arange(steps + 2, device=mask.device)
-        positions[-1] = self.max_video_len + 1  # [SEP] has the position it has after a clip of full length
+        positions = self._positions(torch.arange(steps + 2, device=mask.device), steps)
         visible = F.pad(F.pad(mask, (1, 0), value=attend_to_cls), (0, 1), value=True)
         output = self.bert(inputs_embeds=tokens, attention_mask=visible, position_ids=positions[None])
         states: Tensor = output.last_hidden_state
         return states
 
-    def encode(self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-        """The mean over the valid seconds and [SEP]; for a clip without a valid second, the state of [SEP]."""
-        return by_length(lambda rows, seen: self.pool(self(rows, seen), seen), features, mask)
+    def encode(
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """The mean over the valid seconds and [SEP]; for a clip without a valid second, the state of [SEP].
+
+        `places` are the positions of the valid seconds in the flattened mask; on a GPU, to find them takes time.
+        """
+        return in_groups(self._encode, features, mask, places)
+
+    def _encode(
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"] | None
+    ) -> Float[Tensor, "B D"]:
+        size, steps = self._check(mask)
+        seconds, tables = Packing.of(mask, places), self.bert.embeddings
+        special = tables.word_embeddings(self.special_ids)  # (2, D)
+        starts = torch.arange(size, device=mask.device) * (steps + 2)
+        tokens = torch.cat([
+            special[:1].expand(size, -1),
+            self.videomlp(seconds.pack(features).to(special.dtype)),
+            special[1:].expand(size, -1),
+        ])  # fmt: skip
+        where, order = torch.cat([starts, seconds.places + 2 * seconds.rows + 1, starts + steps + 1]).sort()
+        packing = Packing(F.pad(mask, (1, 1), value=True), where)
+        positions = tables.position_embeddings(self._positions(packing.positions, steps))
+        embeddings = tokens[order] + tables.token_type_embeddings.weight[0] + positions
+        states = encode_packed(self.bert, embeddings, packing, attention=self.attention)
+        return self.pool(packing.pad(states), mask)
+
+    def _check(self, mask: Bool[Tensor, "B T"]) -> tuple[int, int]:
+        """The number of clips and their seconds; ValueError for more seconds than the model takes."""
+        size, steps = mask.shape
+        if steps > self.max_video_len:
+            raise ValueError(f"a clip of {steps} s is longer than the model's max_video_len {self.max_video_len}")
+        return size, steps
+
+    def _positions(self, places: Int[Tensor, "*B"], steps: int) -> Int[Tensor, "*B"]:
+        """The positions that BERT sees: [SEP] has the one that it has after a clip of full length."""
+        return places.masked_fill(places == steps + 1, self.max_video_len + 1)
 
     @staticmethod
     def pool(states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
@@ -84,7 +128,7 @@ class VideoMLP(nn.Module):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, features: Float[Tensor, "B T F"]) -> Float[Tensor, "B T D"]:
+    def forward(self, features: Float[Tensor, "*B F"]) -> Float[Tensor, "*B D"]:
         """One token of hidden width per second."""
         states: Tensor = self.linear2(self.LayerNorm(F.gelu(self.linear1(features))))
         return states
@@ -93,17 +137,30 @@ class VideoMLP(nn.Module):
 class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
     """BERT over `[CLS] words [SEP]`, pooled by the mean over words and [SEP] (VideoCLIP, section 3.1)."""
 
-    def __init__(self, bert: BertConfig) -> None:
+    def __init__(self, bert: BertConfig, *, attention: str = "auto") -> None:
         super().__init__(bert, add_pooling_layer=False)
+        self.attention = attention
 
-    def encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        """The mean over words and [SEP] of each text; for a text of one token, the state of that token."""
-        return by_length(self._encode, ids, mask)
+    def encode(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """The mean over words and [SEP] of each text; for a text of one token, the state of that token.
 
-    def _encode(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        states = self(input_ids=ids, attention_mask=mask).last_hidden_state
+        `places` are the positions of the tokens in the flattened mask; on a GPU, to find them takes time.
+        """
+        return in_groups(self._encode, ids, mask, places)
+
+    def _encode(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None
+    ) -> Float[Tensor, "B D"]:
+        packing = Packing.of(mask, places)
+        tables = self.embeddings
+        embeddings = tables.word_embeddings(packing.pack(ids)) + tables.token_type_embeddings.weight[0]
+        embeddings = embeddings + tables.position_embeddings(packing.positions)
+        states = packing.pad(encode_packed(self, embeddings, packing, attention=self.attention))
         counted = mask & (torch.arange(mask.shape[1], device=mask.device) > 0)
-        counted[:, 0] |= ~counted.any(dim=1)  # a text of one token counts that token
+        first = torch.arange(mask.shape[1], device=mask.device) == 0
+        counted = counted | (first & ~counted.any(dim=1, keepdim=True))  # a text of one token counts that token
         return masked_mean(states, counted)
 
 
