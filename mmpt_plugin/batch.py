@@ -4,7 +4,7 @@ B pairs, T seconds of video, L text tokens, F feature width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ class Tensors:
 
     def tensors(self) -> dict[str, Any]:
         """The tensors as a dict name -> tensor, for trainers that can move dicts between devices."""
-        return dict(vars(self))
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,14 @@ class Batch(Tensors):
     """False where a token is padding."""
     video_ids: Int[Tensor, " B"]
     """Dataset index of the video that each pair is from."""
+    video_places: Int[Tensor, " N"] | None = None
+    """The positions of the True values in the flattened video_mask, ascending, if they are known; see `packed`."""
+    text_places: Int[Tensor, " M"] | None = None
+    """As video_places, of text_mask."""
+
+    def packed(self) -> "Batch":
+        """With the places: models that compute no padding need them, and finding them later waits for the GPU."""
+        return replace(self, video_places=places_of(self.video_mask), text_places=places_of(self.text_mask))
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,11 @@ def pad_text(
     if cls_id is not None:
         ids[:, 0] = cls_id
     return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(place <= end)
+
+
+def places_of(mask: Bool[Tensor, "B S"]) -> Int[Tensor, " N"]:
+    """The positions of the True values in the flattened mask, ascending."""
+    return mask.flatten().nonzero().squeeze(1)
 
 
 def length_mask(lengths: Int[np.ndarray, " B"], size: int) -> Bool[Tensor, "B T"]:
@@ -149,7 +162,7 @@ def concatenate(batches: Sequence[AnyBatch], *, pad_id: int) -> AnyBatch:
         width = max(tensor.shape[1] for tensor in tensors)
         return torch.cat([widened(tensor, width, fill.get(name, 0)) for tensor in tensors])
 
-    return type(batches[0])(**{name: rows(name) for name in batches[0].tensors()})
+    return type(batches[0])(**{name: rows(name) for name in batches[0].tensors() if not name.endswith("_places")})
 
 
 def widened(tensor: Tensor, width: int, fill: int) -> Tensor:

@@ -4,6 +4,7 @@ B pairs on this rank, N pairs on all ranks.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class CandidateNCE(SimilarityCriterion):
 
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], *, video_ids: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The mean loss over this rank's texts, and the share of texts that have a candidate with a higher score than
         every clip of the other videos, and its chance."""
         scores = self.scale() * text @ self.all_pairs(video).T  # (B, N)
@@ -46,8 +47,8 @@ class CandidateNCE(SimilarityCriterion):
         loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
         best = scores.detach().masked_fill(~candidates, -torch.inf).amax(dim=1)
         other = scores.detach().masked_fill(candidates, -torch.inf).amax(dim=1)
-        metrics = {"t2v_recall@1": float((best > other).float().mean())}
-        return loss, metrics | {"chance_recall@1": float(candidates.float().mean())}
+        metrics = {"t2v_recall@1": (best > other).float().mean()}
+        return loss, metrics | {"chance_recall@1": candidates.float().mean()}
 
     @abstractmethod
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:

@@ -1,6 +1,7 @@
 """Base class of the losses: computed in full precision, whatever precision the model uses."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Criterion(nn.Module):
         loss, _ = self.with_metrics(*outputs, **named)
         return loss
 
-    def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The loss, and the metrics to log with it."""
         if self.num_ranks > 1 and self.gathers:
             check_equal_rows(outputs[0])
@@ -57,7 +58,7 @@ class Criterion(nn.Module):
         return total * self.num_ranks / counts
 
     @abstractmethod
-    def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:
+    def compute(self, *outputs: Any, **named: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """`with_metrics` for tensors in full precision."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:

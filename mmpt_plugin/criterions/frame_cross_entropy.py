@@ -1,5 +1,6 @@
 """Cross entropy per second, to fine-tune for action segmentation. B windows, T seconds, C labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -27,9 +28,9 @@ class FrameCrossEntropy(Criterion):
 
     def compute(
         self, logits: Float[Tensor, "B T C"], labels: Int[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The loss, and the share of labelled seconds that are classified correctly."""
         labelled = labels != NO_LABEL
         right = (logits.argmax(dim=-1) == labels)[labelled]
         total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
-        return self.mean(total, labelled.sum()), {"frame_accuracy": float(right.float().mean())}
+        return self.mean(total, labelled.sum()), {"frame_accuracy": right.float().mean()}

@@ -1,5 +1,6 @@
 """The contrastive loss of VideoCLIP: both directions, over the pairs of all GPUs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class NCE(SimilarityCriterion):
 
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The sum or the mean of the directions' cross entropies, each averaged over this rank's pairs, and the
         in-batch recall@1 of both directions: the share of pairs that score higher than all others, and its chance."""
         if video.shape[1] % self.config.parts:
@@ -74,7 +75,7 @@ class NCE(SimilarityCriterion):
         return loss, metrics | {"chance_recall@1": 1 / scores["text_to_video"][0].shape[1]}
 
 
-def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> float:
+def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> Float[Tensor, ""]:
     """The share of rows whose target scores higher than every other entry; a tie is a miss."""
     right = scores.gather(1, target[:, None])
-    return float(((scores >= right).sum(dim=1) == 1).float().mean())
+    return ((scores >= right).sum(dim=1) == 1).float().mean()

@@ -4,6 +4,7 @@ B pairs on this rank, C texts in a chunk.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,7 +58,7 @@ class Sigmoid(Criterion):
 
     def compute(
         self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The loss in nats per pair of this rank, and the in-batch recall@1 of videos: the share of videos whose own
         text scores higher than the texts of all other pairs, and its chance."""
         positions = torch.arange(len(video), device=video.device)
@@ -75,7 +76,7 @@ class Sigmoid(Criterion):
                 with torch.no_grad():
                     others = (video @ text[some].T).masked_fill(is_own(own_position, text[some]), -torch.inf)
                     best_other = torch.maximum(best_other, others.amax(dim=1))
-        metrics = {"v2t_recall@1": float((own > best_other).float().mean())}
+        metrics = {"v2t_recall@1": (own > best_other).float().mean()}
         return loss / len(video), metrics | {"chance_recall@1": 1 / (len(video) * self.num_ranks)}
 
     def chunk(

@@ -1,5 +1,6 @@
 """Binary cross entropy per second and step, to fine-tune for step localization. S seconds, K steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class StepCrossEntropy(Criterion):
 
     def compute(
         self, logits: Float[Tensor, "S K"], shown: Float[Tensor, "S K"]
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The loss in nats; `shown` is 1 where a second shows a step."""
         total = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="sum")
         return self.mean(total, torch.tensor(shown.numel(), device=shown.device)), {}

@@ -1,6 +1,6 @@
 """Adapts registered criterions to fairseq's trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,11 +39,12 @@ class FairseqCriterionAdapter(FairseqCriterion):
         else:
             loss, values = self.criterion(*outputs, **named), {}
         pairs = len(outputs[0])
-        log = {"loss": float(loss.detach()), "pairs": pairs, "steps": 1, **values}
+        # Tensors, which `reduce_metrics` reads at the end of the step: here the trainer would wait for the GPU.
+        log = {"loss": loss.detach(), "pairs": pairs, "steps": 1, **values}
         preemption.add_to(log)
         # fairseq's names for throughput: a sentence is a pair, a token is a second of video or a word piece.
         log["nsentences"] = pairs
-        log["ntokens"] = sum(int(tensor.sum()) for name, tensor in sample.items() if name.endswith("_mask"))
+        log["ntokens"] = num_tokens(sample)
         return loss, 1, log
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -77,6 +78,16 @@ class FairseqCriterionAdapter(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """True, so that fairseq sums the outputs of all ranks in one all-reduce."""
         return True
+
+
+def num_tokens(sample: Mapping[str, Tensor | None]) -> int:
+    """How many positions of a batch are not padding; without the places of a mask, this waits for the GPU."""
+    total = 0
+    for name, mask in sample.items():
+        if name.endswith("_mask") and mask is not None:
+            places = sample.get(f"{name.removesuffix('mask')}places")
+            total += int(mask.sum()) if places is None else len(places)
+    return total
 
 
 def mirror_criterion(entry: Entry[Any]) -> None:

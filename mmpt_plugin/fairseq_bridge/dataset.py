@@ -46,7 +46,10 @@ class ClusterDataset(FairseqDataset):
 
     def collater(self, samples: list[Batch]) -> dict[str, Tensor]:
         """The tensors of one batch from those of its clusters; empty if there are no clusters."""
-        return concatenate(samples, pad_id=self.dataset.pad_id).tensors() if samples else {}
+        if not samples:
+            return {}
+        batch = concatenate(samples, pad_id=self.dataset.pad_id)
+        return (batch.packed() if isinstance(batch, Batch) else batch).tensors()
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:

@@ -64,6 +64,9 @@ class Embedder(nn.Module):
     """What a subclass, or its config, may have instead, as those of version 0.1."""
     takes_frames: bool = False
     """Whether clips may be uint8 frames instead of feature rows of width feature_dim."""
+    packs: bool = False
+    """Whether video_vectors and text_vectors compute no padding, and take `places`, the positions of the True values in
+    the flattened mask, as an argument."""
     unit_vectors: bool | None = None
     """Whether all vectors have unit length, so that dot products are cosines; None if unknown."""
     encoder: dict[str, Any] | None = None
@@ -91,28 +94,46 @@ class Embedder(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """The video and text embeddings of every pair."""
-        return self.encode_video(batch.video, batch.video_mask), self.encode_text(batch.text, batch.text_mask)
+        video, text = (
+            {"places": places} if self.packs and places is not None else {}
+            for places in (batch.video_places, batch.text_places)
+        )
+        return (
+            self.encode_video(batch.video, batch.video_mask, **video),
+            self.encode_text(batch.text, batch.text_mask, **text),
+        )
 
     def encode_video(
-        self, features: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"] | None = None
+        self,
+        features: Float[Tensor, "B T F"] | UInt8[Tensor, "B T H W 3"],
+        mask: Bool[Tensor, "B T"] | None = None,
+        **places: Int[Tensor, " N"],
     ) -> Float[Tensor, "B D"]:
-        """One vector per clip of at most max_video_len seconds, or frames; `mask` is False where a row is padding."""
+        """One vector per clip of at most max_video_len seconds, or frames; `mask` is False where a row is padding.
+
+        `places`, for models that pack rows, are those of `Batch.packed`: with them, a GPU need not be waited for.
+        """
         if features.is_floating_point():  # shards and feature files are in half precision
             features = features.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
-        return self.scaled(chunked(self.video_vectors, features, full_mask(features, mask), size=self.chunk_size))
+        mask = full_mask(features, mask)
+        return self.scaled(chunked(self.video_vectors, features, mask, size=self.chunk_size, **places))
 
     def encode_text(
-        self, text: Int[Tensor, "B L"] | str | Sequence[str], mask: Bool[Tensor, "B L"] | None = None
+        self,
+        text: Int[Tensor, "B L"] | str | Sequence[str],
+        mask: Bool[Tensor, "B L"] | None = None,
+        **places: Int[Tensor, " N"],
     ) -> Float[Tensor, "B D"]:
         """One vector per text: token ids `[CLS] w1..wn [SEP] [PAD]..` with their mask, or strings.
 
         Strings need a tokenizer: load the model from a folder that has one, or set `model.tokenizer`. A text is cut to
-        max_text_tokens, and keeps its last token.
+        max_text_tokens, and keeps its last token. `places` are as in `encode_video`.
         """
         if not isinstance(text, Tensor):
             text, mask = self.tokenize(text)
         ids, mask = cut_text(text, full_mask(text, mask), length=self.max_text_tokens)
-        return self.scaled(chunked(self.text_vectors, ids, mask, size=self.chunk_size))
+        kept = places if ids is text else {}
+        return self.scaled(chunked(self.text_vectors, ids, mask, size=self.chunk_size, **kept))
 
     def scaled(self, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The vectors, scaled to unit length if `model.normalize` is set."""

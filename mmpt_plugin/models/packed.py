@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mmpt_plugin.batch import places_of
 from mmpt_plugin.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -55,11 +56,6 @@ class Packing:
         size, steps = self.mask.shape
         flat = packed.new_zeros(size * steps, *packed.shape[1:]).index_copy(0, self.places, packed)
         return flat.view(size, steps, *packed.shape[1:])
-
-
-def places_of(mask: Bool[Tensor, "B S"]) -> Int[Tensor, " N"]:
-    """The positions of the True values in the flattened mask."""
-    return mask.flatten().nonzero().squeeze(1)
 
 
 def encode_packed(
@@ -132,5 +128,5 @@ def difference(device: str, dtype: torch.dtype) -> str | None:
                 results.append([out, *torch.autograd.grad(out.float().square().sum(), leaves)])
         except RuntimeError as error:
             return first_line(error)
-    worst = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True))
+    worst = max(float(((a - b).abs().max() / a.abs().max()).detach()) for a, b in zip(*results, strict=True))
     return None if worst < TOLERANCE else f"the two differ by {worst:.1e}"

@@ -14,15 +14,15 @@ def full_mask(rows: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def chunked(
-    encode: Callable[[Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"], *, size: int
+    encode: Callable[..., Tensor], rows: Tensor, mask: Bool[Tensor, "B S"], *, size: int, **whole: Tensor
 ) -> Float[Tensor, "B E"]:
     """`encode(rows, mask)`, `size` rows at a time; the backward pass recomputes each chunk's activations.
 
     GradCache (Gao et al., 2021): gradients equal those of the whole batch, including dropout, but only one chunk's
-    activations are in memory.
+    activations are in memory. `whole` are arguments for all rows together, which chunks do without.
     """
     if size == 0 or len(rows) <= size:
-        return encode(rows, mask)
+        return encode(rows, mask, **whole)
     parts = zip(torch.split(rows, size), torch.split(mask, size), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([encode(*part) for part in parts])

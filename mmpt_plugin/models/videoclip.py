@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
+from mmpt_plugin.models.packed import ATTENTION
 from mmpt_plugin.models.padding import full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
@@ -64,6 +65,10 @@ class VideoCLIPConfig:
     chunk_size: int = 0
     """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Only one chunk's activations
     are in memory, and gradients are exact, at the cost of a second forward pass (GradCache)."""
+    attention: str = "auto"
+    """How `encode_video` and `encode_text` attend, which pad nothing else: `padded` pads each row of the batch to the
+    longest, `jagged` uses kernels that take rows of different lengths. `auto` is padded on a CPU, and jagged on a GPU
+    where a first small comparison of both gives the same."""
     cls_token_id: int = -1
     """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
@@ -78,6 +83,8 @@ class VideoCLIPConfig:
                 f"model.max_position_embeddings must be at least max_video_len + 2 = {self.max_video_len + 2}, "
                 f"got {self.max_position_embeddings}"
             )
+        if self.attention not in ("auto", *ATTENTION):
+            raise ValueError(f"model.attention must be auto, {' or '.join(ATTENTION)}, got {self.attention}")
         if self.chunk_size < 0:
             raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
         if self.cls_token_id < 0:
@@ -88,6 +95,7 @@ class VideoCLIPConfig:
 class VideoCLIP(PretrainedEmbedder):
     """Encodes frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
+    packs = True
     config: VideoCLIPConfig
     sizes = (*BERT_SIZES, "feature_dim", "num_video_layers", "num_text_layers", "cls_token_id")
 
@@ -99,8 +107,9 @@ class VideoCLIP(PretrainedEmbedder):
             max_video_len=config.max_video_len,
             cls_token_id=config.cls_token_id,
             sep_token_id=config.cls_token_id + 1,
+            attention=config.attention,
         )
-        self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers))
+        self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers), attention=config.attention)
         self.add_heads()
         if config.pretrained is not None:
             found, weights = read_checkpoint(find_checkpoint(config.pretrained))
@@ -112,13 +121,17 @@ class VideoCLIP(PretrainedEmbedder):
     def add_heads(self) -> None:
         """Create the weights that a subclass adds; called before starting weights are loaded."""
 
-    def video_vectors(self, video: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+    def video_vectors(
+        self, video: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B D"]:
         """The mean of the last hidden states of seconds and [SEP]."""
-        return self.video_encoder.encode(video, mask)
+        return self.video_encoder.encode(video, mask, places)
 
-    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+    def text_vectors(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B D"]:
         """The mean of the last hidden states of words and [SEP]."""
-        return self.text_encoder.encode(ids, mask)
+        return self.text_encoder.encode(ids, mask, places)
 
     def encode_video_steps(
         self,

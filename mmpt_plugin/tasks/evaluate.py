@@ -97,6 +97,8 @@ def check_sections(project: Mapping[str, Any]) -> None:
         raise ValueError(f"evaluation does not use section {sorted(map(str, unknown))}. Possible: {sorted(SECTIONS)}")
     if not isinstance(project.get("checkpoint"), str):
         raise ValueError(f"checkpoint must be a file or a folder, got {project.get('checkpoint')!r}")
+    if not isinstance(project.get("protocol"), str | None):
+        raise ValueError(f"protocol must be a name, such as zero_shot, got {project['protocol']!r}")
 
 
 def with_frames(project: Mapping[str, Any], model: Embedder) -> Mapping[str, Any]:
