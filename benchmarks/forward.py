@@ -34,7 +34,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = VideoCLIP(VideoCLIPConfig()).eval().to(device)
-    batch = made_batch(arguments.pairs, model.config).to(device)
+    batch = made_batch(arguments.pairs, model.config).packed().to(device)
     results = {}
     for name, run in variants(model, batch, device).items():
         seconds, embeddings = fastest(run, arguments.repeats, device)

@@ -12,14 +12,20 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from mmpt_plugin.batch import Batch, length_mask
+from mmpt_plugin.batch import Batch, length_mask, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models.encoders import CPU_ROWS
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -47,7 +53,8 @@ def main() -> None:
         print(
             f"{size:6} {line['pairs']:4} pairs  {line['seconds']:.2f} s per step "
             f"(forward {line['forward_s']:.2f}, backward {line['backward_s']:.2f}, optim. {line['optimizer_s']:.2f})  "
-            f"{line['pairs_per_s']:.1f} pairs/s  {line['peak_memory_bytes'] / 2**30:.2f} GiB",
+            f"{line['pairs_per_s']:.1f} pairs/s  {line['peak_memory_bytes'] / 2**30:.2f} GiB, operations executed / "
+            f"needed: packed {line['packed_flop_ratio']:.3f}, grouped {line['grouped_flop_ratio']:.3f}",
             flush=True,
         )
     if arguments.json:
@@ -62,7 +69,7 @@ def measure(size: str) -> dict[str, float]:
     criterion = NCE(NCEConfig())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     pairs = 32 if size == "full" and device.type == "cpu" else 512
-    batch = made_batch(pairs, model.config).to(device)
+    batch = made_batch(pairs, model.config).packed().to(device)
     steps = 1 if size == "full" and device.type == "cpu" else 4
     times = [one_step(model, criterion, optimizer, batch) for _ in range(steps + 1)][1 if steps > 1 else 0 :]
     forward, backward, update = (statistics.median(part) for part in zip(*times, strict=True))
@@ -74,7 +81,48 @@ def measure(size: str) -> dict[str, float]:
     return {
         "pairs": pairs, "seconds": seconds, "forward_s": forward, "backward_s": backward, "optimizer_s": update,
         "pairs_per_s": pairs / seconds, "peak_memory_bytes": peak,
+        **flop_ratios(model.config, made_batch(512, model.config)),
     }  # fmt: skip
+
+
+def needed_flops(config: VideoCLIPConfig, batch: Batch) -> int:
+    """Floating-point operations of a forward pass over the real tokens only.
+
+    A token costs two per weight that it is multiplied with, and a pair of tokens of one row 4 x D in each layer.
+    """
+    width, total = config.hidden_size, 0
+    weights = 4 * width**2 + 2 * width * config.intermediate_size
+    lengths = {config.num_video_layers: batch.video_mask.sum(1) + 2, config.num_text_layers: batch.text_mask.sum(1)}
+    for layers, tokens in lengths.items():
+        total += layers * int(2 * weights * tokens.sum() + 4 * width * tokens.square().sum())
+    return total + 2 * int(batch.video_mask.sum()) * width * (config.feature_dim + width)
+
+
+def flop_ratios(config: VideoCLIPConfig, batch: Batch) -> dict[str, float]:
+    """Operations executed per operation needed: with the rows of a batch packed together, as on a GPU, and in the
+    groups of similar length in which a CPU takes them. Counted, not computed, so they hold for all devices."""
+    with torch.device("meta"):
+        model = VideoCLIP(replace(config, attention="padded")).eval()
+    towers = (
+        (model.video_encoder.encode, batch.video, batch.video_mask),
+        (model.text_encoder.encode, batch.text, batch.text_mask),
+    )
+    counts = dict.fromkeys(("packed", "grouped"), 0)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        for encode, rows, mask in towers:
+            counts["packed"] += counted(encode, rows, mask)
+            for some in torch.split(mask.sum(1).argsort(), CPU_ROWS):
+                seen = mask[some, : int(mask[some].sum(1).max())]
+                counts["grouped"] += counted(encode, rows[some, : seen.shape[1]], seen)
+    needed = needed_flops(config, batch)
+    return {f"{name}_flop_ratio": count / needed for name, count in counts.items()}
+
+
+def counted(encode: Callable[..., Tensor], rows: Tensor, mask: Tensor) -> int:
+    """The operations of encoding these rows together."""
+    with FlopCounterMode(display=False) as counter:
+        encode(*(tensor.to("meta") for tensor in (rows, mask, places_of(mask))))
+    return int(counter.get_total_flops())
 
 
 def one_step(

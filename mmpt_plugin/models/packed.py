@@ -103,9 +103,14 @@ ATTENTION: dict[str, Callable[[Tensor, Tensor, Tensor, Packing, float], Tensor]]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache
 def chosen(device: str, dtype: torch.dtype) -> str:
     """The kind of attention for a device: padded on a CPU, and where jagged attention does not give the same."""
+    return best_on(device, dtype)
+
+
+@cache
+def best_on(device: str, dtype: torch.dtype) -> str:
+    """`chosen`, found once."""
     if device == "cpu":
         return "padded"
     problem = difference(device, dtype)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def generate(
             )
             raise ValueError(f"{out} holds another toy kitchen ({changed}): choose another folder or remove it")
         if complete:
+            with suppress(OSError, ValueError), writing(out):  # removes what killed runs left, if it may
+                pass
             return
     with writing(out):
         write_text(settings, json.dumps(about | {"complete": False}))

@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.step import flop_ratios, made_batch, needed_flops
 from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
@@ -89,19 +90,6 @@ def test_dropout_has_its_distribution(attention):
     torch.testing.assert_close(ours.std(dim=0).mean(), theirs.std(dim=0).mean(), rtol=0.05, atol=0)
 
 
-def needed(model, batch):
-    """FLOPs of the forward pass over real tokens, worked out by hand: 2 per multiplication with a weight and token, and
-    4 x D per pair of tokens of one row in each layer."""
-    config, total = model.config, 0
-    for lengths, layers in (
-        (batch.video_mask.sum(1) + 2, config.num_video_layers),
-        (batch.text_mask.sum(1), config.num_text_layers),
-    ):
-        weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
-        total += layers * (2 * weights * lengths.sum() + 4 * config.hidden_size * lengths.square().sum())
-    return int(total + 2 * batch.video_mask.sum() * config.hidden_size * (config.feature_dim + config.hidden_size))
-
-
 def test_no_flops_are_spent_on_padding():
     model = VideoCLIP(VideoCLIPConfig(hidden_size=64, intermediate_size=256, num_attention_heads=2, vocab_size=300))
     lengths = torch.arange(3, 33)
@@ -112,9 +100,21 @@ def test_no_flops_are_spent_on_padding():
         for name, run in (("packed", model), ("padded", lambda b: padded(model, b))):
             with FlopCounterMode(display=False) as counter:
                 run(batch)
-            counts[name] = counter.get_total_flops() / needed(model, batch)
+            counts[name] = counter.get_total_flops() / needed_flops(model.config, batch)
     assert counts["padded"] > 1.7
     assert 1 <= counts["packed"] < 1.2  # the padding of attention counts more here than at the full width
+
+
+def test_at_the_full_size_almost_all_flops_are_of_real_tokens():
+    """Hand-worked for one clip of 2 s and one text of 3 tokens, with D = 768: 4 and 3 tokens, in 6 and 12 layers."""
+    config = VideoCLIPConfig()
+    one = batch_of(small(feature_dim=512), prefix(torch.tensor([2])), prefix(torch.tensor([3])))
+    weights = 12 * 768**2
+    layers = 6 * (2 * weights * 4 + 4 * 768 * 16) + 12 * (2 * weights * 3 + 4 * 768 * 9)
+    assert needed_flops(config, one) == layers + 2 * 2 * 768 * (512 + 768)
+    ratios = flop_ratios(config, made_batch(256, config))
+    assert 1 < ratios["packed_flop_ratio"] < 1.05
+    assert 1 < ratios["grouped_flop_ratio"] < 1.05
 
 
 def test_a_step_does_not_wait_for_a_gpu():
@@ -130,7 +130,6 @@ def test_a_step_does_not_wait_for_a_gpu():
 
 COMPILED = """
 import torch
-import torch._dynamo.testing
 from mmpt_plugin.batch import length_mask
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
 
@@ -139,27 +138,28 @@ model = VideoCLIP(VideoCLIPConfig(hidden_size=32, num_attention_heads=2, interme
                                   num_text_layers=2, vocab_size=300, dropout=0.0)).double()
 for tower, rows in ((model.video_encoder, lambda n: torch.randn(n, 8, 512).double()),
                     (model.text_encoder, lambda n: torch.randint(5, 300, (n, 8)))):
-    for kind in ("padded", "jagged"):
-        tower.attention, counter = kind, torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-        compiled = torch.compile(tower.encode, fullgraph=True, dynamic=True, backend=counter)
-        for size in (5, 7, 6):
-            mask = length_mask(torch.randint(1, 9, (size,)).numpy(), 8)
-            given = rows(size), mask, mask.flatten().nonzero().squeeze(1)
-            one, other = compiled(*given), tower.encode(*given)
-            torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
-            one.square().sum().backward()
-        print(type(tower).__name__, kind, counter.frame_count)
-        torch._dynamo.reset()
+    compiled = torch.compile(tower.encode, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (5, 7, 6):
+        mask = length_mask(torch.randint(1, 9, (size,)).numpy(), 8)
+        given = rows(size), mask, mask.flatten().nonzero().squeeze(1)
+        one, other = compiled(*given), tower.encode(*given)
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
+        one.square().sum().backward()
+        torch._dynamo.config.error_on_recompile = True
+    torch._dynamo.reset()
+    torch._dynamo.config.error_on_recompile = False
 """
 
 
 @pytest.mark.slow
 def test_each_tower_compiles_as_one_graph_for_all_sizes():
-    """`fullgraph` makes a graph break an error. In a process of its own, without the type checks of tests."""
+    """A graph break is an error, and so is compiling again for other sizes. In a process of its own, without the type
+    checks of tests.
+
+    With padded attention: on a CPU, torch computes jagged attention by lists of tensors, which it can't compile.
+    """
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    kinds = [f"{tower} {kind} 1" for tower in ("VideoEncoder", "TextEncoder") for kind in ("padded", "jagged")]
-    assert done.stdout.splitlines() == kinds
 
 
 def test_jagged_attention_is_chosen_only_where_it_gives_the_same(monkeypatch):

@@ -53,6 +53,15 @@ def test_a_complete_folder_is_left_as_it_is_and_another_is_not_mixed_in(kitchen)
         generate(kitchen.root, num_train=8, num_test=6, seed=1)
 
 
+def test_what_a_killed_run_left_in_a_complete_folder_is_removed(tmp_path):
+    generate(tmp_path, num_train=1, num_test=1, num_workers=1)
+    whole = sorted(tmp_path.rglob("*"))
+    (tmp_path / ".about.json.x.tmp").mkdir()
+    (tmp_path / ".lock").touch()
+    generate(tmp_path, num_train=1, num_test=1, num_workers=1)
+    assert sorted(tmp_path.rglob("*")) == whole
+
+
 def test_the_held_out_videos_do_not_depend_on_the_number_of_training_videos(tmp_path, kitchen):
     generate(tmp_path, num_train=1, num_test=6, num_workers=1)
     for name in ("test.txt", "test_clips.jsonl"):
