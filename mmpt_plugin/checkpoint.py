@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmpt_plugin import moved
-from mmpt_plugin.errors import first_line, first_ten
+from mmpt_plugin.errors import first_line, first_ten, shortened
 from mmpt_plugin.files import atomic_write, read_json, write_files, writing
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -137,9 +137,12 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
-        return read_json(folder / CONFIG_FILE), load_file(folder / WEIGHTS_FILE)
+        config, weights = read_json(folder / CONFIG_FILE), load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # safetensors and json raise their own types
         raise ValueError(f"{folder} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG_FILE}: expected an object, got {shortened(config)}")
+    return config, weights
 
 
 def write_folder(

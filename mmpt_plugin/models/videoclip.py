@@ -89,6 +89,11 @@ class VideoCLIPConfig:
             raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
         if self.cls_token_id < 0:
             self.cls_token_id = BERT_CLS_ID if self.vocab_size == BERT_VOCAB_SIZE else 2
+        if self.cls_token_id + 1 >= self.vocab_size:
+            raise ValueError(
+                f"model.vocab_size is {self.vocab_size}, but model.cls_token_id is {self.cls_token_id}, and the id of "
+                "[SEP] the next one"
+            )
 
 
 @register_model("videoclip", dataclass=VideoCLIPConfig)

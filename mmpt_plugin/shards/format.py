@@ -52,8 +52,8 @@ class VideoRecord:
 class Shards(Sequence[VideoRecord]):
     """A folder of shards; `shards[i]` is a VideoRecord.
 
-    Raises ValueError, naming the file, if a shard is missing, truncated or damaged. With `verify`, the checksums of all
-    shards are verified; otherwise only their sizes and layout. A pickled copy opens the files again in the other
+    Raises ValueError, naming the file, if a shard is missing, truncated or damaged. With `verify`, checksums and the
+    range of token ids are verified; otherwise only sizes and layout. A pickled copy opens the files again in the other
     process, without verification.
     """
 
@@ -72,6 +72,8 @@ class Shards(Sequence[VideoRecord]):
             path = inside(folder, entry.file)
             arrays = open_shard(path, entry, verify=verify)
             bounds.append(video_bounds(arrays, entry, number, index.feature_dim, path))
+            if verify:
+                check_tokens(arrays["tokens"], index.tokenizer.get("vocab_size"), path)
             self._arrays.append(tuple(arrays[name] for name in ("features", "caption_times", "token_counts", "tokens")))
         # One array: Python objects of a million videos would be copied to every worker, because of reference counting.
         self._bounds = np.concatenate(bounds)
@@ -144,6 +146,9 @@ class ShardIndex:
             none = key == "cls_id" and self.tokenizer.get(key, 0) is None  # texts begin with their first word
             if not none and not isinstance(self.tokenizer.get(key), int):
                 raise ValueError(f"the tokenizer's {key} must be an integer, got {self.tokenizer.get(key)!r}")
+            size = self.tokenizer.get("vocab_size")
+            if not none and isinstance(size, int) and not 0 <= self.tokenizer[key] < size:
+                raise ValueError(f"the tokenizer's {key} is {self.tokenizer[key]}, but it has {size} word pieces")
 
 
 def read_index(folder: Path) -> ShardIndex:
@@ -200,6 +205,15 @@ def video_bounds(
     tokens = token_offsets[captions]
     numbers = np.full(len(entry.video_ids), number)
     return np.stack([numbers, rows[:-1], rows[1:], captions[:-1], captions[1:], tokens[:-1], tokens[1:]], axis=1)
+
+
+def check_tokens(tokens: Int[np.ndarray, " N"], vocab_size: Any, path: Path) -> None:
+    """ValueError for a token id that the index's tokenizer does not have, if it says how many it has."""
+    if isinstance(vocab_size, int) and len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
+        raise ValueError(
+            f"shard {path} does not fit its index: it has the token ids {tokens.min()} to {tokens.max()}, but the "
+            f"tokenizer {vocab_size} word pieces"
+        )
 
 
 def checksum(path: Path) -> int:

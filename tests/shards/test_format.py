@@ -256,3 +256,19 @@ def test_a_wrong_setting_is_named(tmp_path, given, message):
 def test_an_empty_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no videos for the shards"):
         write(tmp_path / "s", videos=0)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "message"),
+    [
+        (3, "the tokenizer's sep_id is 3, but it has 3 word pieces"),
+        (5, "has the token ids .* to .*, but the tokenizer 5"),
+    ],
+)
+def test_token_ids_that_the_tokenizer_does_not_have_are_named(tmp_path, vocab_size, message):
+    index = write(tmp_path / "s") / "index.json"
+    content = json.loads(index.read_text())
+    content["tokenizer"] |= {"vocab_size": vocab_size, "cls_id": 2, "sep_id": 3, "pad_id": 0}
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        Shards(tmp_path / "s")
