@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -64,9 +65,6 @@ class Embedder(nn.Module):
     """What a subclass, or its config, may have instead, as those of version 0.1."""
     takes_frames: bool = False
     """Whether clips may be uint8 frames instead of feature rows of width feature_dim."""
-    packs: bool = False
-    """Whether video_vectors and text_vectors compute no padding, and take `places`, the positions of the True values in
-    the flattened mask, as an argument."""
     unit_vectors: bool | None = None
     """Whether all vectors have unit length, so that dot products are cosines; None if unknown."""
     encoder: dict[str, Any] | None = None
@@ -85,7 +83,8 @@ class Embedder(nn.Module):
     @abstractmethod
     def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """One vector per clip: rows (B, T, F) in the model's precision, or uint8 frames (B, T, H, W, 3) if it takes
-        them; `mask` is False for padding."""
+        them; `mask` is False for padding. A model that computes no padding may also take `places`, the positions of the
+        True values in the flattened mask, or None."""
 
     @abstractmethod
     def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
@@ -94,10 +93,8 @@ class Embedder(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """The video and text embeddings of every pair."""
-        video, text = (
-            {"places": places} if self.packs and places is not None else {}
-            for places in (batch.video_places, batch.text_places)
-        )
+        video = places_for(self.video_vectors, batch.video_places)
+        text = places_for(self.text_vectors, batch.text_places)
         return (
             self.encode_video(batch.video, batch.video_mask, **video),
             self.encode_text(batch.text, batch.text_mask, **text),
@@ -111,7 +108,7 @@ class Embedder(nn.Module):
     ) -> Float[Tensor, "B D"]:
         """One vector per clip of at most max_video_len seconds, or frames; `mask` is False where a row is padding.
 
-        `places`, for models that pack rows, are those of `Batch.packed`: with them, a GPU need not be waited for.
+        `places` are those of `Batch.packed`, for a model whose `video_vectors` takes them.
         """
         if features.is_floating_point():  # shards and feature files are in half precision
             features = features.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
@@ -322,6 +319,11 @@ class Embedder(nn.Module):
         order = scores.argsort(dim=1, descending=True, stable=True)
         names = list(sentences)
         return [{names[i]: float(row[i]) for i in best.tolist()} for row, best in zip(scores, order, strict=True)]
+
+
+def places_for(vectors: Callable[..., Tensor], places: Int[Tensor, " N"] | None) -> dict[str, Int[Tensor, " N"]]:
+    """The argument `places` of `video_vectors` or `text_vectors`; {} if it takes none, or there are none."""
+    return {} if places is None or "places" not in signature(vectors).parameters else {"places": places}
 
 
 def sliding_windows(length: int, *, window: int, hop: int) -> list[tuple[int, int]]:

@@ -100,7 +100,6 @@ class VideoCLIPConfig:
 class VideoCLIP(PretrainedEmbedder):
     """Encodes frozen video features and text into one space, compared by dot product (VideoCLIP, section 3)."""
 
-    packs = True
     config: VideoCLIPConfig
     sizes = (*BERT_SIZES, "feature_dim", "num_video_layers", "num_text_layers", "cls_token_id")
 

@@ -69,6 +69,17 @@ def test_packed_towers_equal_padded_ones_forward_and_backward(attention, video_m
             torch.testing.assert_close(gradient, gradients[2][name], atol=1e-12, rtol=0, msg=name)
 
 
+def test_a_model_of_ones_own_need_not_take_places():
+    class Own(VideoCLIP):
+        def video_vectors(self, video, mask):
+            return super().video_vectors(video, mask)
+
+    torch.manual_seed(0)
+    own, plain = Own(VideoCLIPConfig(**TINY_MODEL)).double(), small(dropout=0.0)
+    batch = batch_of(plain, prefix(LENGTHS), prefix(LENGTHS + 2)).packed()
+    torch.testing.assert_close(own(batch), plain(batch))
+
+
 def test_many_rows_on_a_cpu_are_encoded_in_groups_of_similar_length(monkeypatch):
     model = small(dropout=0.0)
     batch = batch_of(model, prefix(LENGTHS), prefix(LENGTHS + 2))
