@@ -27,7 +27,7 @@ import time
 
 def say(word):
     print(word, flush=True)
-    time.sleep({seconds})
+    time.sleep({seconds}[word])
 
 def double(x):
     say("working")
@@ -35,7 +35,8 @@ def double(x):
 """
 
 
-def start(folder, *, seconds):
+def start(folder, **seconds):
+    """The script; its processes wait for some seconds when they have said a word."""
     (folder / "slow.py").write_text(SLOW.format(seconds=seconds))
     (folder / "script.py").write_text(SCRIPT)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -44,7 +45,7 @@ def start(folder, *, seconds):
 
 @pytest.mark.parametrize("moment", ["importing", "working"])
 def test_a_worker_process_that_ctrl_c_ends_says_nothing(tmp_path, moment):
-    process = start(tmp_path, seconds=2)
+    process = start(tmp_path, importing=3 if moment == "importing" else 0, working=60)
     while process.stdout.readline().strip() != moment:
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
@@ -55,6 +56,6 @@ def test_a_worker_process_that_ctrl_c_ends_says_nothing(tmp_path, moment):
 
 
 def test_worker_processes_work(tmp_path):
-    printed, error = start(tmp_path, seconds=0).communicate(timeout=60)
+    printed, error = start(tmp_path, importing=0, working=0).communicate(timeout=60)
     assert "[2, 4]" in printed.splitlines()
     assert error == ""

@@ -103,7 +103,10 @@ class CrossTask(Corpus):
             yield from (video for video in own if (video.video_id in train) == (self.config.split == "train"))
 
     def _annotation_file(self, video: SegmentedVideo) -> Path:
-        return inside(self.folder / "annotations", f"{video.group}_{video.video_id}.csv")
+        try:
+            return inside(self.folder / "annotations", f"{video.group}_{video.video_id}.csv")
+        except ValueError as error:
+            raise ValueError(f"{video.where}: {error}") from error
 
     def _annotated(self, video: SegmentedVideo) -> SegmentedVideo:
         path = self._annotation_file(video)

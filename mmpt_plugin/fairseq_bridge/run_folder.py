@@ -10,6 +10,7 @@ import yaml
 from mmpt_plugin import registry
 from mmpt_plugin.checkpoint import check_weights, read_torch_file
 from mmpt_plugin.config import flat
+from mmpt_plugin.errors import shortened
 from mmpt_plugin.fairseq_bridge.preemption import LAST
 from mmpt_plugin.files import atomic_write
 from mmpt_plugin.yaml_files import read_yaml
@@ -85,10 +86,32 @@ def check_starting_point(section: Mapping[str, Any]) -> None:
     path = starting_point(section)
     if path is None or path == Path(section["save_dir"]) / LAST:
         return
-    weights = read_torch_file(path).get("model")
+    content = read_torch_file(path)
+    weights = content.get("model")
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f"{path} is not the checkpoint of a training: it has no weights under 'model'")
     check_weights(weights, where=str(path))
+    if section.get("restore_file") == str(path):
+        check_optimizer_state(content.get("last_optimizer_state"), where=str(path))
+
+
+def check_optimizer_state(state: Any, *, where: str) -> None:
+    """ValueError unless this is the state of an optimizer, with finite numbers; None if it was not saved."""
+    try:
+        groups, moments = (state["param_groups"], state["state"]) if state is not None else ([], {})
+        settings = [group[key] for group in groups for key in ("lr", "eps", "weight_decay") if key in group]
+        settings += [value for group in groups for value in (*group.get("betas", ()), len(group["params"]))]
+        tensors = {
+            f"{number}.{name}": value
+            for number, values in moments.items()
+            for name, value in values.items()
+            if not isinstance(value, int | float)
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{where} has a damaged state of the optimizer: {error!r}") from error
+    if wrong := [value for value in settings if not isinstance(value, int | float)]:
+        raise ValueError(f"{where} has a damaged state of the optimizer: {shortened(wrong[0])} is not a number")
+    check_weights(tensors, where=f"{where}, the state of the optimizer")
 
 
 def differences(before: Settings, now: Settings) -> Iterator[str]:

@@ -12,13 +12,13 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.distributed import utils as distributed_utils
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from fairseq.trainer import Trainer
 from fairseq.utils import import_user_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -220,28 +220,25 @@ def run_fairseq(config: DictConfig, console: TrainingConsole | None = None, **kw
 @contextmanager
 def names_what_is_restored() -> Iterator[None]:
     """Context manager in which a checkpoint that fairseq can't restore is a ValueError that names the file."""
-    original = checkpoint_utils.load_checkpoint
+    original = Trainer.load_checkpoint
 
-    def load_checkpoint(section: Any, trainer: Any, **kwargs: Any) -> Any:
+    def load_checkpoint(trainer: Trainer, filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return original(section, trainer, **kwargs)
+            return original(trainer, filename, *args, **kwargs)
         except Exception as error:
-            path = starting_point(section)
-            if path is None:
-                raise
             if str(error).startswith("Cannot load model parameters"):
                 raise ValueError(
-                    f"{path} does not fit the architecture of the project's model: choose another "
+                    f"{filename} does not fit the architecture of the project's model: choose another "
                     "checkpoint.save_dir, or the model that was trained there"
                 ) from error
             reason = f"{type(error).__name__}, {first_line(error)}"
-            raise ValueError(f"{path} can't be restored, it is not a whole checkpoint: {reason}") from error
+            raise ValueError(f"{filename} can't be restored, it is not a whole checkpoint: {reason}") from error
 
-    checkpoint_utils.load_checkpoint = load_checkpoint
+    Trainer.load_checkpoint = load_checkpoint
     try:
         yield
     finally:
-        checkpoint_utils.load_checkpoint = original
+        Trainer.load_checkpoint = original
 
 
 def free_port() -> int:

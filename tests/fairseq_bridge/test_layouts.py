@@ -21,8 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 LAYOUTS = {6: [(1, 6, 1), (2, 3, 1), (3, 2, 1)], 2: [(1, 2, 3), (2, 1, 3)]}  # by the clusters of all processes
 UPDATES = 6  # of six of twelve clusters each: three epochs
 CRITERIA = ("nce", "best_fit_nce", "mil_nce", "sigmoid")
-# How far losses of about 3 may be apart: fairseq logs three digits; the others are the precision of half numbers.
-TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 1e-1}
+# How far losses of about 3 may be apart: fairseq logs three digits; the others are the precision of half numbers. At a
+# learning rate of 1e-2, six updates amplify that of bf16 to 0.2; at 1e-3 it stays below 0.01.
+TOLERANCE = {"fp32": 2e-3, "fp16": 1e-2, "bf16": 3e-2}
 
 
 def project(kitchen, folder, criterion, precision):
@@ -54,7 +55,7 @@ def laid_out(project, layout, max_update):
     _, batch_size, update_freq = layout
     return project | {
         "dataset": project["dataset"] | {"batch_size": batch_size},
-        "optimization": {"lr": [1e-2], "max_epoch": 9, "max_update": max_update, "update_freq": [update_freq]},
+        "optimization": {"lr": [1e-3], "max_epoch": 9, "max_update": max_update, "update_freq": [update_freq]},
     }
 
 

@@ -15,7 +15,7 @@ import yaml
 pytest.importorskip("fairseq")
 
 from mmpt_plugin.checkpoint import read_torch_file
-from mmpt_plugin.fairseq_bridge.run_folder import check_restart, check_starting_point
+from mmpt_plugin.fairseq_bridge.run_folder import check_optimizer_state, check_restart, check_starting_point
 from mmpt_plugin.fairseq_bridge.train import user_error
 from tests.conftest import ROOT, TINY_MODEL, run
 
@@ -113,6 +113,27 @@ def test_a_checkpoint_to_start_from_is_checked_before(trained, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint_last.pt").touch()  # from then on, the run continues from this
     check_starting_point(section)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state["param_groups"][0].update(lr="0.1"),
+            'has a damaged state of the optimizer: "0.1" is not a',
+        ),
+        (lambda state: state["param_groups"][0].update(betas=None), "has a damaged state of the optimizer: TypeError"),
+        (lambda state: state["state"][0]["exp_avg"].view(-1)[:1].fill_(torch.inf), "0.exp_avg holds NaN or infinity"),
+        (lambda state: state.pop("state"), "has a damaged state of the optimizer: KeyError"),
+    ],
+)
+def test_the_state_of_the_optimizer_is_checked_before(trained, change, message):
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=False)["last_optimizer_state"]
+    check_optimizer_state(state, where="c.pt")
+    check_optimizer_state(None, where="c.pt")
+    change(state)
+    with pytest.raises(ValueError, match=f"c.pt.* {message}"):
+        check_optimizer_state(state, where="c.pt")
 
 
 def test_a_checkpoint_that_is_not_whole_is_named(kitchen, trained, tmp_path):
