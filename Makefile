@@ -93,7 +93,7 @@ LOCKED := pip install --quiet --no-deps --require-hashes --requirement
 	$(BIN)/$(LOCKED) requirements/test.txt
 	touch $@
 
-# One resolution for all Python versions, without the address of a package index; test.txt agrees with demo.txt.
+# One resolution for all Python versions, without the address of a package index; demo.txt is a part of test.txt.
 COMPILE := .venv/lock/bin/uv pip compile setup.py --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --excludes .venv/lock/excluded.txt --custom-compile-command 'make lock'
 comma := ,
@@ -102,9 +102,9 @@ lock:
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet uv
 	echo torch >.venv/lock/excluded.txt
-	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) --output-file requirements/demo.txt
-	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS),milvus,slurm,dev)) --constraint requirements/demo.txt \
-		--output-file requirements/test.txt
+	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS),milvus,slurm,dev)) --output-file requirements/test.txt
+	$(COMPILE) $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) --constraint requirements/test.txt \
+		--output-file requirements/demo.txt
 
 .venv/.docs: .venv/.demo
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),docs]'
