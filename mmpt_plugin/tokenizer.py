@@ -85,13 +85,18 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
     }
 
 
+def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of ids that a model needs: one more than the largest, because a vocabulary may leave out some."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, *, name: str) -> dict[str, Any]:
-    """A record for data that stores its token ids: name, size and SHA-256 of the vocabulary, and special ids."""
+    """A record for data that stores its token ids: name, number of ids, SHA-256 of the vocabulary, and special ids."""
     vocabulary = tokenizer.get_vocab()
     pieces = "\n".join(sorted(vocabulary, key=lambda piece: vocabulary[piece]))
     return {
         "name": name,
-        "vocab_size": len(vocabulary),
+        "vocab_size": num_ids(tokenizer),
         "vocab_sha256": hashlib.sha256(pieces.encode()).hexdigest(),
         **special_ids(tokenizer),
     }

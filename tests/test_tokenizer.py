@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmpt_plugin.batch import pad_text
-from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, special_ids, token_ids, tokenize
+from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, num_ids, special_ids, token_ids, tokenize
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chop", "the", "tomato", "##es", "a"]
 
@@ -156,3 +156,12 @@ def test_a_description_tells_vocabularies_apart(vocabulary):
     digest = hashlib.sha256("\n".join(WORDS).encode()).hexdigest()
     special = {"cls_id": 2, "sep_id": 3, "pad_id": 0}
     assert described == {"name": "toy", "vocab_size": 10, "vocab_sha256": digest} | special
+
+
+def test_a_vocabulary_that_leaves_out_ids_needs_as_many_as_its_largest():
+    """A part of CLIP's vocabulary, with the ids of the whole: one embedding per word piece would be too few."""
+    tokenizer = load_tokenizer(str(GOLDEN))
+    about = describe_tokenizer(tokenizer, name="t")
+    assert len(tokenizer) < 1000
+    assert about["sep_id"] == 49407
+    assert about["vocab_size"] == num_ids(tokenizer) == 49408

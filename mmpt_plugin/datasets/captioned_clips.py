@@ -10,7 +10,7 @@ from mmpt_plugin.corpora.corpus import ClipCorpus
 from mmpt_plugin.datasets.clip_sampling import ClipLengths
 from mmpt_plugin.datasets.splits import FineTuningConfig, build_split
 from mmpt_plugin.registry import register_dataset
-from mmpt_plugin.tokenizer import load_tokenizer, special_ids, token_ids
+from mmpt_plugin.tokenizer import load_tokenizer, num_ids, special_ids, token_ids
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class CaptionedClips(torch.utils.data.Dataset[Batch]):
         self.clips = [(first[key], texts) for key, texts in captions.items()]
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
         self.feature_dim = self.corpus.feature_dim
-        self.vocab_size = len(self.tokenizer)
+        self.vocab_size = num_ids(self.tokenizer)
 
     def __len__(self) -> int:
         return len(self.clips) * self.config.repeat

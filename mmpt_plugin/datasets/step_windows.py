@@ -9,7 +9,7 @@ from mmpt_plugin.corpora.segments import steps_shown, window_starts
 from mmpt_plugin.datasets.labelled_windows import LabelledWindowsConfig
 from mmpt_plugin.datasets.splits import build_split
 from mmpt_plugin.registry import register_dataset
-from mmpt_plugin.tokenizer import load_tokenizer, token_ids
+from mmpt_plugin.tokenizer import load_tokenizer, num_ids, token_ids
 
 
 @register_dataset("step_windows", dataclass=LabelledWindowsConfig)
@@ -23,7 +23,7 @@ class StepWindows(torch.utils.data.Dataset[StepBatch]):
         self.corpus = build_split(config, split, CrossTask, needs="steps")
         self.tokenizer = load_tokenizer(self.corpus.config.tokenizer)
         self.feature_dim = self.corpus.feature_dim
-        self.vocab_size = len(self.tokenizer)
+        self.vocab_size = num_ids(self.tokenizer)
 
     def __len__(self) -> int:
         return len(self.corpus.videos)

@@ -21,7 +21,7 @@ from mmpt_plugin.checkpoint import (
 from mmpt_plugin.errors import shortened
 from mmpt_plugin.models.embedding import Embedder
 from mmpt_plugin.models.released import from_released, is_released
-from mmpt_plugin.tokenizer import load_tokenizer
+from mmpt_plugin.tokenizer import load_tokenizer, num_ids
 from mmpt_plugin.yaml_files import parse_yaml
 
 Model = TypeVar("Model", bound="PretrainedEmbedder")
@@ -140,7 +140,7 @@ class PretrainedEmbedder(Embedder):
             tokenizer = path
         if tokenizer is not None:
             model.tokenizer = load_tokenizer(str(tokenizer))
-            model.check_vocabulary(len(model.tokenizer), where=f"tokenizer {tokenizer}")
+            model.check_vocabulary(num_ids(model.tokenizer), where=f"tokenizer {tokenizer}")
         return model.eval()
 
 

@@ -25,7 +25,7 @@ from mmpt_plugin.shards.mmpt_shards import read_mmpt_shards
 from mmpt_plugin.shards.rolling import unroll
 from mmpt_plugin.shards.writer import ShardWriter
 from mmpt_plugin.terminal import one_line
-from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, tokenize
+from mmpt_plugin.tokenizer import describe_tokenizer, load_tokenizer, num_ids, tokenize
 from mmpt_plugin.video.frame_cache import open_videos
 from mmpt_plugin.video.sparse_frames import Videos
 
@@ -269,10 +269,10 @@ def convert_mmpt_shards(
                 report.missing[video.video_id] = "no caption starts inside the video"
                 continue
             highest = max((max(row) for row in video.tokens if row), default=0)
-            if highest >= len(words):
+            if highest >= num_ids(words):
                 raise ValueError(
                     f"video '{video.video_id}': token id {highest} is out of range, tokenizer {tokenizer} has "
-                    f"{len(words)} tokens: these shards were made with another tokenizer"
+                    f"{num_ids(words)} tokens: these shards were made with another tokenizer"
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
             try:

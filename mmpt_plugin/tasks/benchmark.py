@@ -20,7 +20,7 @@ from mmpt_plugin.batch import pad_video
 from mmpt_plugin.corpora.corpus import AnyCorpus, Corpus, build_corpus
 from mmpt_plugin.distributed import world_size
 from mmpt_plugin.models.embedding import Embedder, read_ahead
-from mmpt_plugin.tokenizer import load_tokenizer
+from mmpt_plugin.tokenizer import load_tokenizer, num_ids
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=Embedder)
@@ -70,7 +70,7 @@ class Benchmark(Generic[AnyCorpus]):
         model.check_clips(self.dataset.feature_dim, where="the data set")
         if model.tokenizer is None:
             name = self.dataset.config.tokenizer
-            model.check_vocabulary(len(self.tokenizer), where=f"tokenizer {name} (task.dataset.tokenizer)")
+            model.check_vocabulary(num_ids(self.tokenizer), where=f"tokenizer {name} (task.dataset.tokenizer)")
 
     @cached_property
     def tokenizer(self) -> Any:
