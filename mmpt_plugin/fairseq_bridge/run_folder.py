@@ -91,7 +91,7 @@ def check_starting_point(section: Mapping[str, Any]) -> None:
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f"{path} is not the checkpoint of a training: it has no weights under 'model'")
     check_weights(weights, where=str(path))
-    if section.get("restore_file") == str(path):
+    if path == Path(section.get("restore_file") or LAST):  # only then is the optimizer restored too
         check_optimizer_state(content.get("last_optimizer_state"), where=str(path))
 
 

@@ -251,6 +251,7 @@ def convert_mmpt_shards(
 ) -> ShardReport:
     """Convert shards of the original toolkit, MMPT; see `mmpt_shards`. `tokenizer` must be the one of their tokens."""
     words = load_tokenizer(tokenizer)
+    known = num_ids(words)  # once: it reads the whole vocabulary
     report = ShardReport()
     videos = read_mmpt_shards(features, captions, split=split)
     first = next(videos, None)
@@ -269,10 +270,10 @@ def convert_mmpt_shards(
                 report.missing[video.video_id] = "no caption starts inside the video"
                 continue
             highest = max((max(row) for row in video.tokens if row), default=0)
-            if highest >= num_ids(words):
+            if highest >= known:
                 raise ValueError(
                     f"video '{video.video_id}': token id {highest} is out of range, tokenizer {tokenizer} has "
-                    f"{num_ids(words)} tokens: these shards were made with another tokenizer"
+                    f"{known} tokens: these shards were made with another tokenizer"
                 )
             tokens = [row for row, keep in zip(video.tokens, inside, strict=True) if keep]
             try:

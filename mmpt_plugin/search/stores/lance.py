@@ -243,7 +243,7 @@ class LanceStore:
                 raise
             raise ValueError(f"{self.url}: {SOURCE.sub('', first_line(error))}") from error
         except BaseException as error:
-            if not type(error).__name__.endswith("Panic") and type(error).__name__ != "PanicException":
+            if "Panic" not in type(error).__name__:  # RustPanic or PanicException
                 raise
             raise ValueError(f"{self.url} is damaged: LanceDB can't read it") from error
 
