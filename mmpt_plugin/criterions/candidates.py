@@ -1,11 +1,12 @@
 """Losses for texts with several candidate clips: the best candidate, or all candidates together, is the positive.
 
-B pairs on this rank, N pairs on all ranks.
+B pairs on this rank, N pairs on all ranks, C texts of this rank scored at a time.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,13 +43,25 @@ class CandidateNCE(SimilarityCriterion):
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The mean loss over this rank's texts, and the share of texts that have a candidate with a higher score than
         every clip of the other videos, and its chance."""
-        scores = self.scale() * text @ self.all_pairs(video).T  # (B, N)
-        candidates = video_ids[:, None] == (gather_ids(video_ids) if self.num_ranks > 1 else video_ids)
-        loss = (scores.logsumexp(dim=1) - self.positive(scores, candidates)).mean()
+        clips, ids = self.all_pairs(video), gather_ids(video_ids) if self.num_ranks > 1 else video_ids
+        sums = self.in_chunks(partial(self.classify, clips, ids), text, video_ids)
+        loss, hits, chances = (total / len(text) for total in sums)
+        return loss, {"t2v_recall@1": hits, "chance_recall@1": chances}
+
+    def classify(
+        self,
+        clips: Float[Tensor, "N D"],
+        ids: Int[Tensor, " N"],
+        text: Float[Tensor, "C D"],
+        own_ids: Int[Tensor, " C"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sums over C texts: their losses, how many find their video, and the share of clips that are candidates."""
+        scores = self.scale() * text @ clips.T  # (C, N)
+        candidates = own_ids[:, None] == ids
+        loss = scores.logsumexp(dim=1) - self.positive(scores, candidates)
         best = scores.detach().masked_fill(~candidates, -torch.inf).amax(dim=1)
         other = scores.detach().masked_fill(candidates, -torch.inf).amax(dim=1)
-        metrics = {"t2v_recall@1": (best > other).float().mean()}
-        return loss, metrics | {"chance_recall@1": candidates.float().mean()}
+        return loss.sum(), (best > other).float().sum(), candidates.float().mean(dim=1).sum()
 
     @abstractmethod
     def positive(self, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:

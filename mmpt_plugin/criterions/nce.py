@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmpt_plugin.criterions.similarity import SimilarityConfig, SimilarityCriterion
@@ -55,27 +56,35 @@ class NCE(SimilarityCriterion):
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The sum or the mean of the directions' cross entropies, each averaged over this rank's pairs, and the
         in-batch recall@1 of both directions: the share of pairs that score higher than all others, and its chance."""
-        if video.shape[1] % self.config.parts:
-            raise ValueError(f"criterion.parts {self.config.parts} does not divide the vectors' width {video.shape[1]}")
-        pairs = list(zip(video.chunk(self.config.parts, dim=1), text.chunk(self.config.parts, dim=1), strict=True))
-        first = rank() * len(video) if self.num_ranks > 1 else 0
-        target = torch.arange(first, first + len(video), device=video.device)
-        scale = self.config.parts * self.scale()
-        scores = {
-            "text_to_video": [scale * text @ self.all_pairs(video).T for video, text in pairs],  # (B, N) per part
-            "video_to_text": [scale * video @ self.all_pairs(text).T for video, text in pairs],
-        }
-        wanted = [rows for name, parts in scores.items() if self.config.directions in ("both", name) for rows in parts]
-        losses = torch.stack([F.cross_entropy(rows, target) for rows in wanted])
-        loss = losses.mean() if self.config.average_directions else losses.sum() / self.config.parts
-        metrics = {
-            f"{short}_recall@1": strict_recall_at_1(torch.stack(scores[name]).detach().sum(dim=0), target)
-            for short, name in (("t2v", "text_to_video"), ("v2t", "video_to_text"))
-        }
-        return loss, metrics | {"chance_recall@1": 1 / scores["text_to_video"][0].shape[1]}
+        config, size = self.config, len(video)
+        if video.shape[1] % config.parts:
+            raise ValueError(f"criterion.parts {config.parts} does not divide the vectors' width {video.shape[1]}")
+        first = rank() * size if self.num_ranks > 1 else 0
+        target = torch.arange(first, first + size, device=video.device)
+        totals: list[Tensor] = []
+        metrics: dict[str, Tensor | float] = {"chance_recall@1": 1 / (size * self.num_ranks)}
+        for short, name, queries, candidates in (
+            ("t2v", "text_to_video", text, video),
+            ("v2t", "video_to_text", video, text),
+        ):
+            wanted = config.directions in ("both", name)
+            with torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
+                total, hits = self.in_chunks(partial(self.classify, self.all_pairs(candidates)), queries, target)
+            totals += [total] if wanted else []
+            metrics[f"{short}_recall@1"] = hits / size
+        directions = len(totals) if config.average_directions else 1
+        return torch.stack(totals).sum() / (size * config.parts * directions), metrics
 
-
-def strict_recall_at_1(scores: Float[Tensor, "B N"], target: Tensor) -> Float[Tensor, ""]:
-    """The share of rows whose target scores higher than every other entry; a tie is a miss."""
-    right = scores.gather(1, target[:, None])
-    return ((scores >= right).sum(dim=1) == 1).float().mean()
+    def classify(
+        self, candidates: Float[Tensor, "N D"], queries: Float[Tensor, "C D"], target: Int[Tensor, " C"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The cross entropies of C queries, summed over queries and parts, and how many queries score higher with their
+        target than with all other candidates; a tie is a miss."""
+        scale, parts = self.config.parts * self.scale(), self.config.parts
+        scores = [
+            scale * query @ candidate.T
+            for query, candidate in zip(queries.chunk(parts, dim=1), candidates.chunk(parts, dim=1), strict=True)
+        ]
+        total = torch.stack([F.cross_entropy(rows, target, reduction="sum") for rows in scores]).sum()
+        whole = reduce(torch.add, [rows.detach() for rows in scores])
+        return total, ((whole >= whole.gather(1, target[:, None])).sum(dim=1) == 1).float().sum()

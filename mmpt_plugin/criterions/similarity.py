@@ -1,6 +1,7 @@
 """Base class of the contrastive losses: similarities divided by a fixed or learned temperature."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils.checkpoint import checkpoint
 
 from mmpt_plugin.criterions.criterion import Criterion, full_precision
 
@@ -22,6 +24,9 @@ class SimilarityConfig:
     """Similarities are divided by it; the start value if it is learned. VideoCLIP does not scale them: 1.0."""
     learn_temperature: bool = False
     """Train the temperature with the model. It stays at 0.01 or above, as in CLIP."""
+    score_chunk_size: int = 1024
+    """Rows of this rank scored at a time against those of all ranks, also in the backward pass, which computes the
+    scores again. Lower it to save memory; the loss does not change."""
 
     RENAMED: ClassVar[dict[str, str]] = {"l2_normalize": "model.normalize"}
 
@@ -32,6 +37,8 @@ class SimilarityConfig:
             raise ValueError(
                 f"criterion.temperature is learned, and kept at {1 / MAX_SCALE:g} or above, got {self.temperature}"
             )
+        if self.score_chunk_size < 1:
+            raise ValueError(f"criterion.score_chunk_size must be at least 1, got {self.score_chunk_size}")
 
 
 class SimilarityCriterion(Criterion):
@@ -49,6 +56,16 @@ class SimilarityCriterion(Criterion):
             return 1 / self.config.temperature
         bounded: Tensor = _AtMost.apply(self.log_scale, math.log(MAX_SCALE))  # type: ignore[no-untyped-call]
         return full_precision(bounded).exp()
+
+    def in_chunks(self, compare: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+        """The sums of what `compare(*rows)` returns for `score_chunk_size` rows at a time. Only one chunk's scores are
+        in memory."""
+        size = self.config.score_chunk_size
+        if len(rows[0]) <= size:
+            return compare(*rows)
+        chunks = zip(*(torch.split(tensor, size) for tensor in rows), strict=True)
+        parts = [checkpoint(compare, *some, use_reentrant=False) for some in chunks]
+        return tuple(torch.stack(values).sum() for values in zip(*parts, strict=True))
 
 
 class _AtMost(torch.autograd.Function):

@@ -2,12 +2,15 @@
 
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmpt_plugin.criterions import MILNCE, NCE, BestFitNCE, CandidateNCEConfig, NCEConfig, Sigmoid, SigmoidConfig
 from mmpt_plugin.distributed import from_rank_0
@@ -136,6 +139,46 @@ def test_sigmoid_never_holds_all_scores():
     assert 0 < sum(kept) < 128 * 128
 
 
+def test_scores_in_chunks_are_those_at_once():
+    """Loss, metrics, and the gradients of vectors and temperature."""
+    for name, (cls, config) in (ALL | {"parts": (NCE, NCEConfig(parts=2, learn_temperature=True))}).items():
+        if name == "sigmoid":
+            continue
+        found = []
+        for size in (1024, 4, 1):
+            rows = [vectors.requires_grad_(True) for vectors in pairs()]
+            criterion = cls(replace(config, score_chunk_size=size)).double()
+            ids = {"video_ids": IDS} if "video_ids" in criterion.batch_fields else {}
+            loss, metrics = criterion.with_metrics(*rows, **ids)
+            loss.backward()
+            metrics = {key: torch.as_tensor(value, dtype=torch.float64) for key, value in metrics.items()}
+            found.append([loss, metrics, [leaf.grad for leaf in [*rows, *criterion.parameters()]]])
+        for other in found[1:]:
+            torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("criterion", "config"), [(NCE, NCEConfig), (MILNCE, CandidateNCEConfig)])
+def test_all_scores_are_never_in_memory(criterion, config):
+    """128 pairs, 16 at a time: no tensor of forward and backward has more than 16 x 128 numbers."""
+    named = {} if criterion is NCE else {"video_ids": torch.arange(128)}
+    for size, largest in ((16, 16 * 128), (128, 128 * 128)):
+        with Largest() as seen:
+            rows = [vectors.requires_grad_(True) for vectors in pairs(128)]
+            criterion(config(score_chunk_size=size))(*rows, **named).backward()
+        assert seen.numbers == largest
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that an operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        self.numbers = max([self.numbers, *(leaf.numel() for leaf in tree_leaves(result) if torch.is_tensor(leaf))])
+        return result
+
+
 def test_a_learned_temperature_stays_within_clips_limit_and_can_come_back():
     criterion = NCE(NCEConfig(temperature=0.01, learn_temperature=True))
     with torch.no_grad():
@@ -152,6 +195,7 @@ def test_a_learned_temperature_stays_within_clips_limit_and_can_come_back():
         (lambda: CandidateNCEConfig(temperature=0.0), r"criterion.temperature must be positive, got 0.0"),
         (lambda: NCEConfig(temperature=0.005, learn_temperature=True), r"kept at 0.01 or above, got 0.005"),
         (lambda: SigmoidConfig(temperature=-1.0), r"criterion.temperature must be positive, got -1.0"),
+        (lambda: NCEConfig(score_chunk_size=0), r"criterion.score_chunk_size must be at least 1, got 0"),
         (lambda: SigmoidConfig(text_chunk_size=0), r"criterion.text_chunk_size must be at least 1, got 0"),
     ],
 )
