@@ -22,11 +22,11 @@ with hashable_dataclasses("fairseq"):
 from mmpt_plugin.fairseq_bridge.console import keep_metric_names
 from mmpt_plugin.fairseq_bridge.criterion import mirror_criterion
 from mmpt_plugin.fairseq_bridge.model import mirror_model
-from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdam
+from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdam, FusedAdamW
 from mmpt_plugin.fairseq_bridge.schedule import WarmupCosine
 from mmpt_plugin.fairseq_bridge.task import mirror_task
 
-__all__ = ["BackboneAdam", "WarmupCosine", "install"]
+__all__ = ["BackboneAdam", "FusedAdamW", "WarmupCosine", "install"]
 
 OMEGACONF: list[Any] = [
     *(DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode),

@@ -1,11 +1,13 @@
-"""Adam with a separate learning rate for the weights of a pre-trained backbone, and CLIP4Clip's variants."""
+"""Optimizers: torch's fused AdamW; Adam with a separate learning rate for a backbone, and CLIP4Clip's variants."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fairseq.optim import register_optimizer
+from fairseq.dataclass import FairseqDataclass
+from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import Adam, FairseqAdam, FairseqAdamConfig
+from omegaconf import II
 from torch import nn
 
 from mmpt_plugin.criterions.criterion import full_precision
@@ -115,3 +117,35 @@ class UncorrectedAdam(Adam):
                 weight.copy_(value)  # `value` is a copy if the weight has half precision
                 state.update(step=state["step"] + 1, exp_avg=mean, exp_avg_sq=square)
         return loss
+
+
+@dataclass
+class FusedAdamWConfig(FairseqDataclass):
+    """The settings of fairseq's Adam, with its defaults."""
+
+    adam_betas: Any = field(default=(0.9, 0.999), metadata={"help": "decay rates of the two moving averages"})
+    adam_eps: float = field(default=1e-8, metadata={"help": "added to the root of the second average"})
+    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay, proportional to the rate"})
+    lr: list[float] = field(default=II("optimization.lr"))
+
+
+@register_optimizer("fused_adamw", dataclass=FusedAdamWConfig)
+class FusedAdamW(FairseqAdam):
+    """torch's AdamW, which updates all weights by one kernel; fairseq's Adam takes about ten for each weight.
+
+    It differs only in `adam_eps`, which torch adds after the correction of the averages for their start at zero, and
+    fairseq before. Both load the other's state.
+    """
+
+    def __init__(self, config: Any, params: Any) -> None:
+        FairseqOptimizer.__init__(self, config)
+        self._optimizer = FlatAdamW(params, fused=True, **self.optimizer_config)
+
+
+class FlatAdamW(torch.optim.AdamW):
+    """AdamW whose weights may be one flat tensor in single precision, as fairseq keeps them in half-precision training.
+
+    It does not train weights in half precision themselves (`common.memory_efficient_fp16`).
+    """
+
+    supports_flat_params = True

@@ -13,7 +13,7 @@ from fairseq.optim.adam import FairseqAdam
 from omegaconf import OmegaConf
 from torch import nn
 
-from mmpt_plugin.fairseq_bridge import BackboneAdam, WarmupCosine
+from mmpt_plugin.fairseq_bridge import BackboneAdam, FusedAdamW, WarmupCosine
 from mmpt_plugin.fairseq_bridge.model import FairseqModelAdapter
 from mmpt_plugin.fairseq_bridge.optimizer import BackboneAdamConfig, BiasGroup, mark_biases
 from mmpt_plugin.fairseq_bridge.train import fairseq_config
@@ -227,3 +227,55 @@ def test_a_backbone_alone_has_its_own_rate():
     optimizer.set_lr(5e-5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-8])
     assert optimizer.get_lr() == pytest.approx(5e-5)
+
+
+def fused(**options):
+    """Towers with `fused_adamw`, and Towers with fairseq's Adam, with the same settings."""
+    settings = {"adam_betas": "(0.9, 0.98)", "weight_decay": 0.2, "adam_eps": 1e-12} | options
+    pair = []
+    for name in ("fused_adamw", "adam"):
+        values = fairseq_config({"optimizer": {"_name": name, **settings}, "optimization": {"lr": [RATE]}})
+        model = Towers()
+        pair.append((model, build_optimizer(values.optimizer, list(model.parameters()))))
+    return pair
+
+
+def test_fused_adamw_takes_the_steps_of_fairseqs_adam():
+    (ours, fused_adamw), (theirs, adam) = fused()
+    assert type(fused_adamw) is FusedAdamW
+    start = {name: weight.detach().numpy().copy() for name, weight in ours.named_parameters()}
+    compare(trained(ours, fused_adamw, 12), trained(theirs, adam, 12), start, 1e-4)
+
+
+def test_fused_adamw_and_fairseqs_adam_load_each_others_state():
+    for switched in ("fused_adamw", "adam"):
+        (ours, fused_adamw), (theirs, adam) = fused()
+        start = {name: weight.detach().numpy().copy() for name, weight in ours.named_parameters()}
+        optimizers = {"fused_adamw": (ours, fused_adamw), "adam": (theirs, adam)}
+        model, optimizer = optimizers.pop(switched)
+        other_model, other = optimizers.popitem()[1]
+        expected = trained(model, optimizer, 12)
+        trained(other_model, other, 6)
+        again = dict(zip(("fused_adamw", "adam"), fused(), strict=True))[switched]
+        again[0].load_state_dict(other_model.state_dict())
+        again[1].load_state_dict(other.state_dict(), again[1].optimizer_config)
+        compare(trained(*again, 6, start=6), expected, start, 1e-4)
+
+
+def test_fused_adamw_updates_a_copy_in_single_precision():
+    """The copy goes where fairseq's Adam takes it. It may be flat, which needs a GPU; weights in half precision alone
+    are refused."""
+    copies = []
+    for name in ("fused_adamw", "adam"):
+        optimizer = {"_name": name, "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-12}
+        common = {"fp16": True, "fp16_no_flatten_grads": True}
+        values = fairseq_config({"common": common, "optimizer": optimizer, "optimization": {"lr": [RATE]}})
+        model = Towers().half()
+        made = FP16Optimizer.build_optimizer(values, list(model.parameters()))
+        assert made.supports_flat_params
+        trained(model, made, 6, scale=made.scaler.loss_scale)
+        copies.append([copy.detach() for copy in made.fp32_params])
+    torch.testing.assert_close(copies[0], copies[1], rtol=1e-4, atol=1e-4)
+    values = fairseq_config({"common": {"memory_efficient_fp16": True}, "optimizer": {"_name": "fused_adamw"}})
+    with pytest.raises(ValueError, match="Unsupported optimizer"):
+        MemoryEfficientFP16Optimizer.build_optimizer(values, list(Towers().half().parameters()))
