@@ -62,6 +62,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from mmpt_plugin.features.extract import extract
     from mmpt_plugin.features.files import FeatureFolder
+    from mmpt_plugin.files import writing
     from mmpt_plugin.shards.make import make_shards
     from mmpt_plugin.tokenizer import load_tokenizer
     from mmpt_plugin.video.store import list_videos
@@ -95,7 +96,8 @@ def run(arguments: argparse.Namespace) -> None:
         numbers[split] = made.videos
     path = arguments.out / "project.yaml"
     steps = next_commands(arguments, path, numbers, encoder, tokenizer)
-    write_project(path, numbers, model=model, start=arguments.model, comments=steps[1:])
+    with writing(path, replaced=True):
+        write_project(path, numbers, model=model, start=arguments.model, comments=steps[1:])
     say("\n".join(["next:", *steps]))
 
 

@@ -5,6 +5,8 @@ released checkpoints.
 """
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +14,48 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from mmpt_plugin.batch import places_of
+from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.packed import Packing, encode_packed
 
 CPU_ROWS = 64  # rows encoded at a time on a CPU: more don't fit its caches
 
 
 def in_groups(
-    encode: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    encode: Callable[[Tensor, Tensor, Tensor], Tensor],
     rows: Tensor,
     mask: Bool[Tensor, "B S"],
     places: Int[Tensor, " N"] | None,
 ) -> Float[Tensor, "B D"]:
     """`encode(rows, mask, places)`; on a CPU in groups of rows of similar length, without the padding they share."""
     if rows.device.type != "cpu" or len(rows) <= CPU_ROWS:
-        return encode(rows, mask, places)
+        return encode(rows, mask, places_of(mask) if places is None else places)
     lengths = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1)
     order = lengths.argsort()
     groups = [(group, int(lengths[group[-1]])) for group in torch.split(order, CPU_ROWS)]
-    encoded = torch.cat([encode(rows[group, :end], mask[group, :end], None) for group, end in groups])
+    parts = [(rows[group, :end], mask[group, :end]) for group, end in groups]
+    encoded = torch.cat([encode(*part, places_of(part[1])) for part in parts])
     return torch.empty_like(encoded).index_copy(0, order, encoded)
+
+
+def compiled(method: Any) -> Callable[..., Tensor]:
+    """A method of a module, compiled by torch once for batches of all sizes; ValueError if that fails."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    def run(*arguments: Tensor) -> Tensor:
+        try:
+            return compiled_function(method.__func__)(method.__self__, *arguments)
+        except TorchDynamoException as error:
+            raise ValueError(f"model.compile: {first_line(error)}") from error
+
+    return run
+
+
+@cache
+def compiled_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` of a class, compiled for all its objects."""
+    made: Callable[..., Tensor] = torch.compile(function, fullgraph=True, dynamic=True)
+    return made
 
 
 class VideoEncoder(nn.Module):
@@ -45,10 +70,11 @@ class VideoEncoder(nn.Module):
         cls_token_id: int,
         sep_token_id: int,
         attention: str = "auto",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.max_video_len = max_video_len
-        self.attention = attention
+        self.attention, self.compiled = attention, compiled
         self.videomlp = VideoMLP(feature_dim, bert.hidden_size)
         self.bert = BertModel(bert, add_pooling_layer=False)
         self.register_buffer("special_ids", torch.tensor([cls_token_id, sep_token_id]), persistent=False)
@@ -78,13 +104,13 @@ class VideoEncoder(nn.Module):
 
         `places` are the positions of the valid seconds in the flattened mask; on a GPU, to find them takes time.
         """
-        return in_groups(self._encode, features, mask, places)
+        return in_groups(compiled(self._encode) if self.compiled else self._encode, features, mask, places)
 
     def _encode(
-        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"] | None
+        self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"]
     ) -> Float[Tensor, "B D"]:
         size, steps = self._check(mask)
-        seconds, tables = Packing.of(mask, places), self.bert.embeddings
+        seconds, tables = Packing(mask, places), self.bert.embeddings
         special = tables.word_embeddings(self.special_ids)  # (2, D)
         starts = torch.arange(size, device=mask.device) * (steps + 2)
         tokens = torch.cat([
@@ -137,9 +163,9 @@ class VideoMLP(nn.Module):
 class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
     """BERT over `[CLS] words [SEP]`, pooled by the mean over words and [SEP] (VideoCLIP, section 3.1)."""
 
-    def __init__(self, bert: BertConfig, *, attention: str = "auto") -> None:
+    def __init__(self, bert: BertConfig, *, attention: str = "auto", compiled: bool = False) -> None:
         super().__init__(bert, add_pooling_layer=False)
-        self.attention = attention
+        self.attention, self.compiled = attention, compiled
 
     def encode(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
@@ -148,13 +174,12 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
 
         `places` are the positions of the tokens in the flattened mask; on a GPU, to find them takes time.
         """
-        return in_groups(self._encode, ids, mask, places)
+        return in_groups(compiled(self._encode) if self.compiled else self._encode, ids, mask, places)
 
     def _encode(
-        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"]
     ) -> Float[Tensor, "B D"]:
-        packing = Packing.of(mask, places)
-        tables = self.embeddings
+        packing, tables = Packing(mask, places), self.embeddings
         embeddings = tables.word_embeddings(packing.pack(ids)) + tables.token_type_embeddings.weight[0]
         embeddings = embeddings + tables.position_embeddings(packing.positions)
         states = packing.pad(encode_packed(self, embeddings, packing, attention=self.attention))

@@ -33,9 +33,9 @@ class Packing:
     """The positions of the tokens in the flattened (B x S) rows, ascending."""
 
     @classmethod
-    def of(cls, mask: Bool[Tensor, "B S"], places: Int[Tensor, " N"] | None = None) -> "Packing":
-        """The packing of a mask. On a GPU, give `places` from the host: finding them there waits for the GPU."""
-        return cls(mask, places_of(mask) if places is None else places)
+    def of(cls, mask: Bool[Tensor, "B S"]) -> "Packing":
+        """The packing of a mask; on a GPU, finding the places waits for it."""
+        return cls(mask, places_of(mask))
 
     @property
     def rows(self) -> Int[Tensor, " N"]:

@@ -69,6 +69,9 @@ class VideoCLIPConfig:
     """How `encode_video` and `encode_text` attend, which pad nothing else: `padded` pads each row of the batch to the
     longest, `jagged` uses kernels that take rows of different lengths. `auto` is padded on a CPU, and jagged on a GPU
     where a first small comparison of both gives the same."""
+    compile: bool = False
+    """Compile both encoders of `encode_video` and `encode_text` with `torch.compile`, once for batches of all sizes. It
+    takes minutes at the first batches, and needs a C++ compiler on a CPU."""
     cls_token_id: int = -1
     """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
@@ -112,8 +115,11 @@ class VideoCLIP(PretrainedEmbedder):
             cls_token_id=config.cls_token_id,
             sep_token_id=config.cls_token_id + 1,
             attention=config.attention,
+            compiled=config.compile,
         )
-        self.text_encoder = TextEncoder(bert_config(config, config.num_text_layers), attention=config.attention)
+        self.text_encoder = TextEncoder(
+            bert_config(config, config.num_text_layers), attention=config.attention, compiled=config.compile
+        )
         self.add_heads()
         if config.pretrained is not None:
             found, weights = read_checkpoint(find_checkpoint(config.pretrained))

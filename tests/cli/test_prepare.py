@@ -57,9 +57,11 @@ def test_a_project_that_was_edited_is_kept(folder, kitchen, capsys):
     prepare(folder, *words)
     path = folder.parent / "out" / "project.yaml"
     path.write_text("mine")
+    (path.parent / ".project.yaml.killed.tmp").mkdir()
     assert prepare(folder, *words) == 0
     assert path.read_text() == "mine"
     assert f"kept {path}" in capsys.readouterr().out
+    assert not [left for left in path.parent.iterdir() if left.name.startswith(".")], "what a killed run left"
 
 
 def test_a_model_is_trained_further_with_its_own_encoder_tokenizer_and_sizes(folder, kitchen):
