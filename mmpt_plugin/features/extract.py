@@ -150,7 +150,7 @@ def decodes_ahead() -> bool:
 def encode_timed(
     path: Path, encoder: Encoder, *, max_seconds: int | None, ahead: bool
 ) -> tuple[Float[np.ndarray, "T D"], Times]:
-    """`encode`, and its times. With `ahead`, a thread decodes the next chunk meanwhile, which needs 25 MB more."""
+    """`encode`, and its times. With `ahead`, a thread decodes the next chunk meanwhile: up to 25 MB more."""
     start, rows, encoding = perf_counter(), [], 0.0
     decoded = Decoded(path, encoder, max_seconds)
     chunk_size = max(1, min(SECONDS_CHUNK, PIXELS_CHUNK // (encoder.fps * encoder.size**2)))

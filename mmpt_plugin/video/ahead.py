@@ -15,7 +15,7 @@ def run_ahead(items: Generator[T, None, None], *, ahead: int) -> Generator[T, No
 
     Only that thread runs the generator, and closes it. Closing this one waits for the item that is being computed.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
         try:
             with closing(in_order((pool.submit(next, items, None) for _ in count()), ahead=ahead)) as computed:
                 for item in computed:

@@ -156,7 +156,7 @@ def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
     write_features(out / "a.npy", np.ones((2, 3), dtype=np.float16))
     if record is not None:
         (out / "a.json").write_text(record)
-    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
+    message = r"1 of 2 videos failed, 1 videos .*\n.*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
     with pytest.raises(ValueError, match=message):
         extract([videos], out, encoder=COLOUR)
     assert read_features(out / "a.npy").shape == (2, 3)
@@ -294,7 +294,7 @@ def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path
 
 
 def test_a_file_that_is_not_there_is_named(videos, tmp_path):
-    with pytest.raises(ValueError, match=r"1 of 2 videos failed, .*\nfailed: .*gone\.mp4: No such file"):
+    with pytest.raises(ValueError, match=r"1 of 2 videos failed, .*\n.*\nfailed: .*gone\.mp4: No such file"):
         extract([videos / "a.mp4", tmp_path / "gone.mp4"], tmp_path / "out", encoder=COLOUR)
     assert (tmp_path / "out" / "a.npy").is_file()
 
@@ -358,7 +358,7 @@ def test_the_report_adds_up_the_times_of_all_videos(videos, tmp_path, num_worker
     assert report.times.decoding + report.times.encoding <= report.times.total
     assert str(report).split("\n")[1] == str(report.times)
     again = extract([videos], tmp_path / "out", encoder=S3D, num_workers=num_workers)
-    assert str(again) == "0 videos extracted (0 s), 2 already finished"
+    assert "waited" not in str(again)
 
 
 class Called(MeanColour):
@@ -377,13 +377,13 @@ class Called(MeanColour):
 @pytest.fixture
 def long(tmp_path):
     """40 seconds: three chunks."""
-    video(tmp_path / "long.mkv", *[(n * 6, n * 5, 80) for n in range(40)])
-    return tmp_path / "long.mkv"
+    video(tmp_path / "long.mp4", *[(n * 6, n * 5, 80) for n in range(40)])
+    return tmp_path / "long.mp4"
 
 
 def check_nothing_is_left(path):
-    """No thread, and no open file."""
-    assert threading.active_count() == 1
+    """No thread of `run_ahead`, and no open file."""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
     assert str(path) not in {str(f.readlink()) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()}
 
 
@@ -411,16 +411,19 @@ def test_at_most_one_more_chunk_is_decoded(long, packets_read, ahead):
 
 def test_an_error_of_decoding_is_raised_when_its_frames_are_due(long):
     """In the second chunk; the error is the same, with its cause."""
-    long.write_bytes(long.read_bytes()[: long.stat().st_size * 3 // 4])
+    content = long.read_bytes()
+    end = content.index(b"moov") - 4  # of the frames
+    long.write_bytes(content[: end * 3 // 4] + bytes(end - end * 3 // 4) + content[end:])
     errors = []
     for ahead in (True, False):
         encoder = Called()
-        with pytest.raises(VideoError, match=r"long\.mkv ") as raised:
+        with pytest.raises(VideoError, match=r"long\.mp4 can't be decoded: Invalid data") as raised:
             encode_timed(long, encoder, max_seconds=None, ahead=ahead)
         assert encoder.calls == 1
         check_nothing_is_left(long)
         errors.append((str(raised.value), type(raised.value.__cause__)))
     assert errors[0] == errors[1]
+    assert errors[0][1] is not type(None)
 
 
 @pytest.mark.parametrize("ahead", [True, False])
