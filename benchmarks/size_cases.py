@@ -307,7 +307,7 @@ def work_in_processes(folder: Path, videos: int) -> None:
         nothing,
         build=build_nothing,
         is_finished=unfinished,
-        keep=int,
+        keep=lambda report, nothing: None,
         num_workers=2,
         allow_missing=False,
     )

@@ -5,9 +5,8 @@ V videos, Q sentences, T seconds, F feature width, D hidden width.
 
 import sys
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from inspect import signature
 from itertools import islice
@@ -26,6 +25,7 @@ from mmpt_plugin.batch import Batch, pad_video
 from mmpt_plugin.models.padding import chunked, full_mask
 from mmpt_plugin.protocols import Encoder, EncoderSettings
 from mmpt_plugin.tokenizer import cut_text, token_ids
+from mmpt_plugin.video.ahead import in_order
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -370,11 +370,5 @@ def read_videos(
 
 def read_ahead(read: Callable[[S], T], items: Iterable[S], *, num_threads: int = 8) -> Iterator[T]:
     """`read(item)` for every item, in order; reads 2 * num_threads items ahead, because decoding is slow."""
-    waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) > 2 * num_threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order((pool.submit(read, item) for item in items), ahead=2 * num_threads)

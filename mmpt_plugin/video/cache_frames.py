@@ -29,13 +29,17 @@ def cache_frames(
     listed = list_videos(videos, out=out)
     with writing(out, shared=True):
         shards = FrameShards(out, settings)
+
+        def keep(report: ExtractReport, video: EncodedVideo) -> None:
+            report.seconds += shards.add(video)
+
         try:
             return work_through(
                 listed,
                 FrameWork(settings),
                 build=partial(FrameWork, settings),
                 is_finished=shards.is_finished,
-                keep=shards.add,
+                keep=keep,
                 num_workers=num_workers,
                 allow_missing=allow_missing,
             )

@@ -37,6 +37,22 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds that processes spent on videos, and of these decoding and encoding; `str()` says how long each waited."""
+
+    total: float = 0.0
+    decoding: float = 0.0
+    encoding: float = 0.0
+
+    def __add__(self, other: "Times") -> "Times":
+        return Times(self.total + other.total, self.decoding + other.decoding, self.encoding + other.encoding)
+
+    def __str__(self) -> str:
+        for_frames, for_encoding = (100 * (1 - busy / self.total) for busy in (self.encoding, self.decoding))
+        return f"encoding waited {for_frames:.0f} % of the time for frames, decoding {for_encoding:.0f} % for encoding"
+
+
 @dataclass
 class ExtractReport:
     """Counts of finished, skipped and failed videos; `str()` formats them for the terminal."""
@@ -45,6 +61,8 @@ class ExtractReport:
     skipped: int = 0
     """Finished in an earlier run, from the same file with the same encoder."""
     seconds: int = 0
+    times: Times = Times()
+    """Of the videos that an encoder encoded."""
     failed: dict[str, str] = field(default_factory=dict)
     """Video file -> why it has no features."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -55,8 +73,9 @@ class ExtractReport:
         line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} already finished"
         if self.failed:
             line = f"{len(self.failed)} of {total} videos failed, {line}"
+        times = [str(self.times)] if self.times.total else []
         failed = (f"failed: {one_line(reason)}" for reason in self.failed.values())
-        return "\n".join([line, *failed, *left_out_lines(self.left_out)])
+        return "\n".join([line, *times, *failed, *left_out_lines(self.left_out)])
 
 
 class ExtractionFailed(SeveralProblems):
@@ -73,11 +92,11 @@ def work_through(
     *,
     build: Callable[[], Work[Result]],
     is_finished: Callable[[str, Path], bool],
-    keep: Callable[[Result], int],
+    keep: Callable[[ExtractReport, Result], None],
     num_workers: int,
     allow_missing: bool,
 ) -> ExtractReport:
-    """Call `work` for each unfinished video; `keep` stores its result in this process and returns the seconds.
+    """Call `work` for each unfinished video; `keep` stores its result in this process, and adds it to the report.
 
     Raises ExtractionFailed at the end if videos failed, unless allow_missing is set. Worker processes create their own
     `work` with `build`.
@@ -97,7 +116,7 @@ def work_through(
             report.failed[str(path)] = outcome.reason
         else:
             report.done += 1
-            report.seconds += keep(outcome)
+            keep(report, outcome)
     if report.failed and not allow_missing:
         raise ExtractionFailed(report)
     return report

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 import torch
 
 from mmpt_plugin import registry
-from mmpt_plugin.features.extract import encode, extract, list_videos
+from mmpt_plugin.features.extract import encode, encode_timed, extract, list_videos
 from mmpt_plugin.features.files import read_features, write_features
 from mmpt_plugin.video import decode as video_module
+from mmpt_plugin.video.decode import VideoError
 from mmpt_plugin.video.write import write_video
 
 S3D = {"_name": "s3d", "size": 32, "fps": 4}
@@ -153,7 +156,7 @@ def test_features_from_elsewhere_are_never_replaced(videos, tmp_path, record):
     write_features(out / "a.npy", np.ones((2, 3), dtype=np.float16))
     if record is not None:
         (out / "a.json").write_text(record)
-    message = r"1 of 2 videos failed, 1 videos .*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
+    message = r"1 of 2 videos failed, 1 videos .*\n.*\nfailed: .*a\.mp4: .*a\.npy already exists, without a record"
     with pytest.raises(ValueError, match=message):
         extract([videos], out, encoder=COLOUR)
     assert read_features(out / "a.npy").shape == (2, 3)
@@ -269,8 +272,9 @@ def test_what_is_left_out_is_in_the_report(videos, tmp_path):
         (videos / f"c{number}.json").write_text("{}")
     report = extract([videos], tmp_path / "out", encoder=COLOUR)
     assert len(report.left_out) == 21
-    first, *lines = str(report).split("\n")
+    first, second, *lines = str(report).split("\n")
     assert first == "2 videos extracted (4 s), 0 already finished"
+    assert second == str(report.times)
     assert lines[0] == f"left out: {videos}/about.txt is a text file, not a video"
     assert lines[-2:] == ["left out: 1 more that are not videos", "left out: 10 .json"]
 
@@ -278,7 +282,7 @@ def test_what_is_left_out_is_in_the_report(videos, tmp_path):
 def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path):
     (videos / "bad.mp4").write_bytes(b"nothing")
     video(videos / "blue.mp4", (0, 0, 255))
-    reasons = r"\nfailed: .*bad\.mp4 can't.*\nfailed: .*blue\.mp4: .* NaN or infinity"
+    reasons = r"\nencoding waited .*\nfailed: .*bad\.mp4 can't.*\nfailed: .*blue\.mp4: .* NaN or infinity"
     with pytest.raises(ValueError, match=rf"2 of 4 videos failed, 2 videos extracted.*{reasons}"):
         extract([videos], tmp_path / "out", encoder=COLOUR)
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.npy")) == ["a", "b"]
@@ -290,7 +294,7 @@ def test_videos_that_fail_are_named_and_the_others_are_finished(videos, tmp_path
 
 
 def test_a_file_that_is_not_there_is_named(videos, tmp_path):
-    with pytest.raises(ValueError, match=r"1 of 2 videos failed, .*\nfailed: .*gone\.mp4: No such file"):
+    with pytest.raises(ValueError, match=r"1 of 2 videos failed, .*\n.*\nfailed: .*gone\.mp4: No such file"):
         extract([videos / "a.mp4", tmp_path / "gone.mp4"], tmp_path / "out", encoder=COLOUR)
     assert (tmp_path / "out" / "a.npy").is_file()
 
@@ -344,6 +348,119 @@ def test_a_process_that_dies_is_one_line(videos, tmp_path, monkeypatch):
     monkeypatch.setattr("mmpt_plugin.video.workers.start_worker", lambda *settings: os._exit(1))
     with pytest.raises(ValueError, match="one of 2 processes died"):
         extract([videos], tmp_path / "out", encoder=COLOUR, num_workers=2)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_report_adds_up_the_times_of_all_videos(videos, tmp_path, num_workers):
+    report = extract([videos], tmp_path / "out", encoder=S3D, num_workers=num_workers)
+    assert report.times.decoding > 0
+    assert report.times.encoding > 0
+    assert report.times.decoding + report.times.encoding <= report.times.total
+    assert str(report).split("\n")[1] == str(report.times)
+    again = extract([videos], tmp_path / "out", encoder=S3D, num_workers=num_workers)
+    assert "waited" not in str(again)
+
+
+class Called(MeanColour):
+    """A `MeanColour` that calls a function first, with the number of the call."""
+
+    def __init__(self, call=lambda number: None):
+        super().__init__(MeanColourConfig())
+        self.call, self.calls = call, 0
+
+    def __call__(self, frames):
+        self.calls += 1
+        self.call(self.calls)
+        return super().__call__(frames)
+
+
+@pytest.fixture
+def long(tmp_path):
+    """40 seconds: three chunks."""
+    video(tmp_path / "long.mp4", *[(n * 6, n * 5, 80) for n in range(40)])
+    return tmp_path / "long.mp4"
+
+
+def check_nothing_is_left(path):
+    """No thread of `run_ahead`, and no open file."""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert str(path) not in {str(f.readlink()) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()}
+
+
+@pytest.mark.parametrize("max_seconds", [None, 2, 20])
+@pytest.mark.parametrize("encoder", [S3D, COLOUR])
+def test_decoding_ahead_gives_the_same_features(long, encoder, max_seconds):
+    encoder = registry.encoders.build(encoder)
+    rows, times = encode_timed(long, encoder, max_seconds=max_seconds, ahead=True)
+    in_turns, _ = encode_timed(long, encoder, max_seconds=max_seconds, ahead=False)
+    assert len(rows) == (max_seconds or 40)
+    np.testing.assert_array_equal(rows, in_turns)
+    assert 0 < times.encoding < times.total
+    assert 0 < times.decoding < times.total
+    check_nothing_is_left(long)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_at_most_one_more_chunk_is_decoded(long, packets_read, ahead):
+    """Before the first chunk is encoded, 16 s of 4 frames, and up to 16 s more; the filter looks a few frames ahead."""
+    seen = []
+    encode_timed(long, Called(lambda number: seen.append(len(packets_read))), max_seconds=None, ahead=ahead)
+    assert len(seen) == 3
+    assert 64 <= seen[0] <= (64 + 64 * ahead) + 4
+
+
+def test_an_error_of_decoding_is_raised_when_its_frames_are_due(long):
+    """In the second chunk; the error is the same, with its cause."""
+    content = long.read_bytes()
+    end = content.index(b"moov") - 4  # of the frames
+    long.write_bytes(content[: end * 3 // 4] + bytes(end - end * 3 // 4) + content[end:])
+    errors = []
+    for ahead in (True, False):
+        encoder = Called()
+        with pytest.raises(VideoError, match=r"long\.mp4 can't be decoded: Invalid data") as raised:
+            encode_timed(long, encoder, max_seconds=None, ahead=ahead)
+        assert encoder.calls == 1
+        check_nothing_is_left(long)
+        errors.append((str(raised.value), type(raised.value.__cause__)))
+    assert errors[0] == errors[1]
+    assert errors[0][1] is not type(None)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_an_error_of_the_encoder_ends_decoding(long, packets_read, ahead):
+    def out_of_memory(number):
+        if number == 2:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encode_timed(long, Called(out_of_memory), max_seconds=None, ahead=ahead)
+    check_nothing_is_left(long)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_ctrl_c_while_encoding_ends_decoding(long, ahead):
+    with pytest.raises(KeyboardInterrupt):
+        encode_timed(long, Called(lambda number: signal.raise_signal(signal.SIGINT)), max_seconds=None, ahead=ahead)
+    check_nothing_is_left(long)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_ctrl_c_while_encoding_waits_ends_decoding(long, monkeypatch, ahead):
+    """It arrives with the third frame: the first chunk has 64."""
+    read = []
+
+    def interrupted(path, container, stream, decoded=video_module.decoded):
+        for frame in decoded(path, container, stream):
+            read.append(frame.pts)
+            if len(read) == 3:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            yield frame
+
+    monkeypatch.setattr(video_module, "decoded", interrupted)
+    encoder = Called()
+    with pytest.raises(KeyboardInterrupt):
+        encode_timed(long, encoder, max_seconds=None, ahead=ahead)
+    check_nothing_is_left(long)
 
 
 def test_features_are_never_unpickled_and_their_shape_is_checked(tmp_path):

@@ -19,3 +19,9 @@ def test_the_seconds_of_very_many_videos_are_estimated_from_some(tmp_path, monke
     bar = workers.SecondsProgress("extracting", [(str(n), tmp_path / "v.mp4") for n in range(5)], None)
     (task,) = bar.tasks
     assert (len(read), task.total, task.fields["all"]) == (probed, 10, named)
+
+
+def test_times_say_how_long_each_waited():
+    """Of 10 s, in two processes, decoding took 1 and encoding 7."""
+    times = workers.Times(6.0, 0.5, 5.0) + workers.Times(4.0, 0.5, 2.0)
+    assert str(times) == "encoding waited 30 % of the time for frames, decoding 90 % for encoding"
