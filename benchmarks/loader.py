@@ -16,6 +16,7 @@ import json
 import logging
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import tasks
+from fairseq.data.iterators import BackgroundConsumer
 from fairseq.trainer import Trainer
 from jaxtyping import Int
 
@@ -161,7 +163,11 @@ def reaching_the_model(trainer: Any, epoch: int) -> float:
         number += 1
     if trainer.cuda:
         torch.cuda.synchronize()
-    return PAIRS * number / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):  # of fairseq's buffer: it still ends the loader processes
+            thread.join()
+    return PAIRS * number / seconds
 
 
 def build_trainer(folder: Path, num_batches: int, workers: int) -> Any:
