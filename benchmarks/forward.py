@@ -10,19 +10,16 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from benchmarks.step import device_name, made_batch
+from benchmarks.step import device_name
+from benchmarks.towers import SIZES, Embeddings, made_batch, make_eager, padded
 from mmpt_plugin.batch import Batch
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
-from mmpt_plugin.models.encoders import masked_mean
-
-Embeddings = tuple[Tensor, Tensor]
 
 
 def main() -> None:
@@ -31,51 +28,54 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="the fastest one is reported (default 3)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    model = VideoCLIP(VideoCLIPConfig()).eval().to(device)
-    batch = made_batch(arguments.pairs, model.config).packed().to(device)
     results = {}
-    for name, run in variants(model, batch, device).items():
-        seconds, embeddings = fastest(run, arguments.repeats, device)
-        results[name] = {"seconds": seconds, "pairs_per_s": arguments.pairs / seconds}
-        if name == "eager float32":
-            expected = embeddings
-        worst = max(float((a.float() - b.float()).abs().max()) for a, b in zip(embeddings, expected, strict=True))
-        results[name] |= {"largest_difference": worst, "speedup": results["eager float32"]["seconds"] / seconds}
+    for name, line in measure("full", arguments.pairs, arguments.repeats):
+        results[name] = line
         print(
-            f"{name:24} {seconds:7.2f} s  {arguments.pairs / seconds:8.1f} pairs/s  "
-            f"{results[name]['speedup']:.2f} x eager float32, differs by {worst:.1e}",
+            f"{name:24} {line['seconds']:7.2f} s  {line['pairs_per_s']:8.1f} pairs/s  "
+            f"{line['speedup']:.2f} x eager float32, differs by {line['largest_difference']:.1e}",
             flush=True,
         )
     if arguments.json:
         print(json.dumps({"pairs": arguments.pairs, "device": device_name(), "variants": results}))
 
 
-def variants(model: VideoCLIP, batch: Batch, device: torch.device) -> dict[str, Callable[[], Embeddings]]:
-    reference = copy.deepcopy(model)
-    for tower in (reference.video_encoder.bert, reference.text_encoder):
-        tower.set_attn_implementation("eager")
+def measure(size: str, pairs: int, repeats: int, *, compile: bool = True) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each variant and its figures; the first, eager float32, is what the others are compared with."""
+    device = compute_device()
+    torch.manual_seed(0)
+    model = VideoCLIP(VideoCLIPConfig(**SIZES[size])).eval().to(device)
+    batch = made_batch(pairs, model.config).packed().to(device)
+    expected, slowest = None, 0.0
+    for name, run in variants(model, batch, device, compile=compile).items():
+        seconds, embeddings = fastest(run, repeats, device)
+        if expected is None:
+            expected, slowest = embeddings, seconds
+        worst = max(float((a.float() - b.float()).abs().max()) for a, b in zip(embeddings, expected, strict=True))
+        yield name, {
+            "seconds": seconds, "pairs_per_s": pairs / seconds, "largest_difference": worst,
+            "speedup": slowest / seconds,
+        }  # fmt: skip
+
+
+def variants(
+    model: VideoCLIP, batch: Batch, device: torch.device, *, compile: bool
+) -> dict[str, Callable[[], Embeddings]]:
+    """The forward passes, the compiled ones last, because to compile may take minutes."""
+    reference = make_eager(copy.deepcopy(model))
     made: dict[str, Callable[[], Embeddings]] = {
         "eager float32": partial(padded, reference, batch),
         "ours float32": partial(model, batch),
     }
+    compiled: dict[str, Callable[[], Embeddings]] = {}
     for dtype in (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.bfloat16,):
         name = str(dtype).removeprefix("torch.")
         eager, ours = copy.deepcopy(reference).to(dtype), copy.deepcopy(model).to(dtype)
         made[f"eager {name}"] = partial(padded, eager, batch)
         made[f"ours {name}"] = partial(ours, batch)
-        if device.type == "cuda":
-            compiled: Any = torch.compile(ours, dynamic=True)
-            made[f"ours {name} compiled"] = partial(compiled, batch)
-    return made
-
-
-def padded(model: VideoCLIP, batch: Batch) -> Embeddings:
-    """The embeddings with every row padded to the longest."""
-    states = model.video_encoder(batch.video, batch.video_mask)
-    text = model.text_encoder(input_ids=batch.text, attention_mask=batch.text_mask).last_hidden_state
-    return model.video_encoder.pool(states, batch.video_mask), masked_mean(text[:, 1:], batch.text_mask[:, 1:])
+        if compile and device.type == "cuda":
+            compiled[f"ours {name} compiled"] = partial(torch.compile(ours, dynamic=True), batch)
+    return made | compiled
 
 
 @torch.inference_mode()

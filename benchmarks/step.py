@@ -14,30 +14,20 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmpt_plugin.batch import Batch, length_mask, places_of
+from benchmarks.towers import SIZES, Forward, groups, made_batch, packed
+from mmpt_plugin.batch import Batch, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
+from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
-from mmpt_plugin.models.encoders import CPU_ROWS
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 128, "num_video_layers": 2,
-        "num_text_layers": 2, "vocab_size": 1000,
-    },
-    "small": {
-        "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "num_video_layers": 3,
-        "num_text_layers": 4,
-    },
-    "full": {},
-}  # fmt: skip
+FORWARDS_PER_STEP = 3  # a backward pass takes twice the operations of a forward pass
 
 
 def main() -> None:
@@ -63,26 +53,62 @@ def main() -> None:
 
 
 def measure(size: str) -> dict[str, float]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     torch.manual_seed(0)
-    model = VideoCLIP(VideoCLIPConfig(**SIZES[size])).to(device).train()
-    criterion = NCE(NCEConfig())
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    pairs = 32 if size == "full" and device.type == "cpu" else 512
-    batch = made_batch(pairs, model.config).packed().to(device)
-    steps = 1 if size == "full" and device.type == "cpu" else 4
-    times = [one_step(model, criterion, optimizer, batch) for _ in range(steps + 1)][1 if steps > 1 else 0 :]
-    forward, backward, update = (statistics.median(part) for part in zip(*times, strict=True))
+    model = VideoCLIP(VideoCLIPConfig(**SIZES[size])).to(device)
+    slow = size == "full" and device.type == "cpu"
+    batch = made_batch(32 if slow else 512, model.config)
+    figures = measure_steps(model, packed, batch, steps=1 if slow else 4, warm_up=not slow)
+    return figures | flop_ratios(model.config, made_batch(512, model.config))
+
+
+def measure_steps(
+    model: VideoCLIP, forward: Forward, batch: Batch, *, steps: int, warm_up: bool = True
+) -> dict[str, float]:
+    """Times of a training step of a model on its device, and the peak memory: on a GPU of these steps, on a CPU of the
+    process so far."""
+    device = next(model.parameters()).device
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = forward + backward + update
+        torch.cuda.reset_peak_memory_stats()
+    criterion, updates, there = NCE(NCEConfig()), Updates(model.train()), batch.packed().to(device)
+    for _ in range(warm_up):
+        one_step(model, forward, criterion, updates, there)
+    times = [one_step(model, forward, criterion, updates, there) for _ in range(steps)]
+    forward_s, backward_s, optimizer_s = (statistics.median(part) for part in zip(*times, strict=True))
+    seconds = forward_s + backward_s + optimizer_s
     return {
-        "pairs": pairs, "seconds": seconds, "forward_s": forward, "backward_s": backward, "optimizer_s": update,
-        "pairs_per_s": pairs / seconds, "peak_memory_bytes": peak,
-        **flop_ratios(model.config, made_batch(512, model.config)),
+        "pairs": len(batch), "seconds": seconds, "forward_s": forward_s, "backward_s": backward_s,
+        "optimizer_s": optimizer_s, "pairs_per_s": len(batch) / seconds, "peak_memory_bytes": peak_memory(device),
+        "needed_flops_per_s": FORWARDS_PER_STEP * needed_flops(model.config, batch) / seconds,
     }  # fmt: skip
+
+
+class Updates:
+    """Adam in float32; for a model in half precision on a copy of its weights, as fairseq's optimizer for fp16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights: list[Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
+        self.half = self.weights[0].dtype != torch.float32
+        self.copies: list[Tensor] = [weight.detach().float() for weight in self.weights] if self.half else self.weights
+        self.adam = torch.optim.Adam(self.copies, lr=1e-5)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        if self.half:
+            for weight, copy in zip(self.weights, self.copies, strict=True):
+                copy.grad = None if weight.grad is None else weight.grad.float()
+                weight.grad = None
+        self.adam.step()
+        self.adam.zero_grad()
+        if self.half:
+            torch._foreach_copy_(self.weights, self.copies)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes; on a GPU since the last reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def needed_flops(config: VideoCLIPConfig, batch: Batch) -> int:
@@ -111,9 +137,8 @@ def flop_ratios(config: VideoCLIPConfig, batch: Batch) -> dict[str, float]:
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         for encode, rows, mask in towers:
             counts["packed"] += counted(encode, rows, mask)
-            for some in torch.split(mask.sum(1).argsort(), CPU_ROWS):
-                seen = mask[some, : int(mask[some].sum(1).max())]
-                counts["grouped"] += counted(encode, rows[some, : seen.shape[1]], seen)
+            for some, longest in groups(mask):
+                counts["grouped"] += counted(encode, rows[some, :longest], mask[some, :longest])
     needed = needed_flops(config, batch)
     return {f"{name}_flop_ratio": count / needed for name, count in counts.items()}
 
@@ -126,34 +151,17 @@ def counted(encode: Callable[..., Tensor], rows: Tensor, mask: Tensor) -> int:
 
 
 def one_step(
-    model: VideoCLIP, criterion: NCE, optimizer: torch.optim.Optimizer, batch: Batch
+    model: VideoCLIP, forward: Forward, criterion: NCE, updates: Updates, batch: Batch
 ) -> tuple[float, float, float]:
     marks = [now()]
-    loss = criterion(*model(batch))
+    loss = criterion(*forward(model, batch))
     marks.append(now())
     loss.backward()
     marks.append(now())
-    optimizer.step()
-    optimizer.zero_grad()
+    updates.step()
     marks.append(now())
-    forward, backward, update = np.diff(marks).tolist()
-    return forward, backward, update
-
-
-def made_batch(pairs: int, config: VideoCLIPConfig) -> Batch:
-    """Clips of 3 to 32 s and texts of 8 to 61 tokens, uniformly distributed; float16 features, as in shards."""
-    rng = np.random.default_rng(0)
-    video_mask = length_mask(rng.integers(3, 33, pairs), 32)
-    text_mask = length_mask(rng.integers(8, 62, pairs) + 2, 63)
-    features = torch.from_numpy(rng.standard_normal((pairs, 32, config.feature_dim)).astype(np.float16))
-    ids = torch.from_numpy(rng.integers(5, config.vocab_size, (pairs, 63)))
-    return Batch(
-        video=features * video_mask[:, :, None],
-        video_mask=video_mask,
-        text=ids * text_mask,
-        text_mask=text_mask,
-        video_ids=torch.arange(pairs),
-    )
+    forward_s, backward_s, optimizer_s = np.diff(marks).tolist()
+    return forward_s, backward_s, optimizer_s
 
 
 def now() -> float:

@@ -9,7 +9,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step import flop_ratios, made_batch, needed_flops
+from benchmarks.step import flop_ratios, needed_flops
+from benchmarks.towers import made_batch
 from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
