@@ -1,6 +1,7 @@
 """Shared by the tests: a small toy kitchen with its features and shards, made once, and real commands."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.warm import run_warm
+
+# A shell that starts pytest in the background lets it, and all that it starts, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "mmpt_plugin"

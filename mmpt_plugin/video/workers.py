@@ -73,7 +73,7 @@ class ExtractReport:
         line = f"{self.done} videos extracted ({self.seconds} s), {self.skipped} already finished"
         if self.failed:
             line = f"{len(self.failed)} of {total} videos failed, {line}"
-        times = [str(self.times)] if self.times.total else []
+        times = [str(self.times)] if self.times.total and not self.failed else []
         failed = (f"failed: {one_line(reason)}" for reason in self.failed.values())
         return "\n".join([line, *times, *failed, *left_out_lines(self.left_out)])
 

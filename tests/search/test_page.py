@@ -352,8 +352,8 @@ def test_a_file_name_is_text_even_if_it_is_html(new_page):
 def test_errors_and_an_empty_collection_are_told(new_page):
     page = new_page(expect_errors=True)
     page.wait_for_selector(".card")
-    page.fill("#q", "qqqqqqq")
     page.route("**/api/search*", lambda route: route.fulfill(status=400, json={"error": "<b>no</b> such word"}))
+    page.fill("#q", "qqqqqqq")
     page.keyboard.press("Enter")
     page.get_by_role("alert").filter(has_text="<b>no</b> such word").wait_for()
     assert page.locator(".card").count() == 0
