@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.towers import SIZES, Forward, groups, made_batch, packed
+from benchmarks.towers import SIZES, Forward, made_batch, packed
 from mmpt_plugin.batch import Batch, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models.encoders import groups
 
 FORWARDS_PER_STEP = 3  # a backward pass takes twice the operations of a forward pass
 

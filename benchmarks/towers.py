@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
-from mmpt_plugin.models.encoders import CPU_ROWS, masked_mean
+from mmpt_plugin.models.encoders import by_groups, masked_mean
 
 Embeddings = tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]
 Forward = Callable[[VideoCLIP, Batch], Embeddings]
@@ -52,14 +52,8 @@ def packed(model: VideoCLIP, batch: Batch) -> Embeddings:
 
 def grouped(model: VideoCLIP, batch: Batch) -> Embeddings:
     """The embeddings by the groups in which a CPU takes the rows, on any device."""
-
-    def encode(tower: Callable[[Tensor, Tensor], Tensor], rows: Tensor, mask: Tensor) -> Tensor:
-        parts = groups(mask)
-        encoded = torch.cat([tower(rows[some, :longest], mask[some, :longest]) for some, longest in parts])
-        return torch.empty_like(encoded).index_copy(0, torch.cat([some for some, _ in parts]), encoded)
-
-    video = encode(model.video_encoder.encode, batch.video, batch.video_mask)
-    return video, encode(model.text_encoder.encode, batch.text, batch.text_mask)
+    video = by_groups(model.video_encoder.encode, batch.video, batch.video_mask)
+    return video, by_groups(model.text_encoder.encode, batch.text, batch.text_mask)
 
 
 def padded(model: VideoCLIP, batch: Batch) -> Embeddings:
@@ -67,12 +61,6 @@ def padded(model: VideoCLIP, batch: Batch) -> Embeddings:
     states = model.video_encoder(batch.video, batch.video_mask)
     text = model.text_encoder(input_ids=batch.text, attention_mask=batch.text_mask).last_hidden_state
     return model.video_encoder.pool(states, batch.video_mask), masked_mean(text[:, 1:], batch.text_mask[:, 1:])
-
-
-def groups(mask: Bool[Tensor, "B S"]) -> list[tuple[Int[Tensor, " N"], int]]:
-    """Rows of similar length, and their longest length, as `mmpt_plugin.models.encoders` groups them on a CPU."""
-    lengths = mask.sum(1)
-    return [(some, int(lengths[some].max())) for some in torch.split(lengths.argsort(), CPU_ROWS)]
 
 
 def make_eager(model: VideoCLIP) -> VideoCLIP:

@@ -30,12 +30,25 @@ def in_groups(
     """`encode(rows, mask, places)`; on a CPU in groups of rows of similar length, without the padding they share."""
     if rows.device.type != "cpu" or len(rows) <= CPU_ROWS:
         return encode(rows, mask, places_of(mask) if places is None else places)
-    lengths = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).clamp(min=1)
-    order = lengths.argsort()
-    groups = [(group, int(lengths[group[-1]])) for group in torch.split(order, CPU_ROWS)]
-    parts = [(rows[group, :end], mask[group, :end]) for group, end in groups]
-    encoded = torch.cat([encode(*part, places_of(part[1])) for part in parts])
-    return torch.empty_like(encoded).index_copy(0, order, encoded)
+    return by_groups(encode, rows, mask)
+
+
+def by_groups(
+    encode: Callable[[Tensor, Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"]
+) -> Float[Tensor, "B D"]:
+    """`encode(rows, mask, places)` of each of the `groups`, in the order of the rows."""
+    parts = groups(mask)
+    masks = [mask[some, :end] for some, end in parts]
+    encoded = torch.cat([
+        encode(rows[some, :end], seen, places_of(seen)) for (some, end), seen in zip(parts, masks, strict=True)
+    ])  # fmt: skip
+    return torch.empty_like(encoded).index_copy(0, torch.cat([some for some, _ in parts]), encoded)
+
+
+def groups(mask: Bool[Tensor, "B S"]) -> list[tuple[Int[Tensor, " N"], int]]:
+    """Up to CPU_ROWS rows of similar length, and where the longest of them ends."""
+    lengths = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1).clamp(min=1)
+    return [(some, int(lengths[some[-1]])) for some in torch.split(lengths.argsort(), CPU_ROWS)]
 
 
 def compiled(method: Any) -> Callable[..., Tensor]:
