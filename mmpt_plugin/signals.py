@@ -1,6 +1,7 @@
 """Signals: handled immediately, even in a collective operation; and processes that Ctrl-C ends silently."""
 
 import multiprocessing.context
+import os
 import signal
 import socket
 import threading
@@ -53,6 +54,8 @@ class WorkerProcess(multiprocessing.context.SpawnProcess):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             super().start()
+            if signal.SIGINT in signal.sigpending() and self.pid is not None:
+                os.kill(self.pid, signal.SIGINT)  # it may have come before there was a process for it to reach
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -4,8 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from multiprocessing import resource_tracker
 
 import pytest
+
+from mmpt_plugin.signals import WorkerContext
 
 SCRIPT = """
 from concurrent.futures import ProcessPoolExecutor
@@ -23,10 +28,11 @@ else:
         print("stopped")
 """
 SLOW = """
+import os
 import time
 
 def say(word):
-    print(word, flush=True)
+    os.write(1, (word + "\\n").encode())  # whole, also if several processes say something
     time.sleep({seconds}[word])
 
 def double(x):
@@ -53,6 +59,21 @@ def test_a_worker_process_that_ctrl_c_ends_says_nothing(tmp_path, moment):
     assert printed.splitlines()[-1] == "stopped"
     assert error == ""
     assert process.returncode == 0
+
+
+def test_ctrl_c_before_the_start_of_a_worker_process_ends_it_too():
+    """The signal is pending in the main process, which is just about to start another."""
+    process = WorkerContext().Process(target=time.sleep, args=(60,))
+    resource_tracker.ensure_running()  # to start it unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        process.start()
+        assert signal.sigwait([signal.SIGINT]) == signal.SIGINT
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process.join(30)
+    assert process.exitcode == -signal.SIGINT
 
 
 def test_worker_processes_work(tmp_path):
