@@ -5,20 +5,23 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.warm import run_warm
+from tests.warm import COMMANDS, preload, run_warm
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    preload()  # jaxtyping's import hook compiles all that this package imports first, each time
 # A shell that starts pytest in the background lets it, and all that it starts, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "mmpt_plugin"
 KITCHEN = "TEST_KITCHEN"  # a folder with the kitchen of tests that start other tests
-ENVIRONMENT = dict(os.environ)
+READ_BY_IMPORTS = ("HF_", "OMP_", "PYTHON")  # environment variables
 TINY_ENCODER = {"_name": "s3d", "size": 32, "fps": 4}
 
 
@@ -39,13 +42,24 @@ class Kitchen:
 
 @pytest.fixture(scope="session")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    """One for all processes of a run."""
+    from mmpt_plugin.files import locked
+
+    if KITCHEN in os.environ:
+        return Kitchen(Path(os.environ[KITCHEN]))
+    base = tmp_path_factory.getbasetemp()
+    made = Kitchen((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kitchen")
+    with locked(made.root.with_suffix(".lock")):
+        if not made.shards.exists():
+            make_kitchen(made)
+    return made
+
+
+def make_kitchen(made: Kitchen) -> None:
     from mmpt_plugin.features.extract import extract
     from mmpt_plugin.shards.make import make_shards
     from mmpt_plugin.toy_kitchen import generate
 
-    if KITCHEN in os.environ:
-        return Kitchen(Path(os.environ[KITCHEN]))
-    made = Kitchen(tmp_path_factory.mktemp("kitchen"))
     generate(made.root, num_train=12, num_test=6, num_workers=2)
     extract([made.root / "videos"], made.features, encoder=TINY_ENCODER)
     make_shards(
@@ -55,7 +69,6 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
         tokenizer=str(made.root / "tokenizer"),
         out=made.shards,
     )
-    return made
 
 
 TINY_MODEL = {
@@ -76,7 +89,7 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
     program, *arguments = map(str, words)
     path = Path(sys.executable).parent / program
     command = [str(path if path.exists() else program), *arguments]
-    if program == "mmpt" and not environment and can_be_warm():
+    if program in COMMANDS and not environment and can_be_warm():
         done = run_warm(command, cwd=cwd, timeout=300)
     else:
         done = subprocess.run(
@@ -92,9 +105,24 @@ def run(*words: object, cwd: Path = ROOT, check: bool = True, **environment: str
 
 def can_be_warm() -> bool:
     """Whether the server of `run_warm` has what libraries read when they are imported, and no other thread uses it."""
-    changed = {key for key, _ in os.environ.items() ^ ENVIRONMENT.items()}
-    read = [key for key in changed if key.startswith(("HF_", "OMP_", "PYTHON"))]
-    return not read and threading.current_thread() is threading.main_thread()
+    return read_by_imports() == ENVIRONMENT and threading.current_thread() is threading.main_thread()
+
+
+def read_by_imports() -> dict[str, str]:
+    """What libraries read when they are imported."""
+    return {key: value for key, value in os.environ.items() if key.startswith(READ_BY_IMPORTS)}
+
+
+ENVIRONMENT = read_by_imports()
+
+
+@pytest.fixture(autouse=True)
+def restored_environment() -> Iterator[None]:
+    """What fairseq sets for its workers ends with the test."""
+    yield
+    for key in read_by_imports().keys() - ENVIRONMENT.keys():
+        del os.environ[key]
+    os.environ.update(ENVIRONMENT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,5 @@
-"""Runs `mmpt` commands in processes that need not import torch, transformers and fairseq, which most of them spend most
-of their time on.
+"""Runs commands in processes that need not import torch, transformers and fairseq, which most of them spend most of
+their time on.
 
 A server has imported them, and nothing of this package; each command is a fork of it, in which all else happens as in a
 process of its own.
@@ -14,10 +14,21 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 PRELOADED = ("fairseq_cli.train", "transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip")
+COMMANDS = ("mmpt", "fairseq-train")
+
+
+def preload() -> None:
+    """Import what takes long, as far as it is installed, without fairseq's logging."""
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
 
 
 def run_warm(words: list[str], *, cwd: Path, timeout: int) -> "subprocess.CompletedProcess[str]":
@@ -55,11 +66,7 @@ def next_command() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for name in PRELOADED:
-        with contextlib.suppress(ImportError):
-            __import__(name)
-    logging.root.handlers.clear()  # fairseq's; a command has its own
-    logging.root.setLevel(logging.WARNING)
+    preload()
     command = next_command()
     signal.alarm(command["timeout"])
     os.chdir(command["cwd"])
@@ -69,7 +76,7 @@ if __name__ == "__main__":
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     sys.argv = command["words"]
     sys.path.pop(0)  # the folder of this file
-
-    from mmpt_plugin.cli import main
-
-    sys.exit(main())
+    (entry,) = entry_points(group="console_scripts", name=Path(sys.argv[0]).name)
+    if entry.name == "fairseq-train":
+        del sys.modules[entry.module]  # whose import configures the log
+    sys.exit(entry.load()())

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmpt_plugin.criterions import MILNCE, NCE, BestFitNCE, CandidateNCEConfig, NCEConfig, Sigmoid, SigmoidConfig
 from mmpt_plugin.distributed import from_rank_0
+from tests.ranks import on_ranks
 
 IDS = torch.tensor([7, 3, 7, 3, 3, 9])
 
@@ -261,7 +261,7 @@ def validating_rank(rank: int, world_size: int, folder: str) -> None:
 
 def test_a_validation_loss_is_each_ranks_own_and_unequal_ranks_are_named(tmp_path):
     """Two ranks that validate the same pairs have the loss of one process: none of them is the other's negative."""
-    mp.spawn(validating_rank, args=(2, str(tmp_path)), nprocs=2)
+    on_ranks(validating_rank, 2, 2, str(tmp_path))
     video, text = pairs()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
@@ -299,7 +299,7 @@ def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_pa
     torch.manual_seed(1)
     tensors = [*pairs(), torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)]
     torch.save(tensors, tmp_path / "pairs.pt")
-    mp.spawn(one_rank, args=(world_size, str(tmp_path)), nprocs=world_size)
+    on_ranks(one_rank, world_size, world_size, str(tmp_path))
     video, text, *weights = tensors
     for name in CRITERIONS:
         found = torch.load(tmp_path / f"{name}.pt", weights_only=True)

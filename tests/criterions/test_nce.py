@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmpt_plugin.criterions import NCE, NCEConfig
+from tests.ranks import on_ranks
 
 CASES = torch.load(Path(__file__).parents[1] / "golden" / "videoclip_cases.pt", weights_only=True)
 
@@ -139,7 +139,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
     torch.manual_seed(0)
     video, text, weight = torch.randn(6, 4), torch.randn(6, 5), torch.randn(4, 5)
     torch.save((video, text, weight), tmp_path / "pairs.pt")
-    mp.spawn(one_rank, args=(2, str(tmp_path)), nprocs=2)
+    on_ranks(one_rank, 2, 2, str(tmp_path))
     loss, gradient = torch.load(tmp_path / "result.pt", weights_only=True)
     weight.requires_grad_(True)
     whole = NCE(NCEConfig())(video @ weight, text)

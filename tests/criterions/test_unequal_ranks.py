@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmpt_plugin.batch import NO_LABEL
 from mmpt_plugin.registry import criterions
+from tests.ranks import on_ranks
 
 
 def batch(name):
@@ -40,7 +40,7 @@ def one_rank(rank, folder):
 
 
 def test_the_mean_of_two_unequal_ranks_is_that_of_one_process(tmp_path):
-    mp.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
+    on_ranks(one_rank, 2, str(tmp_path))
     for name in ("frame_cross_entropy", "step_cross_entropy"):
         logits, truth = batch(name)
         weight = torch.ones(logits.shape[-1], requires_grad=True)

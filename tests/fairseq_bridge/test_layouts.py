@@ -6,6 +6,7 @@ not each other's negatives.
 """
 
 import json
+import multiprocessing
 import random
 
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("fairseq")
 
 from mmpt_plugin.fairseq_bridge.train import RankInfo, fairseq_config, free_port, run_fairseq
 from tests.conftest import TINY_MODEL
+from tests.ranks import START, on_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
@@ -96,8 +98,7 @@ def test_any_layout_and_any_stops_have_the_losses_of_one_process(kitchen, tmp_pa
                 made = project(kitchen, folder, criterion, precision)
                 jobs += [(laid_out(made, layout, stop), layout[0], free_port()) for layout, stop in parts]
             runs.append((f"{criterion} in {precision}, {ways} to {stops}", straight, broken, TOLERANCE[precision]))
-    context = torch.multiprocessing.get_context("spawn")
-    torch.multiprocessing.spawn(run_rank, args=(jobs, context.Barrier(3)), nprocs=3)
+    on_ranks(run_rank, 3, jobs, multiprocessing.get_context(START).Barrier(3))
     for name, straight, broken, tolerance in runs:
         expected, found = losses(straight), losses(broken)
         assert list(expected) == list(range(1, UPDATES + 1)), name

@@ -11,6 +11,7 @@ from mmpt_plugin.config import available, load_project, plain
 from mmpt_plugin.fairseq_bridge.train import RankInfo, fairseq_config, free_port, run_fairseq
 from mmpt_plugin.tasks.finetuning import fine_tuned
 from tests.conftest import TINY_MODEL
+from tests.ranks import on_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.fairseq]
 
@@ -106,7 +107,7 @@ def test_every_project_makes_two_updates_on_two_processes(kitchen, tmp_path):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in own))
     names = training_projects()
     projects = [tiny(name, kitchen, tmp_path) for name in names]
-    torch.multiprocessing.spawn(run_rank, args=(projects, f"tcp://localhost:{free_port()}"), nprocs=2)
+    on_ranks(run_rank, 2, projects, f"tcp://localhost:{free_port()}")
     for project in projects:
         content = torch.load(f"{project['checkpoint']['save_dir']}/checkpoint_last.pt", weights_only=False)
         assert content["optimizer_history"][-1]["num_updates"] == 2

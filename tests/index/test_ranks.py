@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmpt_plugin.index import SharedQueries, SharedVectors, build_index
 from mmpt_plugin.index.flat import Flat
 from mmpt_plugin.samplers import RetrievalAugmented, RetrievalAugmentedConfig
+from tests.ranks import on_ranks
 
 K = 10
 ASKED = np.arange(3, 600, 7)
@@ -52,7 +52,7 @@ def search(rank, size, folder):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_together_find_what_one_index_finds(size, tmp_path):
-    multiprocessing.spawn(search, args=(size, tmp_path), nprocs=size)
+    on_ranks(search, size, size, tmp_path)
     scores, exact = Flat(vectors()).search(vectors()[ASKED], K)
     some = Flat(vectors()).only(SOME).search(vectors()[ASKED], K)[1]
     alone = {

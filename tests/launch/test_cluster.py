@@ -156,8 +156,9 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(training, straight):
 
 def test_two_jobs_at_once_on_the_same_nodes(training, slurm, narrated, tmp_path):
     other = Run(slurm, tmp_path / "other", narrated.project)
+    words = [*LONG, "optimization.max_epoch=12"]
     with ThreadPoolExecutor() as pool:  # at the same time, so that neither has ended when the other is launched
-        both = list(pool.map(lambda job: job.launch(*LONG, exclude="node[3-4]"), (training, other)))
+        both = list(pool.map(lambda job: job.launch(*words, exclude="node[3-4]"), (training, other)))
     wait_until(lambda: [job.state for job in both] == ["RUNNING", "RUNNING"], "both to run")
     for job in both:
         job.ends("COMPLETED")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmpt_plugin.samplers import dataset_embeddings
 from mmpt_plugin.samplers.dataset_embeddings import RunningMeans
+from tests.ranks import on_ranks
 
 
 def stale(num_videos=4):
@@ -47,7 +47,7 @@ def show(rank, size, folder):
 
 def test_ranks_weigh_by_their_pairs(tmp_path):
     """Video 2 had two pairs, of 1 and 2, on one rank and one of 9 on the other: 12 / 3 = 4."""
-    multiprocessing.spawn(show, args=(2, tmp_path), nprocs=2)
+    on_ranks(show, 2, 2, tmp_path)
     for rank in range(2):
         assert np.load(tmp_path / f"{rank}.npy").tolist() == [[4, 0], [9, 9], [4, 0], [7, 0]]
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 from mmpt_plugin.batch import Batch
 from mmpt_plugin.samplers import dataset_embeddings
 from mmpt_plugin.samplers.dataset_embeddings import embed_dataset
+from tests.ranks import on_ranks
 
 NUM_VIDEOS, PAIRS = 45, 2
 
@@ -73,7 +74,7 @@ def embed_share(rank, size, folder):
 @pytest.mark.parametrize("size", [2, 4, 5])
 def test_ranks_embed_a_share_each_and_get_all(size, tmp_path):
     """45 videos in 12 chunks of 4, the last of one: five ranks take three chunks each, and the last has none left."""
-    multiprocessing.spawn(embed_share, args=(size, tmp_path), nprocs=size)
+    on_ranks(embed_share, size, size, tmp_path)
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(size)]
     for each in found:
         np.testing.assert_array_equal(each["whole"], EXPECTED)
