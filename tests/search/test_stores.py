@@ -144,7 +144,7 @@ def test_a_video_is_replaced_as_a_whole(store):
     assert len(store.nearest(np.ones(WIDTH, np.float32), 100, EVERYWHERE)) == 3
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_operations_give_what_a_store_in_memory_gives(store, seed, monkeypatch):
     """With an index as soon as there are a few rows."""
     monkeypatch.setattr(lance, "INDEXED_ROWS", 60)
@@ -159,19 +159,21 @@ def test_many_random_operations_give_what_a_store_in_memory_gives(store, seed, m
     run_operations(store, np.random.default_rng(seed), steps=200)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["it's", "100%", "a_b", 'say "hi"', "back\\slash", "\\", "line\nbreak", "tab\t", "日本 😀 é", "'; --", "*?[x]"],
-)
-def test_any_name_can_be_stored_searched_and_removed(store, name):
+def test_any_name_can_be_stored_searched_and_removed(store):
+    names = [
+        *("it's", "100%", "a_b", 'say "hi"', "back\\slash", "\\"),
+        *("line\nbreak", "tab\t", "日本 😀 é", "'; --", "*?[x]"),
+    ]
     others = {f"root/{other}/v.mp4": video([padded(1)]) for other in ("a", "axb", "100", "other")}
-    store.replace(others | {f"root/{name}/v.mp4": video([padded(2), padded(3)])})
-    hits = store.nearest(np.ones(WIDTH, np.float32), 10, Where((f"root/{name}/",)))
-    assert [hit.video for hit in hits] == [f"root/{name}/v.mp4"] * 2
-    assert len(store.rows(f"root/{name}/v.mp4").starts) == 2
-    assert f"root/{name}/v.mp4" in store.videos()
-    store.remove([f"root/{name}/v.mp4"])
-    assert store.videos().keys() == others.keys()
+    store.replace(others)
+    for name in names:
+        store.replace({f"root/{name}/v.mp4": video([padded(2), padded(3)])})
+        hits = store.nearest(np.ones(WIDTH, np.float32), 10, Where((f"root/{name}/",)))
+        assert [hit.video for hit in hits] == [f"root/{name}/v.mp4"] * 2
+        assert len(store.rows(f"root/{name}/v.mp4").starts) == 2
+        assert f"root/{name}/v.mp4" in store.videos()
+        store.remove([f"root/{name}/v.mp4"])
+        assert store.videos().keys() == others.keys(), name
 
 
 def test_two_processes_write_at_once_and_a_third_reads(store):
@@ -318,8 +320,8 @@ def test_a_collection_of_a_newer_version_is_not_opened(new_url):
         ({"hop": 9}, "hop must be 1 to 6, got 9"),
     ],
 )
-def test_a_collection_with_wrong_settings_is_not_opened(new_url, changed, message):
-    store = store_of(new_url())
+def test_a_collection_with_wrong_settings_is_not_opened(tmp_path, changed, message):
+    store = store_of(str(tmp_path / "collection"))
     store.create(SETTINGS | {"weights": "w", "encoder": "e"} | changed, width=WIDTH)
     with pytest.raises(ValueError, match=message) as raised:
         Collection.open(store.url)
