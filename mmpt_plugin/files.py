@@ -48,6 +48,15 @@ def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
         move_files(folder, path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text by `atomic_write`, after removing what killed processes have left next to the file.
+
+    Bytes of file names that are not UTF-8 are written as they are. ValueError if another process writes the file.
+    """
+    with writing(path, replaced=True):
+        atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
 def write_files(out: Path, write: Callable[[Path], Any]) -> None:
     """Write several files to a temporary folder in `out`; once all are complete, rename them, one after the other."""
     with temporary_folder(out / out.name, said=out) as folder:

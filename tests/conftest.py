@@ -13,8 +13,6 @@ import pytest
 
 from tests.warm import COMMANDS, preload, run_warm
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    preload()  # jaxtyping's import hook compiles all that this package imports first, each time
 # A shell that starts pytest in the background lets it, and all that it starts, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,14 +39,14 @@ class Kitchen:
 
 
 @pytest.fixture(scope="session")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+def kitchen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
     """One for all processes of a run."""
     from mmpt_plugin.files import locked
 
     if KITCHEN in os.environ:
         return Kitchen(Path(os.environ[KITCHEN]))
     base = tmp_path_factory.getbasetemp()
-    made = Kitchen((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kitchen")
+    made = Kitchen((base.parent if is_worker(request.config) else base) / "kitchen")
     with locked(made.root.with_suffix(".lock")):
         if not made.shards.exists():
             make_kitchen(made)
@@ -123,6 +121,16 @@ def restored_environment() -> Iterator[None]:
     for key in read_by_imports().keys() - ENVIRONMENT.keys():
         del os.environ[key]
     os.environ.update(ENVIRONMENT)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of pytest-xdist's processes."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if is_worker(config):
+        preload()  # jaxtyping's import hook compiles all that this package imports first, each time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

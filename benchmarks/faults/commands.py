@@ -16,6 +16,7 @@ MODEL = {
 VIDEOS, HELD_OUT = 8, 2
 COMMANDS = (
     "generate", "extract", "cache-frames", "shard", "train", "convert", "embed", "index", "evaluate", "prepare",
+    "report",
 )  # fmt: skip
 
 
@@ -102,6 +103,7 @@ def job_of(folder: Path, name: str, out: Path) -> Job:
         "embed": f"embed {folder}/model {data}/videos --out {out}/vectors.safetensors",
         "index": f"index {data}/videos --collection {out} --model {folder}/clip",
         "evaluate": evaluate(folder, Path(f"{out}.json")),
+        "report": f"report {folder}/run1 {folder}/run2 --out {out}.html",
         "prepare": f"prepare {data}/videos --captions {data}/captions --encoder '{ENCODER}' "
         f"--tokenizer {data}/tokenizer --valid 0.25 --out {out}",
     }

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.files import atomic_write
+from mmpt_plugin.files import write_text
 from mmpt_plugin.report.page import STYLE, table
 from mmpt_plugin.report.table import title_of
 from mmpt_plugin.video.clock import clock
@@ -45,8 +45,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 <h1>{escape(title)}</h1>{table(result)}<p>A step has the same color in all videos.</p>
 {"".join(section(example, colours) for example in result["examples"])}</html>
 """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8", errors="surrogateescape"))
+    write_text(path, page)
 
 
 def colour(number: int) -> str:
