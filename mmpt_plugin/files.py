@@ -48,13 +48,18 @@ def atomic_write(path: Path, write: Callable[[Path], Any]) -> None:
         move_files(folder, path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text by `atomic_write`, after removing what killed processes have left next to the file.
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """`atomic_write`, after removing what killed processes have left next to the file.
 
-    Bytes of file names that are not UTF-8 are written as they are. ValueError if another process writes the file.
+    ValueError if another process writes the file.
     """
     with writing(path, replaced=True):
-        atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="surrogateescape"))
+        atomic_write(path, write)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """`replace_file` by a text in UTF-8; bytes of file names that are not UTF-8 are written as they are."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="surrogateescape"))
 
 
 def write_files(out: Path, write: Callable[[Path], Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmpt_plugin import files
-from mmpt_plugin.files import WriteFailed, atomic_write, replace_folder, write_files, write_text, writing
+from mmpt_plugin.files import WriteFailed, atomic_write, replace_folder, replace_text, write_files, writing
 
 
 def try_to_write(out, shared, replaced, answers):
@@ -32,9 +32,9 @@ def answer_of_another_process(out, *, shared=False, replaced=False):
 
 def test_a_text_replaces_a_file_and_what_a_killed_process_has_left(tmp_path):
     path = tmp_path / "pages" / "index.html"
-    write_text(path, "old")
+    replace_text(path, "old")
     (tmp_path / "pages" / ".index.html.abc.tmp").mkdir()
-    write_text(path, "caf\udce9 é")  # a file name with a byte that is not UTF-8
+    replace_text(path, "caf\udce9 é")  # a file name with a byte that is not UTF-8
     assert path.read_bytes() == b"caf\xe9 \xc3\xa9"
     assert list(path.parent.iterdir()) == [path]
 

@@ -26,13 +26,13 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from mmpt_plugin.config import load_benchmarks, load_project, plain
-    from mmpt_plugin.files import write_text
+    from mmpt_plugin.files import replace_text
     from mmpt_plugin.report import has_timelines, metrics_table, not_there_table, oracles_table, write_timelines
     from mmpt_plugin.tasks.evaluate import evaluate, evaluate_all
 
     def write(result: dict[str, Any]) -> None:
         if arguments.json:
-            write_text(arguments.json, json.dumps(result, indent=2) + "\n")
+            replace_text(arguments.json, json.dumps(result, indent=2) + "\n")
 
     project, console = plain(load_project(arguments.project, arguments.overrides)), terminal.console()
     if (project.get("task") or {}).get("_name"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mmpt_plugin.files import write_text
+from mmpt_plugin.files import replace_text
 from mmpt_plugin.report.curve import Series, draw_curves
 from mmpt_plugin.report.page import STYLE, html_table
 from mmpt_plugin.report.runs import Run, read_runs
@@ -46,7 +46,7 @@ same number of candidates.</p>
 {"".join(metrics_tables(runs)) or "<p>None of the runs has a metrics.json.</p>"}</html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    replace_text(path, page)
 
 
 def overview(runs: Sequence[Run], colours: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_plugin.errors import shortened
-from mmpt_plugin.files import atomic_write, parse_json, writing
+from mmpt_plugin.files import parse_json, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +48,7 @@ def write_curve(log: Path, path: Path) -> None:
         finish(axis, is_share="recall" in title)
         if series:
             axis.legend()
-    with writing(path, replaced=True):
-        atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
 def draw_curves(runs: Sequence[Series], colours: Sequence[str]) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mmpt_plugin.files import write_text
+from mmpt_plugin.files import replace_text
 from mmpt_plugin.report.runs import PROJECT, find_log, read_settings, time_of_end
 from mmpt_plugin.report.table import heads, rows
 
@@ -92,7 +92,7 @@ def write_page(path: Path, *, title: str, result: Mapping[str, Any], videos: Pat
 higher is better. Ranks count from 1; lower is better. Ties count against the model.{left_out}</p>
 {about_meaning(result)}{table(result)}{sections}<script>{PLAY}</script></html>
 """
-    write_text(path, page)
+    replace_text(path, page)
 
 
 def about_run(folder: Path) -> str:

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmpt_plugin.files import write_text
+from mmpt_plugin.files import replace_text
 from mmpt_plugin.report.page import STYLE, table
 from mmpt_plugin.report.table import title_of
 from mmpt_plugin.video.clock import clock
@@ -45,7 +45,7 @@ def write_timelines(path: Path, result: Mapping[str, Any]) -> None:
 <h1>{escape(title)}</h1>{table(result)}<p>A step has the same color in all videos.</p>
 {"".join(section(example, colours) for example in result["examples"])}</html>
 """
-    write_text(path, page)
+    replace_text(path, page)
 
 
 def colour(number: int) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmpt_plugin.features.extract import extract
 from mmpt_plugin.features.files import FeatureFolder
-from mmpt_plugin.files import atomic_write, writing
+from mmpt_plugin.files import replace_file
 from mmpt_plugin.models import CLIPModel, Embedder
 from mmpt_plugin.models.embedding import build_encoder, read_ahead
 from mmpt_plugin.video.store import VideoList, list_videos
@@ -96,5 +96,4 @@ def write_text_vectors(model: Embedder, sentences: Path, out: Path) -> str:
 def write_vectors(out: Path, vectors: Tensor, kind: str, names: list[str]) -> None:
     """Write an embedding file atomically; `kind`, "videos" or "text", is the metadata key of the rows' `names`."""
     metadata = {kind: json.dumps(names)}
-    with writing(out, replaced=True):
-        atomic_write(out, lambda temporary: save_file({"vectors": vectors.contiguous()}, temporary, metadata=metadata))
+    replace_file(out, lambda temporary: save_file({"vectors": vectors.contiguous()}, temporary, metadata=metadata))
