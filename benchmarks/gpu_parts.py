@@ -10,8 +10,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -121,9 +123,10 @@ def step(sizes: Sizes) -> Measurements:
 
 def compiled(sizes: Sizes) -> Measurements:
     """A training step of compiled towers without padding; to compile them may take minutes."""
-    for name in sizes.compiled:
-        dtype, way = name.split()
-        yield attempt(name, one_step, sizes, way, dtype, compile=True)
+    with mock.patch("torch.compile", partial(torch.compile, backend=sizes.backend)):
+        for name in sizes.compiled:
+            dtype, way = name.split()
+            yield attempt(name, one_step, sizes, way, dtype, compile=True)
 
 
 def one_step(sizes: Sizes, way: str, dtype: str, *, compile: bool = False) -> Figures:
@@ -132,10 +135,8 @@ def one_step(sizes: Sizes, way: str, dtype: str, *, compile: bool = False) -> Fi
     from benchmarks.towers import build, made_batch
 
     rate = matmul_rate(sizes.matmul, dtype)["flops_per_s"]
-    model, forward = build(way, sizes.size, compute_device(), getattr(torch, dtype))
-    if compile:
-        torch.compiler.reset()
-        model.compile(dynamic=True, backend=sizes.backend)
+    torch.compiler.reset()
+    model, forward = build(way, sizes.size, compute_device(), getattr(torch, dtype), compile=compile)
     figures = measure_steps(model, forward, made_batch(sizes.pairs, model.config), steps=sizes.repeats)
     return figures | {"matmul_fraction": figures["needed_flops_per_s"] / rate}
 

@@ -79,10 +79,12 @@ WAYS: dict[str, tuple[Forward, str]] = {  # the forward pass, and `model.attenti
 }
 
 
-def build(way: str, size: str, device: torch.device, dtype: torch.dtype) -> tuple[VideoCLIP, Forward]:
+def build(
+    way: str, size: str, device: torch.device, dtype: torch.dtype, *, compile: bool = False
+) -> tuple[VideoCLIP, Forward]:
     """A model with random weights, equal for all ways, and its forward pass."""
     forward, attention = WAYS[way]
     torch.manual_seed(0)
     with device:
-        model = VideoCLIP(VideoCLIPConfig(**SIZES[size], attention=attention)).to(dtype)
+        model = VideoCLIP(VideoCLIPConfig(**SIZES[size], attention=attention, compile=compile)).to(dtype)
     return (make_eager(model) if way == "eager" else model), forward

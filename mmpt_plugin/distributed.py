@@ -70,14 +70,22 @@ def from_rank_0(make: Callable[[], T]) -> T:
     return made
 
 
-def check_equal_rows(tensor: Float[Tensor, "B D"]) -> None:
-    """ValueError on all ranks if their numbers of rows differ, which would abort the process in a gather."""
+def check_equal_rows(tensor: Float[Tensor, "B D"], *, expected: int | None = None) -> None:
+    """ValueError if the ranks hold different numbers of rows, for which a gather would wait forever or abort.
+
+    Without `expected`, all ranks compare their numbers and raise it; with it, only those that hold another number do.
+    """
     if world_size() == 1:
+        return
+    rule = "all ranks must have the same number of pairs in a batch"
+    if expected is not None:
+        if len(tensor) != expected:
+            raise ValueError(f"rank {rank()} holds {len(tensor)} pairs, but {expected} in the batches before: {rule}")
         return
     mine = torch.tensor([len(tensor)], device=tensor.device)
     counts = [int(count) for count in gather_ids(mine)]
     if len(set(counts)) > 1:
-        raise ValueError(f"the ranks hold {counts} pairs: all ranks must have the same number of pairs in a batch")
+        raise ValueError(f"the ranks hold {counts} pairs: {rule}")
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:

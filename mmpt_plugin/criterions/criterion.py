@@ -25,6 +25,9 @@ class Criterion(nn.Module):
     """Whether the loss compares the pairs of all ranks; every rank must then hold the same number of pairs."""
     expects_unit_vectors: bool = False
     """Whether the loss is defined on cosines; training then rejects a model that does not return unit vectors."""
+    num_pairs: int | None = None
+    """The number of pairs that every rank holds in every batch, where a trainer guarantees one. None compares the
+    numbers of all ranks in each training step, which waits for the GPU."""
 
     def forward(self, *outputs: Tensor, **named: Tensor) -> Tensor:
         """The mean loss over this rank's pairs, seconds or steps, in nats."""
@@ -32,9 +35,9 @@ class Criterion(nn.Module):
         return loss
 
     def with_metrics(self, *outputs: Tensor, **named: Tensor) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The loss, and the metrics to log with it."""
+        """The loss, and the metrics to log with it; ValueError if the ranks hold different numbers of pairs."""
         if self.num_ranks > 1 and self.gathers:
-            check_equal_rows(outputs[0])
+            check_equal_rows(outputs[0], expected=self.num_pairs)
         with torch.autocast(outputs[0].device.type, enabled=False):
             return self.compute(*map(full_precision, outputs), **named)
 

@@ -8,6 +8,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
+from mmpt_plugin.criterions import Criterion
 from mmpt_plugin.fairseq_bridge import preemption
 from mmpt_plugin.fairseq_bridge.dataclass import core_config, fairseq_dataclass
 from mmpt_plugin.fairseq_bridge.optimizer import mark_biases
@@ -39,6 +40,8 @@ class FairseqCriterionAdapter(FairseqCriterion):
         else:
             loss, values = self.criterion(*outputs, **named), {}
         pairs = len(outputs[0])
+        if self.training:
+            self.expect_pairs(pairs)  # in all further steps of the epoch, see `ClusterDataset.batch_by_size`
         # Tensors, which `reduce_metrics` reads at the end of the step: here the trainer would wait for the GPU.
         log = {"loss": loss.detach(), "pairs": pairs, "steps": 1, **values}
         preemption.add_to(log)
@@ -46,6 +49,11 @@ class FairseqCriterionAdapter(FairseqCriterion):
         log["nsentences"] = pairs
         log["ntokens"] = num_tokens(sample)
         return loss, 1, log
+
+    def expect_pairs(self, pairs: int | None) -> None:
+        """How many pairs the batches of all ranks have, which the ranks compare in the first step of an epoch."""
+        if isinstance(self.criterion, Criterion):
+            self.criterion.num_pairs = pairs
 
     def _apply(self, move: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move between devices, but never to half precision.

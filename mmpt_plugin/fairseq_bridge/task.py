@@ -49,6 +49,7 @@ class FairseqTaskAdapter(FairseqTask):
         require_all_processes()
         self.task = self.entry.build(core_config(self.entry, config))
         self.model: Any = None
+        self.criterion: Any = None
         self.measured: tuple[int, dict[str, float]] = (-1, {})
         self.has_loss = True  # of the last batch
         self.plans: dict[int, EpochPlan] = {}  # key: the id() of a ClusterDataset, which fairseq passes back
@@ -72,7 +73,8 @@ class FairseqTaskAdapter(FairseqTask):
         """Open the training data here, before the trainer builds the schedule, whose length depends on its size."""
         self.load_dataset(self.cfg.train_subset)
         self.fit_schedule()
-        return super().build_criterion(config, **options)
+        self.criterion = super().build_criterion(config, **options)
+        return self.criterion
 
     def fit_schedule(self) -> None:
         """Fit the learning-rate schedule to the number of updates, if the sampler knows its number of clusters."""
@@ -158,6 +160,8 @@ class FairseqTaskAdapter(FairseqTask):
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Log the share of the videos that the epoch shows."""
         super().begin_epoch(epoch, model)
+        if self.criterion is not None:
+            self.criterion.expect_pairs(None)  # a sampler may make clusters of another size
         keep_one_log_file()
         counted = self.plans[id(self.datasets[self.cfg.train_subset])].coverage()
         metrics.log_scalar("coverage", counted.share, round=4)

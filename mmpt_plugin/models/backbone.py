@@ -24,6 +24,7 @@ from mmpt_plugin.features.clip import (
     vector_width,
     vision_weights,
 )
+from mmpt_plugin.models.packed import Packing, encode_packed_causally
 from mmpt_plugin.tokenizer import last_token
 
 
@@ -35,8 +36,11 @@ class Backbone(nn.Module):
         config: Any,
         model: PreTrainedModel | None = None,
         pixels: PixelStatistics | None = None,
+        *,
+        attention: str = "auto",
     ) -> None:
         super().__init__()
+        self.attention = attention
         if model is None:
             try:
                 model = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
@@ -79,9 +83,15 @@ class Backbone(nn.Module):
                 part.requires_grad_(False)
 
     def frames(
-        self, video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"], mask: Bool[Tensor, "B T"]
+        self,
+        video: Float[Tensor, "B T D"] | UInt8[Tensor, "B T H W 3"],
+        mask: Bool[Tensor, "B T"],
+        places: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """One vector per frame, not normalized, zeros where the mask is False; frozen features pass unchanged."""
+        """One vector per frame, not normalized, zeros where the mask is False; frozen features pass unchanged.
+
+        `places` are the positions of the True values in the flattened mask; on a GPU, to find them takes time.
+        """
         width, dtype = self.width, self.clip.logit_scale.dtype
         if video.dtype != torch.uint8:
             if video.shape[-1] != width:
@@ -90,11 +100,10 @@ class Backbone(nn.Module):
         size = self.clip.config.vision_config.image_size
         if video.shape[2:4] != (size, size):
             raise ValueError(f"the frames have {tuple(video.shape[2:4])} pixels, the model expects {(size, size)}")
-        made = torch.zeros(*mask.shape, width, dtype=dtype, device=video.device)
-        if not mask.any():
-            return made
-        vectors = self.images(video[mask])
-        return made.to(vectors.dtype).index_put((mask,), vectors)
+        packing = Packing.of(mask, places)
+        if not len(packing.places):
+            return torch.zeros(*mask.shape, width, dtype=dtype, device=video.device)
+        return packing.pad(self.images(packing.pack(video)))
 
     def images(self, pixels: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D"]:
         """One vector per RGB frame of the vision tower's image size, not normalized."""
@@ -102,23 +111,28 @@ class Backbone(nn.Module):
         return image_vectors(self.clip, normalize_pixels(pixels, self.pixel_mean, self.pixel_std).to(dtype))
 
     def text(
-        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+        self,
+        ids: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"],
+        places: Int[Tensor, " N"] | None = None,
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B L D"]]:
         """One vector per text, taken at its last token, and one vector per token; none is normalized.
 
         SigLIP pads every text to its full length, attends to the padding, and takes the vector of the last position.
+        CLIP computes no padding: its vectors are zeros. `places` are as in `frames`.
         """
-        length = ids.shape[1]
+        tower = self.clip.text_model
         if self.is_siglip:
-            config = self.clip.config.text_config
+            config, length = tower.config, ids.shape[1]
             ids = ids.masked_fill(~mask, config.pad_token_id)
             ids = nn.functional.pad(ids, (0, config.max_position_embeddings - length), value=config.pad_token_id)
-        states = self.clip.text_model(input_ids=ids).last_hidden_state
-        tokens: Tensor = self.clip.text_model.head(states) if self.is_siglip else self.clip.text_projection(states)
-        if self.is_siglip:
-            return tokens[:, -1], tokens[:, :length]
-        last = last_token(mask)
-        return tokens[torch.arange(len(ids), device=ids.device), last], tokens
+            padded: Tensor = tower.head(tower(input_ids=ids).last_hidden_state)
+            return padded[:, -1], padded[:, :length]
+        packing, tables = Packing.of(mask, places), tower.embeddings
+        embeddings = tables.token_embedding(packing.pack(ids)) + tables.position_embedding(packing.positions)
+        states = encode_packed_causally(tower.encoder, embeddings, packing, attention=self.attention)
+        tokens = packing.pad(self.clip.text_projection(tower.final_layer_norm(states)))
+        return tokens[torch.arange(len(ids), device=ids.device), last_token(mask)], tokens
 
     @property
     def width(self) -> int:

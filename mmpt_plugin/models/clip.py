@@ -22,6 +22,7 @@ from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.features.clip import load_clip, vector_width, weights_digest
 from mmpt_plugin.models.backbone import Backbone, backbone_config, plain_config
 from mmpt_plugin.models.embedding import path_list, read_ahead
+from mmpt_plugin.models.packed import check_attention
 from mmpt_plugin.models.pretrained import (
     PretrainedEmbedder,
     plain_values,
@@ -66,6 +67,10 @@ class CLIPModelConfig:
     chunk_size: int = 0
     """Clips, and texts, encoded at a time in training; 0 encodes the whole batch at once. Only one chunk's activations
     are in memory, and gradients are exact, at the cost of a second forward pass (GradCache)."""
+    attention: str = "auto"
+    """How CLIP's text tower attends, which pads nothing else: `padded` pads each text of the batch to the longest,
+    `jagged` uses kernels of a GPU that take texts of different lengths. `auto` is jagged on a GPU where a first small
+    comparison of both gives the same. SigLIP pads every text, because it was trained so."""
 
     def __post_init__(self) -> None:
         if self.chunk_size < 0:
@@ -74,6 +79,7 @@ class CLIPModelConfig:
             raise ValueError(f"model.freeze_layers must be 0 or more, or null, got {self.freeze_layers}")
         if self.max_video_len < 1:
             raise ValueError(f"model.max_video_len must be at least 1, got {self.max_video_len}")
+        check_attention(self.attention)
         check_sampling(self, key="model")
         if self.max_text_len + 2 > self.max_position_embeddings:
             raise ValueError(
@@ -145,7 +151,7 @@ class CLIPModel(PretrainedEmbedder):
             model, pixels = load_clip(config.clip, key="model.clip")
             config = replace(config, backbone=plain_config(model.config))
         self.config = config
-        self.backbone = Backbone(config.sizes, model, pixels)
+        self.backbone = Backbone(config.sizes, model, pixels, attention=config.attention)
         if config.pretrained is not None:
             start_backbone(self.backbone, weights, where=config.pretrained)
         self.add_heads()
@@ -161,17 +167,21 @@ class CLIPModel(PretrainedEmbedder):
     def add_heads(self) -> None:
         """Create the weights that a subclass adds; the backbone already has its starting weights."""
 
-    def video_vectors(self, video: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+    def video_vectors(
+        self, video: Tensor, mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B E"]:
         """One unit vector per clip of RGB frames or frozen features."""
-        return self.pool_frames(self.backbone.frames(video, mask), mask)
+        return self.pool_frames(self.backbone.frames(video, mask, places), mask)
 
     @abstractmethod
     def pool_frames(self, frames: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
         """One unit vector per clip, from the vectors of its frames."""
 
-    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+    def text_vectors(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B E"]:
         """One unit vector per text; here CLIP's text vector."""
-        return unit(self.backbone.text(ids, mask)[0])
+        return unit(self.backbone.text(ids, mask, places)[0])
 
     def check_encoder(self, encoder: Encoder) -> None:
         """ValueError unless the encoder is this model's own vision tower: no other frozen features fit the model."""

@@ -68,9 +68,11 @@ class CLIP2Video(CLIPModel):
         tokens = torch.cat([frames, self.difference.residual(self.skipping, skipped, skipped_mask)], dim=1)
         return side_by_side(whole, self.alignment(tokens, torch.cat([mask, skipped_mask], dim=1)))
 
-    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+    def text_vectors(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B E"]:
         """CLIP's text vector and the aligned vector of all tokens after the start token; SigLIP has no start token."""
-        pooled, tokens = self.backbone.text(ids, mask)
+        pooled, tokens = self.backbone.text(ids, mask, places)
         first = 0 if self.backbone.is_siglip else 1
         return side_by_side(unit(pooled), self.alignment(tokens[:, first:], mask[:, first:]))
 

@@ -30,7 +30,9 @@ Model = TypeVar("Model", bound="PretrainedEmbedder")
 STARTS = {"pretrained": None, "bert": None, "clip": None}
 
 # Keys of one training that the next one does not inherit. A model on CLIP itself reads the backbone's sizes.
-NOT_INHERITED = {*STARTS, "attend_to_cls", "backbone", "chunk_size", "freeze_layers", "freeze_vision"}
+NOT_INHERITED = {
+    *STARTS, "attend_to_cls", "attention", "backbone", "chunk_size", "compile", "freeze_layers", "freeze_vision"
+}  # fmt: skip
 
 
 class PretrainedEmbedder(Embedder):

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from mmpt_plugin.checkpoint import find_checkpoint, load_strictly
 from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.encoders import TextEncoder, VideoEncoder
-from mmpt_plugin.models.packed import ATTENTION
+from mmpt_plugin.models.packed import check_attention
 from mmpt_plugin.models.padding import full_mask
 from mmpt_plugin.models.pretrained import PretrainedEmbedder, read_checkpoint, start_from_pretrained
 from mmpt_plugin.registry import register_model
@@ -86,8 +86,7 @@ class VideoCLIPConfig:
                 f"model.max_position_embeddings must be at least max_video_len + 2 = {self.max_video_len + 2}, "
                 f"got {self.max_position_embeddings}"
             )
-        if self.attention not in ("auto", *ATTENTION):
-            raise ValueError(f"model.attention must be auto, {' or '.join(ATTENTION)}, got {self.attention}")
+        check_attention(self.attention)
         if self.chunk_size < 0:
             raise ValueError(f"model.chunk_size must be 0 or more, got {self.chunk_size}")
         if self.cls_token_id < 0:

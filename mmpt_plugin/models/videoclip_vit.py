@@ -56,9 +56,11 @@ class VideoCLIPViT(CLIPTransformer):
         """The projected mean of the temporal transformer's output; ValueError for more than max_video_len frames."""
         return unit(self.video_head(super().pool_frames(frames, mask).to(self.video_head.weight.dtype)))
 
-    def text_vectors(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B E"]:
+    def text_vectors(
+        self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "B E"]:
         """CLIP's text vectors, projected to unit vectors of width E."""
-        return unit(self.text_head(self.backbone.text(ids, mask)[0]))
+        return unit(self.text_head(self.backbone.text(ids, mask, places)[0]))
 
 
 def projection(width: int, out: int) -> nn.Linear:

@@ -70,7 +70,7 @@ def embed_chunks(model: nn.Module, batches: Iterable[Batch], device: torch.devic
     """
     for batch in batches:
         with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
-            video, text = model(batch.to(device))
+            video, text = model(batch.packed().to(device))
         pairs = ((video + text) / 2).float()
         videos = len(torch.unique(batch.video_ids))
         mean = pairs.view(videos, -1, pairs.shape[1]).mean(dim=1)
@@ -89,11 +89,30 @@ class RunningMeans:
         """`vectors` are the initial vectors of all videos; they are updated in place."""
         self.vectors = vectors
         self.counts = np.zeros(len(vectors), dtype=np.int64)
+        self._last: tuple[Float[Tensor, "B D"], Int[Tensor, " B"]] | None = None
+        self._copied: torch.cuda.Event | None = None
 
     def add(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], video_ids: Int[Tensor, " B"]) -> None:
-        """Add the embeddings of one batch on this rank; `video_ids` are indices of `vectors`."""
-        pairs = ((video + text) / 2).detach().float().cpu()
-        ids, place, counts = torch.unique(video_ids.cpu(), return_inverse=True, return_counts=True)
+        """Add the embeddings of one batch on this rank; `video_ids` are indices of `vectors`.
+
+        They are counted by the next call, or by `merge`: here, a step of training would wait for the GPU.
+        """
+        self._count()
+        pairs = ((video + text) / 2).detach().float()
+        self._last = pairs.to("cpu", non_blocking=True), video_ids.to("cpu", non_blocking=True)
+        if pairs.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def _count(self) -> None:
+        """Count the batch that was added last."""
+        if self._last is None:
+            return
+        pairs, video_ids = self._last
+        if self._copied is not None:
+            self._copied.synchronize()
+        self._last = None
+        ids, place, counts = torch.unique(video_ids, return_inverse=True, return_counts=True)
         sums = torch.zeros(len(ids), pairs.shape[1]).index_add_(0, place, pairs).numpy()
         rows, before = ids.numpy(), self.counts[ids.numpy(), None]
         self.counts[rows] += counts.numpy()
@@ -101,6 +120,7 @@ class RunningMeans:
 
     def merge(self) -> Float16[np.ndarray, "V D"]:
         """End an epoch: merge the means of all ranks, reset the counts, and return `vectors`, equal on all ranks."""
+        self._count()
         for begin in range(0, len(self.vectors), MERGED_CHUNK):
             chunk = slice(begin, begin + MERGED_CHUNK)
             vectors, counts = self.vectors[chunk], self.counts[chunk, None]

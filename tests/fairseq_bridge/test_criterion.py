@@ -1,9 +1,11 @@
 """The adapter of a registered criterion: its inputs, outputs and logs; without training."""
 
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 
 pytestmark = pytest.mark.fairseq
 pytest.importorskip("mmpt_plugin.fairseq_bridge")
@@ -11,11 +13,13 @@ pytest.importorskip("mmpt_plugin.fairseq_bridge")
 from fairseq.logging import metrics  # noqa: E402
 
 from mmpt_plugin.criterions import BestFitNCE, CandidateNCEConfig, NCEConfig  # noqa: E402
+from mmpt_plugin.distributed import gather_ids  # noqa: E402
 from mmpt_plugin.fairseq_bridge import preemption  # noqa: E402
 from mmpt_plugin.fairseq_bridge.criterion import FairseqCriterionAdapter  # noqa: E402
 from mmpt_plugin.fairseq_bridge.preemption import LOG_KEY  # noqa: E402
 from mmpt_plugin.fairseq_bridge.train import sections  # noqa: E402
 from mmpt_plugin.registry import criterions  # noqa: E402
+from tests.ranks import on_ranks  # noqa: E402
 
 VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
 TEXT = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.8, 0.6]])
@@ -83,3 +87,33 @@ def test_a_renamed_key_reaches_fairseq_under_its_new_name(caplog):
     project = {"criterion": {"_name": "sigmoid", "texts_at_once": 4, "bias": -5.0}}
     assert sections(project, cpu=True)["criterion"] == {"_name": "sigmoid", "text_chunk_size": 4, "bias": -5.0}
     assert "sigmoid.texts_at_once is now sigmoid.text_chunk_size" in caplog.text
+
+
+def training_rank(rank: int, folder: str) -> None:
+    """Steps of one epoch and of the next; one rank holds fewer pairs in a step that the other does not reach."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    criterion = adapted("nce", NCEConfig()).train()
+
+    def step(pairs: int) -> int:
+        """How often the ranks compare their numbers of pairs."""
+        with mock.patch("mmpt_plugin.distributed.gather_ids", wraps=gather_ids) as compared:
+            criterion(lambda **_: (VIDEO[:pairs], TEXT[:pairs]), SAMPLE)
+        return compared.call_count
+
+    found = {"epoch 1": [step(3), step(3)]}
+    if rank == 1:
+        with pytest.raises(ValueError, match="^rank 1 holds 2 pairs, but 3 in the batches before: all ranks must have"):
+            step(2)
+    criterion.expect_pairs(None)
+    found["epoch 2"] = [step(2), step(2)]
+    criterion.eval()
+    found["validation"] = [step(1 + rank)]
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_compare_their_numbers_of_pairs_once_an_epoch(tmp_path):
+    on_ranks(training_rank, 2, str(tmp_path))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found == {"epoch 1": [1, 0], "epoch 2": [1, 0], "validation": [0]}

@@ -3,21 +3,28 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.step import flop_ratios, needed_flops
 from benchmarks.towers import made_batch
-from mmpt_plugin.batch import Batch, length_mask
+from mmpt_plugin.batch import Batch, length_mask, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
-from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models import CLIPModelConfig, VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models.backbone import Backbone
 from mmpt_plugin.models.encoders import masked_mean
-from mmpt_plugin.models.packed import ATTENTION, Packing, chosen, difference
+from mmpt_plugin.models.packed import ATTENTION, Packing, attention_by_products, chosen, difference
+from mmpt_plugin.registry import models
 from tests.conftest import ROOT, TINY_MODEL
+from tests.models.clip_family import TINY, TINY_CLIP, transformers_model
 
+CLIP_FAMILY = [name for name in models if issubclass(models[name].config, CLIPModelConfig)]
 LENGTHS = torch.tensor([5, 1, 8, 3, 8, 2, 4])
 
 
@@ -102,6 +109,33 @@ def test_dropout_has_its_distribution(attention):
     torch.testing.assert_close(ours.std(dim=0).mean(), theirs.std(dim=0).mean(), rtol=0.05, atol=0)
 
 
+def test_on_a_cpu_attention_in_half_precision_is_computed_by_products():
+    """They equal torch's own attention, also where a row has no token; dropout replaces the same share of weights."""
+    made = torch.Generator().manual_seed(3)
+    parts = torch.randn(3, 7, 8, 2, 16, generator=made, dtype=torch.float64).transpose(2, 3)
+    mask = with_holes()
+    seen = mask.any(dim=1)
+    results = []
+    for attend in (attention_by_products, F.scaled_dot_product_attention):
+        leaves = [part.clone().requires_grad_() for part in parts]
+        out = attend(*leaves, attn_mask=mask[:, None, None, :], dropout_p=0.0)[seen]
+        results.append([out, *(grad[seen] for grad in torch.autograd.grad(out.square().sum(), leaves))])
+    torch.testing.assert_close(*results, atol=1e-12, rtol=0)
+    ones, whole = torch.ones(64, 2, 8, 16), torch.ones(64, 1, 1, 8, dtype=torch.bool)
+    dropped = attention_by_products(ones, ones, ones, attn_mask=whole, dropout_p=0.5)
+    assert {round(value * 4) for value in dropped.flatten().tolist()} == set(range(9))  # of 8 weights of 1/8, doubled
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+
+    for dtype, calls in ((torch.float32, 0), (torch.bfloat16, 2)):
+        model = small(dropout=0.0).to(dtype)
+        batch = batch_of(model, prefix(LENGTHS), prefix(LENGTHS + 2))
+        expected = copy.deepcopy(model).double()(batch)
+        with mock.patch("mmpt_plugin.models.packed.attention_by_products", wraps=attention_by_products) as used:
+            found = model(replace(batch, video=batch.video.to(dtype)))
+        torch.testing.assert_close(found, expected, atol=0.05, rtol=0, check_dtype=False)
+        assert used.call_count == calls  # one layer in each tower
+
+
 def test_no_flops_are_spent_on_padding():
     model = VideoCLIP(VideoCLIPConfig(hidden_size=64, intermediate_size=256, num_attention_heads=2, vocab_size=300))
     lengths = torch.arange(3, 33)
@@ -129,11 +163,57 @@ def test_at_the_full_size_almost_all_flops_are_of_real_tokens():
     assert 1 < ratios["grouped_flop_ratio"] < 1.05
 
 
-def test_a_step_does_not_wait_for_a_gpu():
+def test_clips_text_tower_equals_transformers_forward_and_backward():
+    theirs = transformers_model(TINY_CLIP).double()
+    ours = Backbone(theirs.config, copy.deepcopy(theirs), attention="jagged")  # padded on a CPU, nonetheless
+    lengths = torch.tensor([7, 2, 5, 1])
+    mask = prefix(lengths)
+    ids = torch.randint(38, mask.shape, generator=torch.manual_seed(0)) * mask
+    ids[torch.arange(4), lengths - 1] = 39  # the end token
+    weights = torch.randn(4, 16, generator=torch.manual_seed(1)).double()
+    gradients = []
+    for tower, vectors in (
+        (theirs.text_model, theirs.text_projection(theirs.text_model(input_ids=ids).pooler_output)),
+        (ours.clip.text_model, ours.text(ids, mask)[0]),
+    ):
+        (vectors * weights).sum().backward()
+        gradients.append({name: p.grad for name, p in tower.named_parameters()})
+        torch.testing.assert_close(vectors, ours.text(ids, mask, places_of(mask))[0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-12)
+
+
+def test_a_token_of_clips_text_tower_sees_itself_and_earlier_tokens_only():
+    """Also in a text that begins with a hole, whose gradients must be finite, and in one without tokens."""
+    theirs = transformers_model(TINY_CLIP).double()
+    mask, text = with_holes(), theirs.text_model
+    ids = torch.randint(38, mask.shape, generator=torch.manual_seed(0))
+    embeddings = text.embeddings.token_embedding(ids) + text.embeddings.position_embedding.weight[:8]
+    seen = torch.tensor([[[j == i or (j < i and own[j]) for j in range(8)] for i in range(8)] for own in mask.tolist()])
+    states = text.encoder(inputs_embeds=embeddings, attention_mask=seen[:, None]).last_hidden_state
+    expected = theirs.text_projection(text.final_layer_norm(states))
+    tokens = Backbone(theirs.config, theirs).text(ids, mask)[1]
+    torch.testing.assert_close(tokens, expected.masked_fill(~mask[..., None], 0), atol=1e-12, rtol=0)
+    assert mask[:, 0].unique().tolist() == mask.any(dim=1).unique().tolist() == [False, True]
+    tokens.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in text.parameters())
+
+
+@pytest.mark.parametrize("name", ["videoclip", *CLIP_FAMILY])
+@pytest.mark.parametrize("seen", ["features", "frames"])
+def test_a_step_does_not_wait_for_a_gpu(name, seen):
     """On the device `meta`, whatever needs a number from the device is an error."""
-    model = small(attention="padded", dropout=0.0).to("meta")
-    batch = batch_of(small(), prefix(LENGTHS), prefix(LENGTHS + 2))
-    loss, metrics = NCE(NCEConfig()).compute(*model(batch.packed().to("meta")))
+    if name == "videoclip":
+        model, video = small(attention="padded", dropout=0.0), torch.zeros(7, 8, 512)
+    else:
+        model, video = models[name].build(TINY | {"attention": "padded"}), torch.zeros(7, 8, 16)
+    if seen == "frames":
+        if not model.takes_frames:
+            pytest.skip("the model reads features only")
+        video = torch.zeros(7, 8, 8, 8, 3, dtype=torch.uint8)
+    mask = prefix(LENGTHS)
+    batch = Batch(video, mask, mask * 7, mask, torch.arange(7))
+    model.to("meta").train()
+    loss, metrics = NCE(NCEConfig(parts=2)).compute(*model(batch.packed().to("meta")))
     loss.backward()
     assert loss.device.type == metrics["t2v_recall@1"].device.type == "meta"
     with pytest.raises((NotImplementedError, RuntimeError)):
@@ -187,10 +267,11 @@ def test_each_tower_compiles_as_one_graph_for_all_sizes():
 def test_jagged_attention_is_chosen_only_where_it_gives_the_same(monkeypatch):
     assert difference("cpu", torch.float32) is None
     assert chosen("cpu", torch.float32) == "padded"
-    monkeypatch.setitem(ATTENTION, "jagged", lambda q, k, v, packing, dropout: q + k + v)
+    assert "No viable backend" in difference("cpu", torch.float32, True)  # which torch may have one day
+    monkeypatch.setitem(ATTENTION, "jagged", lambda q, k, v, packing, dropout, causal: q + k + v)
     assert "the two differ by" in difference("cpu", torch.float32)
 
-    def unsupported(*arguments):
+    def unsupported(*arguments, **named):
         raise RuntimeError("no kernel\nof any kind")
 
     monkeypatch.setitem(ATTENTION, "jagged", unsupported)

@@ -24,7 +24,9 @@ def test_a_video_has_the_mean_of_all_its_pairs_of_the_epoch():
     """Video 2: pairs (1 + 3) / 2 = 2, (5 + 5) / 2 = 5 and, a step later, (2 + 20) / 2 = 11: (2 + 5 + 11) / 3 = 6."""
     means = RunningMeans(stale())
     means.add(*pairs((2, 1, 3), (0, 4, 4), (2, 5, 5)))
+    assert means.vectors.tolist() == stale().tolist()  # read by the next call, or a step would wait for the GPU
     means.add(*pairs((2, 2, 20)))
+    assert means.vectors[:3].tolist() == [[4, 0], [9, 9], [3.5, 0]]
     assert means.merge().tolist() == [[4, 0], [9, 9], [6, 0], [9, 9]]
 
 
