@@ -88,13 +88,13 @@ class FairseqCriterionAdapter(FairseqCriterion):
         return True
 
 
-def num_tokens(sample: Mapping[str, Tensor | None]) -> int:
-    """How many positions of a batch are not padding; without the places of a mask, this waits for the GPU."""
-    total = 0
+def num_tokens(sample: Mapping[str, Tensor | None]) -> int | Tensor:
+    """How many positions of a batch are not padding; a tensor, on the batch's device, without the places of a mask."""
+    total: int | Tensor = 0
     for name, mask in sample.items():
         if name.endswith("_mask") and mask is not None:
             places = sample.get(f"{name.removesuffix('mask')}places")
-            total += int(mask.sum()) if places is None else len(places)
+            total += mask.sum() if places is None else len(places)
     return total
 
 

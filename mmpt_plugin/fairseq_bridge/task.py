@@ -178,6 +178,8 @@ class FairseqTaskAdapter(FairseqTask):
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """See `FairseqTask.reduce_metrics`; also reads stop flags, or in validation logs the benchmark's metrics."""
+        for log in logging_outputs:
+            log["ntokens"] = int(log.get("ntokens", 0))  # fairseq would store a tensor in checkpoints
         self.has_loss = not any(NO_LOSS in log for log in logging_outputs)
         if self.has_loss:
             super().reduce_metrics(logging_outputs, criterion)

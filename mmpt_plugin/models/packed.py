@@ -102,7 +102,7 @@ def padded_attention(
         size = mask.shape[-1]
         earlier = torch.ones(size, size, dtype=torch.bool, device=mask.device).tril()
         mask = mask & earlier | torch.eye(size, dtype=torch.bool, device=mask.device)  # a row of no True is NaN
-    # torch's own kernel takes 1.3 to 2.4 times as long on a CPU in bfloat16
+    # torch's own kernel takes 1.3 to 2.3 times as long on a CPU in bfloat16
     by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16
     attend = attention_by_products if by_products else F.scaled_dot_product_attention
     return packing.pack(attend(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2))
