@@ -31,6 +31,6 @@ class FrameCrossEntropy(Criterion):
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor | float]]:
         """The loss, and the share of labelled seconds that are classified correctly."""
         labelled = labels != NO_LABEL
-        right = labelled & (logits.argmax(dim=-1) == labels)
+        right = logits.argmax(dim=-1) == labels  # never where there is no label
         total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
         return self.mean(total, labelled.sum()), {"frame_accuracy": right.sum() / labelled.sum()}
