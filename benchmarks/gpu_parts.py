@@ -30,8 +30,6 @@ ROOT = Path(__file__).parents[1]
 class Sizes:
     """How much each part does."""
 
-    tests: str
-    """Folder or file whose tests with the mark `gpu` run."""
     matmul: int
     """Rows and columns of the matrices that are multiplied."""
     size: str
@@ -65,12 +63,12 @@ class Sizes:
 
 
 ON_GPU = Sizes(
-    tests="tests", matmul=8192, size="full", pairs=512, repeats=3, dtypes=("bfloat16", "float16", "float32"),
+    matmul=8192, size="full", pairs=512, repeats=3, dtypes=("bfloat16", "float16", "float32"),
     compiled=("bfloat16 packed_jagged", "bfloat16 packed_padded", "float16 packed_jagged"), backend="inductor",
     video_seconds=20, s3d={}, clip={}, vectors=(100_000, 1_100_000), queries=100_000, batches=100, workers=(0, 1, 4, 8),
 )  # fmt: skip
 ON_CPU = Sizes(
-    tests="tests/index/test_index.py", matmul=256, size="tiny", pairs=96, repeats=1, dtypes=("bfloat16", "float32"),
+    matmul=256, size="tiny", pairs=96, repeats=1, dtypes=("bfloat16", "float32"),
     compiled=("float32 packed_padded",), backend="eager", video_seconds=2, s3d={"size": 32, "fps": 4},
     clip={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
     vectors=(2000,), queries=500, batches=4, workers=(0, 1), patience=10.0,
@@ -79,7 +77,7 @@ ON_CPU = Sizes(
 
 def tests(sizes: Sizes) -> Measurements:
     """The counts of `pytest -m gpu`; an error if a test fails."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", sizes.tests]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu and not slow", "-q", "tests/gpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         failed = re.findall(r"^(?:FAILED|ERROR) .*", done.stdout, re.M)

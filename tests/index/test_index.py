@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt_plugin.index import build, build_index, flat
+from mmpt_plugin.index import build, build_index
 from mmpt_plugin.index.flat import METRICS, Flat
 from mmpt_plugin.index.lists import InvertedLists
 
@@ -144,28 +144,6 @@ def test_the_index_suits_the_vectors(monkeypatch):
     assert isinstance(build_index(vectors[:500], k=10), Flat)
     assert isinstance(build_index(vectors, k=10, recall=1.0), Flat)
     assert isinstance(build_index(noise, k=10), Flat)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_gpu_finds_what_the_cpu_finds(metric, monkeypatch):
-    """In chunks smaller than the data, of both vectors and queries; also for more vectors than the CPU searches
-    exactly."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    monkeypatch.setattr(flat, "GPU_VECTORS_CHUNK", 300)
-    monkeypatch.setattr(flat, "GPU_QUERIES_CHUNK", 7)
-    monkeypatch.setattr(build, "FEW", 500)
-    vectors = grouped(50, 20)
-    index = build_index(vectors, k=10, metric=metric)
-    assert isinstance(index, Flat)
-    for rows in (np.arange(1000), np.arange(0, 1000, 3)):
-        on_gpu = index.only(rows).search(vectors[:40], 10)
-        with monkeypatch.context() as only_cpu:
-            only_cpu.setattr(flat, "compute_device", lambda: torch.device("cpu"))
-            on_cpu = index.only(rows).search(vectors[:40], 10)
-        np.testing.assert_allclose(on_gpu[0], on_cpu[0], rtol=1e-5, atol=1e-5)
-        assert recall(on_gpu[1], on_cpu[1]) == 1
 
 
 def test_an_unknown_metric_is_refused():
