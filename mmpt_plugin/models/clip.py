@@ -137,6 +137,7 @@ class CLIPModel(PretrainedEmbedder):
     config_type: type = CLIPModelConfig
     takes_frames = True
     unit_vectors = True
+    of_the_machine = ("attention",)
     heads: tuple[str, ...] = ()
 
     def __init__(self, config: CLIPModelConfig) -> None:

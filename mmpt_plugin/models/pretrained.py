@@ -30,9 +30,7 @@ Model = TypeVar("Model", bound="PretrainedEmbedder")
 STARTS = {"pretrained": None, "bert": None, "clip": None}
 
 # Keys of one training that the next one does not inherit. A model on CLIP itself reads the backbone's sizes.
-NOT_INHERITED = {
-    *STARTS, "attend_to_cls", "attention", "backbone", "chunk_size", "compile", "freeze_layers", "freeze_vision"
-}  # fmt: skip
+NOT_INHERITED = {*STARTS, "attend_to_cls", "backbone", "chunk_size", "freeze_layers", "freeze_vision"}
 
 
 class PretrainedEmbedder(Embedder):
@@ -48,6 +46,9 @@ class PretrainedEmbedder(Embedder):
     """Prefixes of weights that a pre-trained checkpoint may lack."""
     sizes: tuple[str, ...] = ()
     """Keys of the config that starting weights determine."""
+    of_the_machine: tuple[str, ...] = ()
+    """Keys of the config that suit the machine of a training, not the model. A model that is loaded, or that training
+    starts from, has their defaults."""
 
     @classmethod
     def registered_as(cls, name: str, config_type: type) -> None:
@@ -73,7 +74,8 @@ class PretrainedEmbedder(Embedder):
         path = find_checkpoint(model["pretrained"])
         config, weights = read_checkpoint(path, max_video_len=model.get("max_video_len"))
         found = plain_values(cls.config_type, config | cls.config_of(weights, where=str(path)))
-        return {key: value for key, value in found.items() if value is not None and key not in NOT_INHERITED}
+        left_out = {*NOT_INHERITED, *cls.of_the_machine}
+        return {key: value for key, value in found.items() if value is not None and key not in left_out}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and, if there is a tokenizer, its files.
@@ -129,6 +131,7 @@ class PretrainedEmbedder(Embedder):
         known = {field.name for field in fields(cls.config_type)}
         if unknown := set(settings) - known:
             raise ValueError(f"no setting {sorted(unknown)}. Possible: {sorted(known)}")
+        config = {key: value for key, value in config.items() if key not in cls.of_the_machine}
         values = config | cls.config_of(weights, where=str(path)) | settings | cls.starts()
         try:
             model = cls(registry.parse_config(cls.config_type, plain_values(cls.config_type, values), "model"))

@@ -71,7 +71,8 @@ class VideoCLIPConfig:
     where a first small comparison of both gives the same."""
     compile: bool = False
     """Compile both encoders of `encode_video` and `encode_text` with `torch.compile`, once for batches of all sizes. It
-    takes minutes at the first batches, and needs a C++ compiler on a CPU."""
+    takes minutes at the first batches, and needs a C++ compiler on a CPU. A model that is loaded is compiled only with
+    `load_model(path, compile=True)`."""
     cls_token_id: int = -1
     """Token id of [CLS]; [SEP] is the next id. -1 means 101 for BERT's vocabulary, and 2 for any other size."""
 
@@ -104,6 +105,7 @@ class VideoCLIP(PretrainedEmbedder):
 
     config: VideoCLIPConfig
     sizes = (*BERT_SIZES, "feature_dim", "num_video_layers", "num_text_layers", "cls_token_id")
+    of_the_machine = ("attention", "compile")
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__(config)

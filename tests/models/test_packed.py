@@ -17,7 +17,7 @@ from benchmarks.step import flop_ratios, needed_flops
 from benchmarks.towers import made_batch
 from mmpt_plugin.batch import Batch, length_mask, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
-from mmpt_plugin.models import CLIPModelConfig, VideoCLIP, VideoCLIPConfig
+from mmpt_plugin.models import CLIPModelConfig, VideoCLIP, VideoCLIPConfig, load_model
 from mmpt_plugin.models.backbone import Backbone
 from mmpt_plugin.models.encoders import masked_mean
 from mmpt_plugin.models.packed import ATTENTION, Packing, attention_by_products, chosen, difference
@@ -292,7 +292,15 @@ def test_an_unknown_kind_of_attention_is_refused():
         VideoCLIPConfig(attention="flash")
 
 
-def test_the_chosen_attention_is_not_part_of_what_a_model_has_learned():
-    one, other = small(attention="padded"), small(attention="jagged")
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
+def test_how_one_machine_computed_is_not_part_of_what_a_model_has_learned(tmp_path):
+    """A model trained on a GPU, with `compile`, embeds on a machine that may have no compiler."""
+    one, other = small(attention="padded"), small(attention="jagged", compile=True)
     assert one.state_dict().keys() == other.state_dict().keys()
+    other.save_pretrained(tmp_path / "bert")
+    loaded = load_model(tmp_path / "bert")
+    assert (loaded.config.attention, loaded.config.compile) == ("auto", False)
+    assert (loaded.text_encoder.attention, loaded.video_encoder.compiled) == ("auto", False)
+    assert load_model(tmp_path / "bert", compile=True).text_encoder.compiled
+    models["clip_mean"].build(TINY | {"attention": "jagged"}).save_pretrained(tmp_path / "clip")
+    assert load_model(tmp_path / "clip").backbone.attention == "auto"
+    assert load_model(tmp_path / "clip", attention="padded").backbone.attention == "padded"

@@ -19,7 +19,9 @@ SHARDS = "task.dataset.splits.train={}"
 def pretrained(tmp_path):
     """A small VideoCLIP with other settings than the defaults."""
     torch.manual_seed(0)
-    config = VideoCLIPConfig(**TINY_MODEL, max_video_len=20, max_text_len=30, normalize=True, chunk_size=3)
+    config = VideoCLIPConfig(
+        **TINY_MODEL, max_video_len=20, max_text_len=30, normalize=True, chunk_size=3, attention="jagged", compile=True
+    )
     VideoCLIP(config).save_pretrained(tmp_path / "pretrained")
     return str(tmp_path / "pretrained")
 
@@ -48,7 +50,7 @@ def test_training_from_a_checkpoint_repeats_none_of_its_settings(pretrained):
     made = with_sizes(project(pretrained=pretrained))["model"]
     assert made.items() >= TINY_MODEL.items()
     assert (made["max_video_len"], made["max_text_len"], made["normalize"]) == (20, 30, True)
-    assert "chunk_size" not in made, "it belongs to one training, not to the model"
+    assert not {"chunk_size", "attention", "compile"} & made.keys(), "they belong to one training, not to the model"
 
 
 def test_what_a_project_sets_itself_is_kept(pretrained):
