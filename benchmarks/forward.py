@@ -50,7 +50,7 @@ def measure(size: str, pairs: int, repeats: int, *, compile: bool = True) -> Ite
     on_gpu = device.type == "cuda"
     for dtype in (torch.float32, torch.float16, torch.bfloat16) if on_gpu else (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        runs = variants(model.to(dtype), batch, compile=compile and on_gpu and dtype != torch.float32)
+        runs = variants(copy.deepcopy(model).to(dtype), batch, compile=compile and on_gpu and dtype != torch.float32)
         embeddings = {kind: evaluate(run, device)[1] for kind, run in runs.items()}
         rounds = [{kind: evaluate(run, device)[0] for kind, run in runs.items()} for _ in range(repeats)]
         expected = embeddings["eager"] if expected is None else expected
@@ -73,7 +73,7 @@ def variants(model: VideoCLIP, batch: Batch, *, compile: bool) -> dict[str, Call
     """The forward passes of one data type; to compile may take minutes."""
     made: dict[str, Callable[[], Embeddings]] = {
         "eager": partial(padded, make_eager(copy.deepcopy(model)), batch),
-        "ours": partial(copy.deepcopy(model), batch),
+        "ours": partial(model, batch),
     }
     if compile:
         towers = copy.deepcopy(model)

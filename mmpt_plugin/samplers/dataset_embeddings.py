@@ -89,8 +89,7 @@ class RunningMeans:
         """`vectors` are the initial vectors of all videos; they are updated in place."""
         self.vectors = vectors
         self.counts = np.zeros(len(vectors), dtype=np.int64)
-        self._last: tuple[Float[Tensor, "B D"], Int[Tensor, " B"]] | None = None
-        self._copied: torch.cuda.Event | None = None
+        self._last: tuple[Float[Tensor, "B D"], Int[Tensor, " B"], torch.cuda.Event | None] | None = None
 
     def add(self, video: Float[Tensor, "B D"], text: Float[Tensor, "B D"], video_ids: Int[Tensor, " B"]) -> None:
         """Add the embeddings of one batch on this rank; `video_ids` are indices of `vectors`.
@@ -99,19 +98,16 @@ class RunningMeans:
         """
         self._count()
         pairs = ((video + text) / 2).detach().float()
-        self._last = pairs.to("cpu", non_blocking=True), video_ids.to("cpu", non_blocking=True)
-        if pairs.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+        copies = pairs.to("cpu", non_blocking=True), video_ids.to("cpu", non_blocking=True)
+        self._last = *copies, torch.cuda.current_stream().record_event() if pairs.is_cuda else None
 
     def _count(self) -> None:
         """Count the batch that was added last."""
         if self._last is None:
             return
-        pairs, video_ids = self._last
-        if self._copied is not None:
-            self._copied.synchronize()
-        self._last = None
+        (pairs, video_ids, copied), self._last = self._last, None
+        if copied is not None:
+            copied.synchronize()
         ids, place, counts = torch.unique(video_ids, return_inverse=True, return_counts=True)
         sums = torch.zeros(len(ids), pairs.shape[1]).index_add_(0, place, pairs).numpy()
         rows, before = ids.numpy(), self.counts[ids.numpy(), None]

@@ -1,6 +1,6 @@
 """What a GPU computes is what the CPU computes, and a training step does not wait for it.
 
-All tests but the last also run on the CPU, so that they are right when there is a GPU.
+Most of them also run on the CPU, so that they are right when there is a GPU.
 """
 
 import copy
@@ -15,18 +15,16 @@ from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.index import build, build_index, flat
 from mmpt_plugin.index.flat import METRICS, Flat
-from mmpt_plugin.models import CLIPModelConfig
 from mmpt_plugin.models.packed import ATTENTION, difference
 from mmpt_plugin.registry import models
 from mmpt_plugin.samplers.dataset_embeddings import RunningMeans
 from mmpt_plugin.shards.writer import ShardWriter
 from tests.conftest import TINY_MODEL, run
 from tests.index.test_index import grouped, recall
-from tests.models.clip_family import SETTINGS, TINY
+from tests.models.clip_family import FAMILY, SETTINGS, TINY
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
-FAMILY = [name for name in models if issubclass(models[name].config, CLIPModelConfig)]
 LENGTHS = np.array([5, 1, 8, 3, 8, 2, 4])
 
 
@@ -57,11 +55,6 @@ def step(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
     return video, text, *(weight.grad for weight in model.parameters() if weight.grad is not None)
 
 
-def moved(batch: Batch, device: str, dtype: torch.dtype) -> Batch:
-    tensors = batch.tensors()
-    return Batch(**{n: t.to(device, dtype if t.is_floating_point() else t.dtype) for n, t in tensors.items()})
-
-
 @contextmanager
 def no_waiting(device: str) -> Iterator[None]:
     """Whatever waits for the GPU is an error."""
@@ -82,7 +75,7 @@ def test_a_step_gives_the_embeddings_and_gradients_of_double_precision(name, dev
         model, batch = made(name, attention=attention)
         expected = step(model, batch)
         on_device = copy.deepcopy(model).to(device, torch.float32)
-        for found, exact in zip(step(on_device, moved(batch, device, torch.float32)), expected, strict=True):
+        for found, exact in zip(step(on_device, batch.to(device)), expected, strict=True):
             worst = (found.cpu().double() - exact).abs().max() / exact.abs().max().clamp(min=1e-3)
             assert worst < 1e-4, attention
 
@@ -93,7 +86,7 @@ def test_half_precision_is_near(name, device):
     model, batch = made(name)
     expected = model(batch)
     for dtype in (torch.float16, torch.bfloat16):
-        found = copy.deepcopy(model).to(device, dtype)(moved(batch, device, dtype))
+        found = copy.deepcopy(model).to(device, dtype)(batch.to(device))
         for half, exact in zip(found, expected, strict=True):
             assert torch.cosine_similarity(half.cpu().double(), exact).min() > 0.99, dtype
 
@@ -102,7 +95,7 @@ def test_half_precision_is_near(name, device):
 @pytest.mark.parametrize("name", ["videoclip", *FAMILY])
 def test_a_step_does_not_wait(name, device):
     model, batch = made(name)
-    model, batch = model.to(device, torch.float32), moved(batch, device, torch.float32)
+    model, batch = model.to(device, torch.float32), batch.to(device)
     step(model, batch)  # the first one chooses the attention
     with no_waiting(device):
         step(model, batch)

@@ -3,6 +3,11 @@
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
+from mmpt_plugin.models import CLIPModelConfig
+from mmpt_plugin.registry import models
+
+FAMILY = [name for name in models if issubclass(models[name].config, CLIPModelConfig)]
+
 TEXT = {
     "hidden_size": 16,
     "num_attention_heads": 2,

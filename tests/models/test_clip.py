@@ -20,9 +20,7 @@ from mmpt_plugin.registry import encoders, models
 from mmpt_plugin.tokenizer import cut_text
 from mmpt_plugin.video.decode import read_squares
 from mmpt_plugin.video.write import write_video
-from tests.models.clip_family import SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
-
-FAMILY = [name for name in models if issubclass(models[name].config, CLIPModelConfig)]
+from tests.models.clip_family import FAMILY, SETTINGS, TINY, TINY_CLIP, TINY_SIGLIP, frames, texts, transformers_model
 
 
 def build(name="clip_mean", **settings):
