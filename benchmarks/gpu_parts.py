@@ -147,7 +147,8 @@ def forward(sizes: Sizes) -> Measurements:
 
 
 def extraction(sizes: Sizes) -> Measurements:
-    """Features of an encoded video, with random weights: end to end, decoding alone, and the network alone."""
+    """Features of an encoded video, with random weights: end to end, decoding alone, and the network alone. On a GPU,
+    also decoding by its video decoder."""
     from benchmarks.decode import FPS, moving_pattern
     from mmpt_plugin.features.clip import CLIPEncoder, CLIPEncoderConfig
     from mmpt_plugin.features.s3d import S3DEncoder, S3DEncoderConfig
@@ -160,6 +161,8 @@ def extraction(sizes: Sizes) -> Measurements:
         save_clip(folder / "clip", sizes.clip)
         config = CLIPEncoderConfig(weights=str(folder / "clip"))
         yield attempt("clip", extracting, lambda: CLIPEncoder(config), folder / "made.mp4")
+        if torch.cuda.is_available():
+            yield attempt("NVDEC", decoding, folder / "made.mp4", hwaccel="cuda")
 
 
 def save_clip(folder: Path, vision: dict[str, Any]) -> None:
@@ -195,6 +198,16 @@ def extracting(build: Callable[[], Any], video: Path) -> Figures:
         "frames_per_s": frames / whole, "decoding_frames_per_s": frames / decoding,
         "network_frames_per_s": frames / network, "frames": frames,
     }  # fmt: skip
+
+
+def decoding(video: Path, hwaccel: str | None) -> Figures:
+    """Frames per second of one process, decoded and resized as for S3D."""
+    from mmpt_plugin.features.s3d import S3DEncoderConfig
+    from mmpt_plugin.video.decode import read_all
+
+    config = S3DEncoderConfig()
+    frames, seconds = clock(lambda: sum(1 for _ in read_all(video, fps=config.fps, size=config.size, hwaccel=hwaccel)))
+    return {"decoding_frames_per_s": frames / seconds, "frames": frames}
 
 
 def index(sizes: Sizes) -> Measurements:

@@ -26,7 +26,7 @@ from mmpt_plugin.batch import Batch, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
-from mmpt_plugin.models.encoders import groups
+from mmpt_plugin.models.rows import groups
 
 FORWARDS_PER_STEP = 3  # a backward pass takes twice the operations of a forward pass
 

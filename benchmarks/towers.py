@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmpt_plugin.batch import Batch, length_mask
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig
-from mmpt_plugin.models.encoders import by_groups, masked_mean
+from mmpt_plugin.models.encoders import masked_mean
+from mmpt_plugin.models.rows import by_groups
 
 Embeddings = tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]
 Forward = Callable[[VideoCLIP, Batch], Embeddings]

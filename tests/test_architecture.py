@@ -33,7 +33,7 @@ HOMES = {
     "fairseq_cli": ("fairseq_bridge/",),
     "faiss": ("index/",),
     "transformers": ("models/", "tokenizer.py", "features/clip.py"),
-    "av": ("video/decode.py", "video/write.py"),
+    "av": ("video/decode.py", "video/hwaccel.py", "video/write.py"),
     "lancedb": ("search/stores/lance.py",),
     "pyarrow": ("search/stores/lance.py",),
     "pymilvus": ("search/stores/milvus.py",),

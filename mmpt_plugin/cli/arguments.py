@@ -25,6 +25,9 @@ def add_videos(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-missing", action="store_true", help="exit with status 0 even if some videos can't be decoded"
     )
+    command.add_argument(
+        "--hwaccel", metavar="KIND", help="decode by hardware: cuda is NVDEC, the video decoder of each process's GPU"
+    )
 
 
 def videos_of(arguments: argparse.Namespace) -> Sequence[Path]:

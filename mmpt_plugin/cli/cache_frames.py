@@ -37,5 +37,6 @@ def write_frames(arguments: argparse.Namespace, settings: "FrameSettings") -> No
         settings=settings,
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
+        hwaccel=arguments.hwaccel,
     )
     say(report)

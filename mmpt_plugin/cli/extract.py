@@ -39,5 +39,6 @@ def run(arguments: argparse.Namespace) -> None:
         encoder=encoder,
         num_workers=arguments.workers,
         allow_missing=arguments.allow_missing,
+        hwaccel=arguments.hwaccel,
     )
     say(report)

@@ -21,6 +21,7 @@ from mmpt_plugin.hardware import compute_device
 from mmpt_plugin.protocols import Encoder
 from mmpt_plugin.video.ahead import run_ahead
 from mmpt_plugin.video.decode import read_seconds
+from mmpt_plugin.video.hwaccel import check_hwaccel, on_own_gpu
 from mmpt_plugin.video.origin import Origin, check_replaceable, is_equal, origin, read_origin
 from mmpt_plugin.video.store import list_videos
 from mmpt_plugin.video.workers import ExtractionFailed, ExtractReport, Times, advance, check_num_workers, work_through
@@ -39,6 +40,7 @@ def extract(
     num_workers: int = 1,
     allow_missing: bool = False,
     max_seconds: int | None = None,
+    hwaccel: str | None = None,
 ) -> ExtractReport:
     """Write the features (T, D) of every video as float16 to `{video_id}.npy` in `out`.
 
@@ -47,18 +49,20 @@ def extract(
     at the end unless allow_missing is set. Finished files are kept in any case. Processes are assigned to GPUs in turn.
 
     With max_seconds, only the first max_seconds seconds of each video are read. Existing features of more seconds are
-    kept.
+    kept. `hwaccel` is the hardware that decodes, such as cuda (NVDEC); the features are the same.
     """
     check_num_workers(num_workers)
     if max_seconds is not None and max_seconds < 1:
         raise ValueError(f"max_seconds must be at least 1, got {max_seconds}")
+    check_hwaccel(hwaccel)
     listed = list_videos(videos, out=out)
-    work = feature_work(dict(encoder), out, max_seconds)
+    build = partial(feature_work, dict(encoder), out, max_seconds, hwaccel)
+    work = build()
     with writing(out, shared=True):
         return work_through(
             listed,
             work,
-            build=partial(feature_work, dict(encoder), out, max_seconds),
+            build=build,
             is_finished=work.is_finished,
             keep=keep,
             num_workers=num_workers,
@@ -73,9 +77,9 @@ def keep(report: ExtractReport, extracted: tuple[int, Times]) -> None:
     report.times += times
 
 
-def feature_work(encoder: dict[str, Any], out: Path, max_seconds: int | None) -> "FeatureWork":
+def feature_work(encoder: dict[str, Any], out: Path, max_seconds: int | None, hwaccel: str | None) -> "FeatureWork":
     """Build the work from an encoder's config, in the process that runs it."""
-    return FeatureWork(registry.encoders.build(encoder), out, max_seconds)
+    return FeatureWork(registry.encoders.build(encoder), out, max_seconds, hwaccel)
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,17 @@ class FeatureWork:
     encoder: Encoder
     out: Path
     max_seconds: int | None
+    hwaccel: str | None = None
 
     def __call__(self, video_id: str, path: Path) -> tuple[int, Times]:
         made_from = self.origin(path)
-        features, times = encode_timed(path, self.encoder, max_seconds=self.max_seconds, ahead=decodes_ahead())
+        features, times = encode_timed(
+            path,
+            self.encoder,
+            max_seconds=self.max_seconds,
+            ahead=decodes_ahead(),
+            hwaccel=on_own_gpu(self.hwaccel),
+        )
         if not np.isfinite(features).all():
             raise ValueError(f"{path}: its features hold NaN or infinity")
         target = FeatureFolder(self.out).path(video_id)
@@ -148,11 +159,11 @@ def decodes_ahead() -> bool:
 
 @torch.inference_mode()
 def encode_timed(
-    path: Path, encoder: Encoder, *, max_seconds: int | None, ahead: bool
+    path: Path, encoder: Encoder, *, max_seconds: int | None, ahead: bool, hwaccel: str | None = None
 ) -> tuple[Float[np.ndarray, "T D"], Times]:
     """`encode`, and its times. With `ahead`, a thread decodes the next chunk meanwhile: up to 25 MB more."""
     start, rows, encoding = perf_counter(), [], 0.0
-    decoded = Decoded(path, encoder, max_seconds)
+    decoded = Decoded(path, encoder, max_seconds, hwaccel)
     chunk_size = max(1, min(SECONDS_CHUNK, PIXELS_CHUNK // (encoder.fps * encoder.size**2)))
     with closing(run_ahead(iter(decoded), ahead=chunk_size) if ahead else iter(decoded)) as seconds:
         while waiting := list(islice(seconds, chunk_size)):
@@ -170,13 +181,15 @@ class Decoded:
     path: Path
     encoder: Encoder
     max_seconds: int | None
+    hwaccel: str | None = None
     time: float = 0.0
     """Seconds that decoding took so far."""
 
     def __iter__(self) -> Generator[UInt8[np.ndarray, "F H W 3"], None, None]:
         fps, size, scaling = self.encoder.fps, self.encoder.size, getattr(self.encoder, "scaling", "ffmpeg")
         begun = perf_counter()
-        for second in islice(read_seconds(self.path, fps=fps, size=size, scaling=scaling), self.max_seconds):
+        decoding = read_seconds(self.path, fps=fps, size=size, scaling=scaling, hwaccel=self.hwaccel)
+        for second in islice(decoding, self.max_seconds):
             self.time += perf_counter() - begun
             yield second
             begun = perf_counter()

@@ -4,71 +4,14 @@ B clips, T video seconds, L text tokens, F feature width, D hidden width. Parame
 released checkpoints.
 """
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from mmpt_plugin.batch import places_of
-from mmpt_plugin.errors import first_line
 from mmpt_plugin.models.packed import Packing, encode_packed
-
-CPU_ROWS = 64  # rows encoded at a time on a CPU: more don't fit its caches
-
-
-def in_groups(
-    encode: Callable[[Tensor, Tensor, Tensor], Tensor],
-    rows: Tensor,
-    mask: Bool[Tensor, "B S"],
-    places: Int[Tensor, " N"] | None,
-) -> Float[Tensor, "B D"]:
-    """`encode(rows, mask, places)`; on a CPU in groups of rows of similar length, without the padding they share."""
-    if rows.device.type != "cpu" or len(rows) <= CPU_ROWS:
-        return encode(rows, mask, places_of(mask) if places is None else places)
-    return by_groups(encode, rows, mask)
-
-
-def by_groups(
-    encode: Callable[[Tensor, Tensor, Tensor], Tensor], rows: Tensor, mask: Bool[Tensor, "B S"]
-) -> Float[Tensor, "B D"]:
-    """`encode(rows, mask, places)` of each of the `groups`, in the order of the rows."""
-    parts = groups(mask)
-    masks = [mask[some, :end] for some, end in parts]
-    encoded = torch.cat([
-        encode(rows[some, :end], seen, places_of(seen)) for (some, end), seen in zip(parts, masks, strict=True)
-    ])  # fmt: skip
-    return torch.empty_like(encoded).index_copy(0, torch.cat([some for some, _ in parts]), encoded)
-
-
-def groups(mask: Bool[Tensor, "B S"]) -> list[tuple[Int[Tensor, " N"], int]]:
-    """Up to CPU_ROWS rows of similar length, and where the longest of them ends."""
-    lengths = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1).clamp(min=1)
-    return [(some, int(lengths[some[-1]])) for some in torch.split(lengths.argsort(), CPU_ROWS)]
-
-
-def compiled(method: Any) -> Callable[..., Tensor]:
-    """A method of a module, compiled by torch once for batches of all sizes; ValueError if that fails."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    def run(*arguments: Tensor) -> Tensor:
-        try:
-            return compiled_function(method.__func__)(method.__self__, *arguments)
-        except TorchDynamoException as error:
-            raise ValueError(f"model.compile: {first_line(error)}") from error
-
-    return run
-
-
-@cache
-def compiled_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function` of a class, compiled for all its objects."""
-    made: Callable[..., Tensor] = torch.compile(function, fullgraph=True, dynamic=True)
-    return made
+from mmpt_plugin.models.rows import encode_rows
 
 
 class VideoEncoder(nn.Module):
@@ -117,7 +60,7 @@ class VideoEncoder(nn.Module):
 
         `places` are the positions of the valid seconds in the flattened mask; on a GPU, to find them takes time.
         """
-        return in_groups(compiled(self._encode) if self.compiled else self._encode, features, mask, places)
+        return encode_rows(self, features, mask, places)
 
     def _encode(
         self, features: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"], places: Int[Tensor, " N"]
@@ -187,7 +130,7 @@ class TextEncoder(BertModel):  # type: ignore[no-untyped-call]
 
         `places` are the positions of the tokens in the flattened mask; on a GPU, to find them takes time.
         """
-        return in_groups(compiled(self._encode) if self.compiled else self._encode, ids, mask, places)
+        return encode_rows(self, ids, mask, places)
 
     def _encode(
         self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"], places: Int[Tensor, " N"]

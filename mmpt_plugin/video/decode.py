@@ -14,6 +14,8 @@ from av.filter import Graph
 from av.stream import Disposition
 from jaxtyping import UInt8
 
+from mmpt_plugin.video.hwaccel import PLANAR, accelerator
+
 SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v"),
     *(".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".ogv"),
@@ -60,13 +62,13 @@ class Formats:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def opened(path: Path, hwaccel: str | None = None) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a file and return the container and its video stream; errors of FFmpeg in the block become VideoError."""
     if path.is_dir():
         raise VideoError(f"{path} is a folder, not a video")
     try:
         # Metadata is not always UTF-8, and is not needed. FFmpeg parses a relative path "12:30.mp4" as protocol "12".
-        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), metadata_errors="ignore", hwaccel=accelerator(hwaccel)) as container:
             if kind := other_kind(container.format.name):
                 raise VideoError(f"{path} is {kind}, not a video")
             # Let FFmpeg choose: the first stream may be a cover picture.
@@ -159,16 +161,19 @@ def stated_duration(container: av.container.InputContainer, stream: av.VideoStre
     return float((container.duration or 0) / av.time_base)
 
 
-def read_seconds(path: Path, *, fps: int, size: int, scaling: str = "ffmpeg") -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
+def read_seconds(
+    path: Path, *, fps: int, size: int, scaling: str = "ffmpeg", hwaccel: str | None = None
+) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
     """One RGB array (fps, size, size, 3) per second of video; the last second is padded with black frames.
 
     FFmpeg filters resample to `fps` frames per second by timestamp, scale the shorter side to `size` (see SCALINGS)
     and crop the center. Memory does not grow with the length of the video. A file that ends more than a second before
-    its stated duration raises VideoError at the end.
+    its stated duration raises VideoError at the end. `hwaccel` is the hardware that decodes, such as cuda; the frames
+    are the same.
     """
     second = np.zeros((fps, size, size, 3), dtype=np.uint8)
     count = 0
-    for frame in read_all(path, fps=fps, size=size, scaling=scaling):
+    for frame in read_all(path, fps=fps, size=size, scaling=scaling, hwaccel=hwaccel):
         second[count % fps] = frame
         count += 1
         if count % fps == 0:
@@ -178,11 +183,14 @@ def read_seconds(path: Path, *, fps: int, size: int, scaling: str = "ffmpeg") ->
         yield second
 
 
-def read_all(path: Path, *, fps: int, size: int, scaling: str = "ffmpeg") -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def read_all(
+    path: Path, *, fps: int, size: int, scaling: str = "ffmpeg", hwaccel: str | None = None
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The frames of `read_seconds` one by one; frame k is the last frame up to the time (k + 1/2) / fps."""
     frame = None
-    with opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
+    with opened(path, hwaccel) as (container, stream):
+        if hwaccel is None:
+            stream.thread_type = "AUTO"
         steps = [("fps", f"fps={fps}"), *SCALINGS[scaling](size)]
         for frame in filtered(decoded(path, container, stream), stream, steps):
             yield frame
@@ -256,7 +264,11 @@ def filtered(
 
 
 def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
-    """An FFmpeg graph that rotates frames upright, applies the steps (name, arguments), and converts to RGB."""
+    """An FFmpeg graph that rotates frames upright, applies the steps (name, arguments), and converts to RGB.
+
+    FFmpeg converts frames of other formats to RGB by other code, so those of hardware first get the format of a CPU's.
+    """
+    planar = PLANAR.get(frame.format.name)
     upright = {
         90: [("transpose", "cclock")],
         180: [("hflip", ""), ("vflip", "")],
@@ -265,6 +277,7 @@ def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[t
     graph = Graph()
     chain = [
         graph.add_buffer(template=stream, width=frame.width, height=frame.height, format=frame.format),
+        *([graph.add("format", planar)] if planar else []),
         *(graph.add(name, arguments) for name, arguments in upright.get(frame.rotation % 360, [])),
         *(graph.add(name, arguments) for name, arguments in steps),
         graph.add("format", "rgb24"),

@@ -19,9 +19,12 @@ from mmpt_plugin.models.packed import ATTENTION, difference
 from mmpt_plugin.registry import models
 from mmpt_plugin.samplers.dataset_embeddings import RunningMeans
 from mmpt_plugin.shards.writer import ShardWriter
+from mmpt_plugin.video.decode import SCALINGS, read_seconds
+from mmpt_plugin.video.hwaccel import PLANAR, check_hwaccel
 from tests.conftest import TINY_MODEL, run
 from tests.index.test_index import grouped, recall
 from tests.models.clip_family import FAMILY, SETTINGS, TINY
+from tests.video.test_hwaccel import make_video
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
@@ -108,6 +111,17 @@ def test_a_step_does_not_wait(name, device):
 def test_attention_without_padding_can_be_used(dtype, causal):
     """On a V100 in bfloat16, it may not; then this says why."""
     assert difference("cuda", dtype, causal) is None
+
+
+@pytest.mark.gpu
+@ON_GPU
+@pytest.mark.parametrize("pixels", PLANAR.values())
+def test_a_gpu_decodes_to_the_frames_of_a_cpu(tmp_path, pixels):
+    path = make_video(tmp_path / "v.mp4", pixels)
+    check_hwaccel("cuda")
+    for scaling in SCALINGS:
+        both = [list(read_seconds(path, fps=5, size=64, scaling=scaling, hwaccel=h)) for h in (None, "cuda:0")]
+        np.testing.assert_array_equal(*both)
 
 
 @pytest.mark.parametrize("device", DEVICES)

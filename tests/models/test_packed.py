@@ -16,7 +16,7 @@ from benchmarks.step import flop_ratios, needed_flops
 from benchmarks.towers import made_batch
 from mmpt_plugin.batch import Batch, length_mask, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
-from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig, load_model
+from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig, load_model, rows
 from mmpt_plugin.models.backbone import Backbone
 from mmpt_plugin.models.encoders import masked_mean
 from mmpt_plugin.models.packed import ATTENTION, Packing, attention_by_products, chosen, difference
@@ -91,8 +91,51 @@ def test_many_rows_on_a_cpu_are_encoded_in_groups_of_similar_length(monkeypatch)
     model = small(dropout=0.0)
     batch = batch_of(model, prefix(LENGTHS), prefix(LENGTHS + 2))
     whole = model(batch.packed())
-    monkeypatch.setattr("mmpt_plugin.models.encoders.CPU_ROWS", 2)
+    monkeypatch.setattr("mmpt_plugin.models.rows.CPU_ROWS", 2)
     torch.testing.assert_close(model(batch.packed()), whole, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inference_on_a_cpu_reads_the_current_weights_in_another_order(monkeypatch, dtype):
+    """The vectors are those of training; gradients, hooks and other linear layers are left as they are."""
+    monkeypatch.setattr(rows, "CPU_ROWS", 2)
+    assert rows.can_reorder(torch.float32)
+    assert not rows.can_reorder(torch.float64)
+    if not rows.can_reorder(dtype):
+        pytest.skip("this processor has no products in bfloat16")
+    model = small().to(dtype).eval()
+    batch = batch_of(model, prefix(LENGTHS), prefix(LENGTHS + 2))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+
+    def reordered_layers():
+        with mock.patch.object(rows, "ReorderedLinear", wraps=rows.ReorderedLinear) as made, torch.inference_mode():
+            vectors = model(batch)
+        torch.testing.assert_close(
+            vectors, copy.deepcopy(model).double()(batch), atol=tolerance, rtol=0, check_dtype=False
+        )
+        return made.call_count
+
+    state = torch.get_rng_state()
+    assert reordered_layers() == 2 + 6 + 6  # the MLP on features, and one layer of BERT in each tower
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    assert reordered_layers() == 14
+    assert not any(isinstance(part, rows.ReorderedLinear) for part in model.modules())
+
+    with mock.patch.object(rows, "ReorderedLinear") as made:
+        model(batch)[0].sum().backward()
+    assert not made.called
+    assert all(weight.grad is not None for weight in model.video_encoder.videomlp.parameters())
+
+    seen = []
+    hook = model.video_encoder.videomlp.linear1.register_forward_hook(lambda *call: seen.append(call))
+    assert reordered_layers() == 6
+    assert len(seen) == 8  # groups of two rows, of the model and of its copy in double precision
+    hook.remove()
+    torch.nn.utils.parametrizations.weight_norm(model.video_encoder.videomlp.linear1)
+    assert reordered_layers() == 13
 
 
 @pytest.mark.parametrize("attention", ["padded", "jagged"])
