@@ -4,7 +4,7 @@ B pairs, T seconds of video, L text tokens, F feature width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,6 +31,12 @@ class Tensors:
         """The tensors as a dict name -> tensor, for trainers that can move dicts between devices."""
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
+    def packed(self) -> Any:
+        """With the places of its masks, where it has fields for them: to find them later waits for the GPU."""
+        own = vars(self)
+        places = {name: places_of(own[name.replace("_places", "_mask")]) for name in own if name.endswith("_places")}
+        return type(self)(**own | places)
+
 
 @dataclass(frozen=True)
 class Batch(Tensors):
@@ -47,13 +53,10 @@ class Batch(Tensors):
     video_ids: Int[Tensor, " B"]
     """Dataset index of the video that each pair is from."""
     video_places: Int[Tensor, " N"] | None = None
-    """The positions of the True values in the flattened video_mask, ascending, if they are known; see `packed`."""
+    """The positions of the True values in the flattened video_mask, ascending, if they are known; see `packed`. Models
+    that compute no padding need them."""
     text_places: Int[Tensor, " M"] | None = None
     """As video_places, of text_mask."""
-
-    def packed(self) -> "Batch":
-        """With the places: models that compute no padding need them, and finding them later waits for the GPU."""
-        return replace(self, video_places=places_of(self.video_mask), text_places=places_of(self.text_mask))
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class StepBatch(Tensors):
     shown: Float[Tensor, "W T K"]
     """1 where a second shows a step."""
     video_ids: Int[Tensor, " W"]
+    video_places: Int[Tensor, " N"] | None = None
+    """As in `Batch`."""
+    text_places: Int[Tensor, " M"] | None = None
+    """As in `Batch`."""
 
 
 def pad_text(

@@ -48,8 +48,8 @@ class ClusterDataset(FairseqDataset):
         """The tensors of one batch from those of its clusters; empty if there are no clusters."""
         if not samples:
             return {}
-        batch = concatenate(samples, pad_id=self.dataset.pad_id)
-        return (batch.packed() if isinstance(batch, Batch) else batch).tensors()
+        batch: Batch = concatenate(samples, pad_id=self.dataset.pad_id).packed()
+        return batch.tensors()
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:

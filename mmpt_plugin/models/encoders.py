@@ -49,7 +49,9 @@ class VideoEncoder(nn.Module):
         tokens = torch.cat([ends[:, :1], seconds, ends[:, 1:]], dim=1)  # (B, T+2, D)
         positions = self._positions(torch.arange(steps + 2, device=mask.device), steps)
         visible = F.pad(F.pad(mask, (1, 0), value=attend_to_cls), (0, 1), value=True)
-        output = self.bert(inputs_embeds=tokens, attention_mask=visible, position_ids=positions[None])
+        # transformers reads a mask of two dimensions, which waits for a GPU; it adds one of four to the scores.
+        added = torch.zeros_like(visible, dtype=tokens.dtype).masked_fill(~visible, torch.finfo(tokens.dtype).min)
+        output = self.bert(inputs_embeds=tokens, attention_mask=added[:, None, None], position_ids=positions[None])
         states: Tensor = output.last_hidden_state
         return states
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_plugin.batch import StepBatch
+from mmpt_plugin.models.embedding import places_for
+from mmpt_plugin.models.packed import Packing
 from mmpt_plugin.models.videoclip import VideoCLIP, VideoCLIPConfig
 from mmpt_plugin.registry import register_model
 
@@ -33,5 +35,6 @@ class VideoCLIPStepLocalizer(VideoCLIP):
     def forward(self, batch: StepBatch) -> tuple[Float[Tensor, "S K"], Float[Tensor, "S K"]]:  # type: ignore[override]
         """Logits, and the targets: which steps each second shows."""
         states = self.encode_video_steps(batch.video, batch.video_mask)
-        logits = states[batch.video_mask] @ self.encode_text(batch.text, batch.text_mask).T
-        return logits, batch.shown[batch.video_mask]
+        text = self.encode_text(batch.text, batch.text_mask, **places_for(self.text_vectors, batch.text_places))
+        seconds = Packing.of(batch.video_mask, batch.video_places)
+        return seconds.pack(states) @ text.T, seconds.pack(batch.shown)

@@ -14,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.step import flop_ratios, needed_flops
 from benchmarks.towers import made_batch
-from mmpt_plugin.batch import Batch, length_mask, places_of
+from mmpt_plugin.batch import Batch, LabelledBatch, StepBatch, length_mask, places_of
 from mmpt_plugin.criterions import NCE, NCEConfig
 from mmpt_plugin.models import VideoCLIP, VideoCLIPConfig, load_model, rows
 from mmpt_plugin.models.backbone import Backbone
 from mmpt_plugin.models.encoders import masked_mean
 from mmpt_plugin.models.packed import ATTENTION, Packing, attention_by_products, chosen, difference
-from mmpt_plugin.registry import models
+from mmpt_plugin.registry import criterions, models
 from tests.conftest import ROOT, TINY_MODEL
 from tests.models.clip_family import FAMILY, TINY, TINY_CLIP, transformers_model
 
@@ -257,6 +257,35 @@ def test_a_step_does_not_wait_for_a_gpu(name, seen):
     assert loss.device.type == metrics["t2v_recall@1"].device.type == "meta"
     with pytest.raises((NotImplementedError, RuntimeError)):
         model(batch.to("meta"))
+
+
+def test_a_step_of_fine_tuning_does_not_wait_for_a_gpu():
+    mask, video = prefix(LENGTHS), torch.zeros(7, 8, 512)
+    ids, shown, labels = mask * 7, torch.zeros(7, 8, 7), torch.zeros(7, 8, dtype=torch.long)
+    for name, criterion, batch in (
+        ("videoclip_segmenter", "frame_cross_entropy", LabelledBatch(video, mask, labels, torch.arange(7))),
+        ("videoclip_step_localizer", "step_cross_entropy", StepBatch(video, mask, ids, mask, shown, torch.arange(7))),
+    ):
+        model = models[name].build(TINY_MODEL | {"attention": "padded"}).to("meta").train()
+        loss, metrics = criterions[criterion].build({}).compute(*model(batch.packed().to("meta")))
+        loss.backward()
+        assert {value.device.type for value in (loss, *metrics.values())} == {"meta"}
+
+
+def test_chunks_find_their_places_before_the_first_is_encoded():
+    """In the backward pass, too, no chunk looks for them: it would wait for the chunk before."""
+    model = small(chunk_size=2, dropout=0.0)
+    batch = batch_of(model, prefix(LENGTHS), prefix(LENGTHS + 2)).packed()
+    plain = small(dropout=0.0)
+    plain(batch)[0].sum().backward()
+    with (
+        mock.patch("mmpt_plugin.models.padding.places_of", wraps=places_of) as before,
+        mock.patch("mmpt_plugin.models.rows.places_of", wraps=places_of) as later,
+    ):
+        model(batch)[0].sum().backward()
+    assert (before.call_count, later.call_count) == (8, 0)  # 7 clips and 7 texts in chunks of 2
+    for own, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
 
 
 COMPILED = """
