@@ -60,8 +60,8 @@ class ReorderedLinear(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "_ _"], bias: Float[Tensor, " _"] | None, *, gelu: bool = False) -> None:
         super().__init__()
+        self.weight, self.bias, self.gelu = weight, bias, gelu
         self.reordered = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        self.bias, self.gelu = bias, gelu
 
     def forward(self, states: Float[Tensor, "*B _"]) -> Float[Tensor, "*B _"]:
         """The product and the bias, then GELU."""
@@ -75,18 +75,18 @@ def reordered(module: M) -> M:
 
     The module itself where gradients, autocasting, a compiler or hooks need it, or where torch has no such product.
     """
-    needed = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    traced = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    if needed or hooked or not can_reorder(next(module.parameters()).dtype):
+    if traced or hooked or not can_reorder(next(module.parameters()).dtype):
         return module
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     copied = copy.deepcopy(module, shared)
     for part in copied.modules():
         for name, child in part.named_children():
-            if type(child) is nn.Linear:
-                setattr(part, name, ReorderedLinear(child.weight, child.bias))
-            elif type(child) is BertIntermediate and type(child.intermediate_act_fn) is GELUActivation:
-                setattr(part, name, ReorderedLinear(child.dense.weight, child.dense.bias, gelu=True))
+            gelu = type(child) is BertIntermediate and type(child.intermediate_act_fn) is GELUActivation
+            linear = child.dense if gelu else child
+            if type(linear) is nn.Linear:  # not a subclass, which may compute something else
+                setattr(part, name, ReorderedLinear(linear.weight, linear.bias, gelu=gelu))
     return copied
 
 

@@ -14,7 +14,7 @@ from av.filter import Graph
 from av.stream import Disposition
 from jaxtyping import UInt8
 
-from mmpt_plugin.video.hwaccel import PLANAR, accelerator
+from mmpt_plugin.video.hwaccel import accelerator
 
 SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v"),
@@ -264,11 +264,7 @@ def filtered(
 
 
 def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
-    """An FFmpeg graph that rotates frames upright, applies the steps (name, arguments), and converts to RGB.
-
-    FFmpeg converts frames of other formats to RGB by other code, so those of hardware first get the format of a CPU's.
-    """
-    planar = PLANAR.get(frame.format.name)
+    """An FFmpeg graph that rotates frames upright, applies the steps (name, arguments), and converts to RGB."""
     upright = {
         90: [("transpose", "cclock")],
         180: [("hflip", ""), ("vflip", "")],
@@ -277,7 +273,8 @@ def filter_graph(stream: av.VideoStream, frame: av.VideoFrame, steps: Sequence[t
     graph = Graph()
     chain = [
         graph.add_buffer(template=stream, width=frame.width, height=frame.height, format=frame.format),
-        *([graph.add("format", planar)] if planar else []),
+        # Hardware returns nv12, the same values in another layout, which FFmpeg converts to RGB by other code.
+        *([graph.add("format", "yuv420p")] if frame.format.name == "nv12" else []),
         *(graph.add(name, arguments) for name, arguments in upright.get(frame.rotation % 360, [])),
         *(graph.add(name, arguments) for name, arguments in steps),
         graph.add("format", "rgb24"),

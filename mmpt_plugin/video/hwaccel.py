@@ -7,9 +7,6 @@ from av.codec.hwaccel import HWAccel
 
 from mmpt_plugin.errors import unknown_name
 
-PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-"""Pixel formats in which such hardware returns frames, and those in which the CPU decodes the same values."""
-
 
 def accelerator(hwaccel: str | None) -> HWAccel | None:
     """PyAV's settings for a kind of hardware, or for one of its devices, such as `cuda:1`; the CPU decodes what the

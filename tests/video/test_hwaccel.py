@@ -9,7 +9,7 @@ from mmpt_plugin.features.extract import ExtractionFailed, extract
 from mmpt_plugin.video.cache_frames import cache_frames
 from mmpt_plugin.video.decode import SCALINGS, filtered, opened
 from mmpt_plugin.video.frame_cache import FrameSettings
-from mmpt_plugin.video.hwaccel import PLANAR, check_hwaccel, on_own_gpu
+from mmpt_plugin.video.hwaccel import accelerator, check_hwaccel, on_own_gpu
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 RUNS = {
@@ -36,11 +36,11 @@ def make_video(path, pixels):
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("pixels", PLANAR)
-def test_frames_in_the_pixel_formats_of_hardware_become_those_of_a_cpu(tmp_path, pixels, scaling):
-    path = make_video(tmp_path / "v.mp4", PLANAR[pixels])
+@pytest.mark.parametrize(("hardware", "cpu"), [("nv12", "yuv420p"), ("p010le", "yuv420p10le")])
+def test_frames_in_the_pixel_formats_of_hardware_become_those_of_a_cpu(tmp_path, hardware, cpu, scaling):
+    path = make_video(tmp_path / "v.mp4", cpu)
     squares = []
-    for other in (PLANAR[pixels], pixels):
+    for other in (cpu, hardware):
         with opened(path) as (container, stream):
             frames = [frame.reformat(format=other) for frame in container.decode(stream)]
             squares.append(np.stack(list(filtered(frames, stream, SCALINGS[scaling](64)))))
@@ -75,3 +75,4 @@ def test_a_process_decodes_on_the_gpu_that_it_computes_on(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert [on_own_gpu(kind) for kind in (None, "cuda", "qsv")] == [None, "cuda:1", "qsv"]
+    assert [accelerator(kind).device_id for kind in ("cuda", "cuda:1")] == [0, 1]
