@@ -189,7 +189,7 @@ def read_all(
     """The frames of `read_seconds` one by one; frame k is the last frame up to the time (k + 1/2) / fps."""
     frame = None
     with opened(path, hwaccel) as (container, stream):
-        if hwaccel is None:
+        if not stream.codec_context.is_hwaccel:
             stream.thread_type = "AUTO"
         steps = [("fps", f"fps={fps}"), *SCALINGS[scaling](size)]
         for frame in filtered(decoded(path, container, stream), stream, steps):
