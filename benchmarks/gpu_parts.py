@@ -157,12 +157,13 @@ def extraction(sizes: Sizes) -> Measurements:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_video(folder / "made.mp4", moving_pattern(seconds=sizes.video_seconds), fps=FPS, num_threads=0)
-        yield attempt("s3d", extracting, lambda: S3DEncoder(S3DEncoderConfig(**sizes.s3d)), folder / "made.mp4")
+        s3d = partial(S3DEncoder, S3DEncoderConfig(**sizes.s3d))
+        yield attempt("s3d", extracting, s3d, folder / "made.mp4")
         save_clip(folder / "clip", sizes.clip)
         config = CLIPEncoderConfig(weights=str(folder / "clip"))
-        yield attempt("clip", extracting, lambda: CLIPEncoder(config), folder / "made.mp4")
+        yield attempt("clip", extracting, partial(CLIPEncoder, config), folder / "made.mp4")
         if torch.cuda.is_available():
-            yield attempt("NVDEC", decoding, folder / "made.mp4", hwaccel="cuda")
+            yield attempt("NVDEC", decoding, s3d, folder / "made.mp4", hwaccel="cuda")
 
 
 def save_clip(folder: Path, vision: dict[str, Any]) -> None:
@@ -175,7 +176,6 @@ def save_clip(folder: Path, vision: dict[str, Any]) -> None:
 def extracting(build: Callable[[], Any], video: Path) -> Figures:
     """Frames per second of one process; alone, the network takes the same batches as end to end."""
     from mmpt_plugin.features.extract import encode
-    from mmpt_plugin.video.decode import read_seconds
 
     encoder = build()
     given: list[torch.Tensor] = []
@@ -190,24 +190,19 @@ def extracting(build: Callable[[], Any], video: Path) -> Figures:
 
     encode(video, Recording())
     rows, whole = clock(lambda: encode(video, encoder))
-    scaling = getattr(encoder, "scaling", "ffmpeg")
-    _, decoding = clock(lambda: list(read_seconds(video, fps=encoder.fps, size=encoder.size, scaling=scaling)))
     _, network = clock(lambda: [encoder(frames).cpu() for frames in given])
     frames = len(rows) * encoder.fps
-    return {
-        "frames_per_s": frames / whole, "decoding_frames_per_s": frames / decoding,
-        "network_frames_per_s": frames / network, "frames": frames,
-    }  # fmt: skip
+    alone = {"network_frames_per_s": frames / network, "frames": frames}
+    return {"frames_per_s": frames / whole} | decoding(lambda: encoder, video) | alone
 
 
-def decoding(video: Path, hwaccel: str | None) -> Figures:
-    """Frames per second of one process, decoded and resized as for S3D."""
-    from mmpt_plugin.features.s3d import S3DEncoderConfig
-    from mmpt_plugin.video.decode import read_all
+def decoding(build: Callable[[], Any], video: Path, hwaccel: str | None = None) -> Figures:
+    """Frames per second of one process, decoded and resized as an encoder reads them."""
+    from mmpt_plugin.features.extract import Decoded
 
-    config = S3DEncoderConfig()
-    frames, seconds = clock(lambda: sum(1 for _ in read_all(video, fps=config.fps, size=config.size, hwaccel=hwaccel)))
-    return {"decoding_frames_per_s": frames / seconds, "frames": frames}
+    decoded = Decoded(video, build(), max_seconds=None, hwaccel=hwaccel)
+    frames = decoded.encoder.fps * sum(1 for _ in decoded)
+    return {"decoding_frames_per_s": frames / decoded.time}
 
 
 def index(sizes: Sizes) -> Measurements:

@@ -75,9 +75,10 @@ def reordered(module: M) -> M:
 
     The module itself where gradients, autocasting, a compiler or hooks need it, or where torch has no such product.
     """
-    traced = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return module
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    if traced or hooked or not can_reorder(next(module.parameters()).dtype):
+    if hooked or not can_reorder(next(module.parameters()).dtype):
         return module
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     copied = copy.deepcopy(module, shared)
